@@ -1,0 +1,165 @@
+"""Which rows make the tasks of a round: index plans, drawn on the CPU for many nodes, steps and tasks at once.
+
+A plan depends on the experiment's seed, the round and the node's own number and rows alone: never on which other nodes
+are drawn beside it, on blocks, processes or devices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from metadist_cli import seeds
+from metadist_cli.learners.types import Episode
+
+
+class Pool(NamedTuple):
+    """The rows of some nodes, one after the other, each node's rows sorted by class.
+
+    x: (R, ...) as stored, on the device; the model sees x / divide. y: (R,) class numbers or (R, out) targets.
+    nodes: (N,) the nodes' numbers; row_start, row_count: (N,) where their rows lie.
+    class_start, class_count: (N,) where their classes lie in the table of classes (first_row, rows): (C,) each.
+    """
+
+    x: Tensor
+    y: Tensor
+    divide: float
+    nodes: np.ndarray
+    row_start: np.ndarray
+    row_count: np.ndarray
+    class_start: np.ndarray
+    class_count: np.ndarray
+    first_row: np.ndarray
+    rows: np.ndarray
+
+    def take(self, places: np.ndarray) -> Pool:
+        """The same rows with a part of the nodes; places: indices into nodes."""
+        names = ("nodes", "row_start", "row_count", "class_start", "class_count")
+        return self._replace(**{name: getattr(self, name)[places] for name in names})
+
+
+class Plan(NamedTuple):
+    """The rows of N nodes' tasks over S steps.
+
+    support, query: (N, S, T, n) rows of the pool. active: (N, S), False after a node's own last step.
+    seeds: (N, S, T) int64, one a task. labels: the support's and the query's labels (n,) where tasks renumber classes,
+    else None: the pool's y.
+    """
+
+    support: np.ndarray
+    query: np.ndarray
+    active: np.ndarray
+    seeds: np.ndarray
+    labels: tuple[np.ndarray, np.ndarray] | None = None
+
+
+Sampler = Callable[[Pool, object], Plan]
+"""(pool, moment) -> plan; the moment (a round, a purpose) is hashed with the experiment's seed."""
+
+
+def episodic(seed: int, steps: int, tasks: int, way: int, shot: int, query: int, renumber: bool = True) -> Sampler:
+    """N-way K-shot tasks: `way` classes of the node, `shot` + `query` rows of each, all distinct.
+
+    Every ordered choice is equally likely; rows stand class by class, labels 0..way-1 in the order drawn. renumber:
+    False for regression, where a class is a function and the targets stay.
+    """
+
+    def sample(pool: Pool, moment: object) -> Plan:
+        node, step, task = _counters(pool, steps, tasks)
+        base = seeds.key(seed, "episodes", moment)
+        chosen = seeds.subset(base, node, step, task, 1, of=pool.class_count[:, None, None], size=way)
+        chosen = chosen + pool.class_start[:, None, None, None]  # (N, S, T, W)
+        picks = seeds.subset(
+            base, node[..., None], step[..., None], task[..., None], 2, np.arange(way), of=pool.rows[chosen],
+            size=shot + query,
+        )  # fmt: skip
+        rows = pool.first_row[chosen][..., None] + picks  # (N, S, T, W, K + Q)
+        lead = rows.shape[:3]
+        labels = np.arange(way).repeat(shot), np.arange(way).repeat(query)
+        return Plan(
+            rows[..., :shot].reshape(*lead, way * shot),
+            rows[..., shot:].reshape(*lead, way * query),
+            np.ones(lead[:2], dtype=bool),
+            _task_seeds(base, node, step, task),
+            labels if renumber else None,
+        )
+
+    return sample
+
+
+def local(seed: int, steps: int, tasks: int, support: int, query: int) -> Sampler:
+    """Tasks of the node's own rows under their own labels: `support` + `query` distinct rows, drawn for every task."""
+
+    def sample(pool: Pool, moment: object) -> Plan:
+        node, step, task = _counters(pool, steps, tasks)
+        base = seeds.key(seed, "episodes", moment)
+        of = pool.row_count[:, None, None]
+        rows = seeds.subset(base, node, step, task, of=of, size=support + query)
+        rows = rows + pool.row_start[:, None, None, None]
+        active = np.ones(rows.shape[:2], dtype=bool)
+        return Plan(rows[..., :support], rows[..., support:], active, _task_seeds(base, node, step, task))
+
+    return sample
+
+
+def epochs(seed: int, count: int, tasks: int, support: int, query: int) -> Sampler:
+    """Local tasks that pass `count` times through the node's rows: a permutation an epoch, a short tail wraps.
+
+    A step takes `tasks` times support + query rows. Nodes of unequal size stop after their own number of steps.
+    """
+    size = tasks * (support + query)
+
+    def sample(pool: Pool, moment: object) -> Plan:
+        per_epoch = -(-pool.row_count // size)
+        steps = int(per_epoch.max()) * count
+        rows = np.empty((len(pool.nodes), steps, size), dtype=np.int64)
+        base = seeds.key(seed, "epochs", moment)
+        for i, (node, n, start) in enumerate(zip(pool.nodes, pool.row_count, pool.row_start, strict=True)):
+            keys = seeds.bits(base, int(node), np.arange(count)[:, None], np.arange(n))
+            order = np.argsort(keys, axis=1, kind="stable")
+            each = np.take(order, np.arange(per_epoch[i] * size) % n, axis=1).reshape(-1, size)
+            rows[i] = start + np.resize(each, (steps, size))  # past the node's own last step: repeated, inactive
+        active = np.arange(steps) < (per_epoch * count)[:, None]
+        rows = rows.reshape(*rows.shape[:2], tasks, support + query)
+        node, step, task = _counters(pool, steps, tasks)
+        return Plan(rows[..., :support], rows[..., support:], active, _task_seeds(base, node, step, task))
+
+    return sample
+
+
+def _counters(pool: Pool, steps: int, tasks: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    return pool.nodes[:, None, None], np.arange(steps)[None, :, None], np.arange(tasks)[None, None, :]
+
+
+def _task_seeds(base: int, node: np.ndarray, step: np.ndarray, task: np.ndarray) -> np.ndarray:
+    return (seeds.bits(base, node, step, task, 3) >> np.uint64(1)).astype(np.int64)
+
+
+def gather(pool: Pool, support: np.ndarray, query: np.ndarray, labels: tuple[np.ndarray, np.ndarray] | None) -> Episode:
+    """The data of tasks whose rows are (..., n): leaves (..., n, features) on the pool's device, x already divided."""
+    device = pool.x.device
+
+    def rows(index: np.ndarray) -> tuple[Tensor, Tensor]:
+        at = torch.from_numpy(np.ascontiguousarray(index)).to(device)
+        x = pool.x[at]
+        return (x if x.is_floating_point() and pool.divide == 1 else x / pool.divide), pool.y[at]
+
+    (support_x, support_y), (query_x, query_y) = rows(support), rows(query)
+    if labels is not None:
+        support_y, query_y = (
+            torch.from_numpy(values).to(device).expand(*index.shape)
+            for values, index in zip(labels, (support, query), strict=True)
+        )
+    return Episode(support_x, support_y, query_x, query_y)
+
+
+def counts(n: int, support: int | float, query: int | float | str) -> tuple[int, int]:
+    """How many of n rows are support and query: numbers stay, fractions are of n (at least 1), "rest" is the rest."""
+    few = support if isinstance(support, int) else max(1, round(support * n))
+    if isinstance(query, str):
+        return few, n - few
+    return few, query if isinstance(query, int) else max(1, round(query * n))

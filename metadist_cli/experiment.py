@@ -1,0 +1,216 @@
+"""From a config to the mathematics: the one place where names in YAML become functions."""
+
+from __future__ import annotations
+
+import math
+import os
+from typing import Any, NamedTuple
+
+import torch
+
+from metadist_cli import config as configs
+from metadist_cli import episodes, seeds, tree
+from metadist_cli.aggregators import AGGREGATORS, Aggregator
+from metadist_cli.config import Config
+from metadist_cli.datasets import DATASETS, Dataset
+from metadist_cli.episodes import Sampler
+from metadist_cli.errors import CONFIG, SYSTEM, Problem
+from metadist_cli.learners import LEARNERS
+from metadist_cli.losses import LOSSES, Loss
+from metadist_cli.models import MODELS, Model
+from metadist_cli.optim import OPTIMIZERS, Optimizer
+from metadist_cli.partitioners import PARTITIONERS
+from metadist_cli.rounds import Algorithm, first_global, first_own
+from metadist_cli.schema import Episodic
+from metadist_cli.shards import Held, Need, Shard, make_shards
+
+# Working set of a block that training is fastest with: larger ones leave the caches (measured, tests/benchmarks)
+_BLOCK_BYTES = 64 << 20
+
+
+class Spec(NamedTuple):
+    """What the mathematics must know of the data: it stands in the partition manifest."""
+
+    kind: str  # classification | regression
+    shape: tuple[int, ...]  # of one row
+    divide: float
+    classes: tuple[str, ...]
+    targets: int  # outputs of a regression, 0 for classification
+    smallest: int  # rows of the poorest training node
+    largest: int  # rows of the richest
+
+
+class Experiment(NamedTuple):
+    """Everything that a round and an evaluation need, with no disk and no console."""
+
+    config: Config
+    spec: Spec
+    model: Model
+    loss: Loss
+    algorithm: Algorithm
+    aggregator: Aggregator
+    server: Optimizer
+    sampler: Sampler
+    steps: int  # local steps of a round (of the largest node, with local_epochs)
+    rows: tuple[int, int, int]  # tasks a step, support and query rows of a task
+
+
+def load_data(config: Config) -> Dataset:
+    """The data set of a config."""
+    return configs.build(config.data, DATASETS, config.seed)
+
+
+def deal(config: Config, data: Dataset) -> list[Shard]:
+    """The shards of a config, held-out ones among them."""
+    task = config.task
+    partition = config.partition
+    held = Held(task.new.from_, task.new.test, task.new.validation)
+    partitioner = configs.build(partition, PARTITIONERS)
+    return make_shards(
+        data, partitioner, partition.nodes, need(config), held, config.seed, partition.rotate, partition.relabel
+    )
+
+
+def need(config: Config) -> Need:
+    """What a node must have for its tasks."""
+    task = config.task
+    if isinstance(task, Episodic):
+        return Need(True, task.way, task.shot + task.query)
+    support = task.support if isinstance(task.support, int) else 1
+    query = task.query if isinstance(task.query, int) else 1
+    return Need(False, 0, support + query)
+
+
+def spec_of(data: Dataset, shards: list[Shard]) -> Spec:
+    """The Spec of freshly dealt shards."""
+    rows = [len(s.label) for s in shards if s.role == "train"]
+    targets = 0 if data.target is None else data.target.shape[1]
+    return Spec(data.kind, data.x.shape[1:], data.divide, data.classes, targets, min(rows), max(rows))
+
+
+def assemble(config: Config, spec: Spec) -> Experiment:
+    """The experiment of a config on data of this kind. Raises Problem where they do not fit each other."""
+    loss = LOSSES[spec.kind]
+    model = configs.build(config.model, MODELS, spec.shape, outputs(config, spec))
+    learner = configs.build(config.learner, LEARNERS, model, loss)
+    train = config.train
+    algorithm = Algorithm(learner, configs.build(train.outer, OPTIMIZERS), train.outer_state)
+    sampler, steps, rows = _work(config, spec, learner.splits)
+    return Experiment(
+        config,
+        spec,
+        model,
+        loss,
+        algorithm,
+        configs.build(config.aggregate, AGGREGATORS),
+        configs.build(config.aggregate.server, OPTIMIZERS),
+        sampler,
+        steps,
+        rows,
+    )
+
+
+def outputs(config: Config, spec: Spec) -> int:
+    """Width of the model's last layer."""
+    if spec.kind == "regression":
+        return spec.targets
+    return config.task.way if isinstance(config.task, Episodic) else len(spec.classes)
+
+
+def _work(config: Config, spec: Spec, splits: bool) -> tuple[Sampler, int, tuple[int, int, int]]:
+    """(sampler, local steps of a round, (tasks, support rows, query rows)) of the local work."""
+    task, train, seed = config.task, config.train, config.seed
+    if isinstance(task, Episodic):
+        steps = train.local_steps or 0
+        renumber = spec.kind == "classification"
+        sampler = episodes.episodic(seed, steps, train.meta_batch, task.way, task.shot, task.query, renumber)
+        return sampler, steps, (train.meta_batch, task.way * task.shot, task.way * task.query)
+    support, query = episodes.counts(spec.smallest, task.support, task.query)
+    tasks = train.meta_batch
+    if not splits:  # no support is set aside: a step is one batch of the node's rows
+        support, query, tasks = 0, min(train.batch or support + query, spec.smallest), 1
+    if train.local_epochs is None:
+        steps = train.local_steps or 0
+        return episodes.local(seed, steps, tasks, support, query), steps, (tasks, support, query)
+    steps = train.local_epochs * math.ceil(spec.largest / (tasks * (support + query)))
+    return episodes.epochs(seed, train.local_epochs, tasks, support, query), steps, (tasks, support, query)
+
+
+def new_tasks(config: Config, spec: Spec, rows: int, count: int) -> tuple[Sampler, tuple[int, int]]:
+    """(sampler, (support, query) rows) of `count` new tasks from a shard of so many rows, with finetune.task's sizes."""
+    task, other, seed = config.task, config.finetune.task, config.seed
+    if isinstance(task, Episodic):
+        way, shot = other.way or task.way, other.shot or task.shot
+        query = other.query if isinstance(other.query, int) else task.query
+        renumber = spec.kind == "classification"
+        return episodes.episodic(seed, 1, count, way, shot, query, renumber), (way * shot, way * query)
+    support, query = episodes.counts(rows, other.support or task.support, other.query or task.query)
+    if support < 1 or query < 1 or support + query > rows:
+        raise Problem(
+            f"a new task takes {support} support and {query} query rows, a held-out node has {rows}",
+            "finetune.task" if other.support or other.query else "task",
+            "use fewer, or query: rest",
+            CONFIG,
+        )
+    return episodes.local(seed, 1, count, support, query), (support, query)
+
+
+def device(name: str) -> torch.device:
+    """The torch device of execution.device. Raises Problem(SYSTEM) where it is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    chosen = torch.device(name)
+    if not there[chosen.type] or (chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count()):
+        raise Problem(f"there is no device {name} here", "execution.device", "use auto or cpu", SYSTEM)
+    return chosen
+
+
+def resolve(experiment: Experiment) -> dict[str, Any]:
+    """What `auto` in the execution section comes to: device, block and threads, as the run stores them."""
+    execution = experiment.config.execution
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return {
+        "device": str(device(execution.device)),
+        "block": block_size(experiment) if execution.block == "auto" else execution.block,
+        "threads": min(cores, 4) if execution.threads == "auto" else execution.threads,
+        "capability": torch.backends.cpu.get_cpu_capability(),
+        "torch": torch.__version__,
+    }
+
+
+def block_size(experiment: Experiment) -> int:
+    """Nodes a block: a function of shapes and execution.memory alone.
+
+    Activations are counted by what autograd keeps of one row; a second-order step keeps about three times that, and the
+    adapted weights of every task.
+    """
+    tasks, support, query = experiment.rows
+    params, kept = row_bytes(experiment.model, experiment.spec.shape)
+    inner = max(1, experiment.algorithm.learner.inner_steps)
+    node = tasks * (3 * kept * (support * inner + query) + params * (2 + 2 * inner)) + 6 * params
+    budget = min(configs.size(experiment.config.execution.memory), _BLOCK_BYTES)
+    return max(1, budget // max(1, node))
+
+
+def row_bytes(model: Model, shape: tuple[int, ...]) -> tuple[int, int]:
+    """(bytes of the parameters, bytes that autograd keeps for one row of data)."""
+    params, stats = model.init(seeds.generator(0))
+    kept = 0
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        nonlocal kept
+        kept += tensor.numel() * tensor.element_size()
+        return tensor
+
+    leaves = {k: v.requires_grad_() for k, v in params.items()}
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        model.apply(leaves, stats, torch.zeros(2, *shape), True, torch.zeros((), dtype=torch.int64))
+    weights = 4 * tree.size(params)
+    return weights, max(4, (kept - weights) // 2)
+
+
+def start(experiment: Experiment) -> tuple[tree.Params, tree.Params]:
+    """(round 0's global parameters, what every node owns before its first round)."""
+    seed = experiment.config.seed
+    return first_global(experiment.algorithm, experiment.server, seed), first_own(experiment.algorithm, seed)

@@ -1,0 +1,79 @@
+"""Reptile: move towards the parameters that plain training on a task ends with.
+
+Nichol, Achiam, Schulman, On First-Order Meta-Learning Algorithms, 2018, https://arxiv.org/abs/1803.02999, algorithm 2
+(batched) and appendix A. The inner optimiser is Adam with beta1 = 0, as published; its second moment goes on from task
+to task, as in the released code, where only the weights are set back. We differ: the tasks of one step run side by side,
+so each starts from the same second moment, and the mean of theirs is kept (as a statistic: averaged over nodes too).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from metadist_cli import tree
+from metadist_cli.learners.types import (
+    Adapted,
+    Episode,
+    InnerLr,
+    InnerSteps,
+    Learner,
+    descend,
+    predict_with,
+    scores,
+    whole,
+)
+from metadist_cli.losses import Loss
+from metadist_cli.models.types import Model
+from metadist_cli.optim import adam, sgd
+from metadist_cli.tree import Params
+
+
+def reptile(
+    model: Model,
+    loss: Loss,
+    *,
+    inner_lr: InnerLr = 1e-3,
+    inner_steps: InnerSteps = 5,
+    inner_batch: Annotated[
+        int | None, Field(ge=1, description="Rows of an inner step, in turn from a shuffled episode; null: all.")
+    ] = None,
+    inner_optimizer: Annotated[
+        Literal["adam", "sgd"], Field(description="adam has beta1 = 0 and keeps its second moment between tasks.")
+    ] = "adam",
+) -> Learner:
+    """meta_gradient = meta - (meta after inner_steps on the whole episode, support and query together)."""
+    inner = adam(lr=inner_lr, beta1=0.0) if inner_optimizer == "adam" else sgd(lr=inner_lr)
+
+    def init(generator: torch.Generator) -> tuple[Params, Params, Params]:
+        params, stats = model.init(generator)
+        return params, tree.prefixed(model=stats, inner=inner.init(params)), {}
+
+    def train(
+        meta: Params, stats: Params, x: Tensor, y: Tensor, seed: Tensor, steps: int, batch: int | None
+    ) -> Iterator[tuple[Adapted, Params]]:
+        start = Adapted(meta, tree.part(stats, "model"))
+        yield from descend(model, loss, inner, start, tree.part(stats, "inner"), x, y, seed, steps, batch)
+
+    def adapt(
+        meta: Params, stats: Params, x: Tensor, y: Tensor, seed: Tensor, steps: int, batch: int | None = None
+    ) -> Iterator[Adapted]:
+        for adapted, _ in train(meta, stats, x, y, seed, steps, batch):
+            yield adapted
+
+    def meta_gradient(
+        meta: Params, stats: Params, node_state: Params, episode: Episode, step: Tensor, seed: Tensor
+    ) -> tuple[Params, Params, Params, dict[str, Tensor]]:
+        x, y = whole(episode)
+        *_, (adapted, state) = train(meta, stats, x, y, seed, inner_steps, inner_batch)
+        out, _ = model.apply(adapted.params, adapted.stats, x, True, seed)
+        metrics = scores(loss, loss.value(out, y), out, y)
+        direction = tree.apply(torch.sub, meta, adapted.params)
+        return direction, tree.prefixed(model=adapted.stats, inner=state), node_state, metrics
+
+    text = f"reptile, inner {inner_optimizer}"
+    return Learner(init, adapt, predict_with(model), meta_gradient, inner_steps, splits=False, text=text)

@@ -1,0 +1,9 @@
+"""The models, by name. A new one: one file that returns a Model, one line here."""
+
+from collections.abc import Callable
+
+from metadist_cli.models.conv4 import conv4
+from metadist_cli.models.mlp import mlp
+from metadist_cli.models.types import Model
+
+MODELS: dict[str, Callable[..., Model]] = {"mlp": mlp, "conv4": conv4}

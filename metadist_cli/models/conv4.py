@@ -1,0 +1,92 @@
+"""Four convolutions of 3x3, the few-shot field's common network, in the papers' forms.
+
+pool: stride, head: mean, affine: shift   MAML on Omniglot (Finn et al. 2017, section 5.2): 111,749 weights + 256 shifts
+pool: stride, head: flatten, affine: both Reptile on Omniglot (Nichol et al. 2018, https://arxiv.org/abs/1803.02999): 113,221
+pool: max, head: flatten, affine: both    Vinyals et al. 2016, Snell et al. 2017; width 32: mini-ImageNet's 800 features
+We differ: padding is 1 on both sides where TensorFlow's SAME pads 0 and 1 for a stride of 2 on even sizes.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor
+
+from metadist_cli.errors import CONFIG, Problem
+from metadist_cli.models.layers import Affine, Norm, norm_init, normalise, uniform_
+from metadist_cli.models.mlp import ACTIVATIONS
+from metadist_cli.models.types import Model
+from metadist_cli.tree import Params
+
+_DEPTH = 4
+
+
+def conv4(
+    shape: tuple[int, ...],
+    outputs: int,
+    *,
+    width: Annotated[int, Field(ge=1, description="Filters of each convolution.")] = 64,
+    pool: Annotated[
+        Literal["stride", "max"], Field(description="Halve the image by a stride of 2, or by 2x2 max-pooling.")
+    ] = "stride",
+    head: Annotated[
+        Literal["mean", "flatten"], Field(description="Features: spatial mean, or all positions side by side.")
+    ] = "mean",
+    activation: Annotated[Literal["relu", "tanh", "softplus"], Field(description="After each block.")] = "relu",
+    norm: Norm = "batch",
+    affine: Affine = "shift",
+) -> Model:
+    """[3x3 convolution, normalisation, activation, halving] x 4 and a linear layer. x: (n, H, W) or (n, C, H, W).
+
+    Raises Problem for data that are no images, or too small for four max-poolings.
+    """
+    if len(shape) not in (2, 3):
+        raise Problem(
+            f"conv4 needs images, (height, width) or (channels, height, width), not rows of shape {shape}",
+            "model.name",
+            "use model: {name: mlp}, or image data",
+            CONFIG,
+        )
+    channels, height, wide = shape if len(shape) == 3 else (1, *shape)
+    for _ in range(_DEPTH):
+        height, wide = ((v + 1) // 2 if pool == "stride" else v // 2 for v in (height, wide))
+    if min(height, wide) < 1:
+        raise Problem(f"images of {shape} are too small for four max-poolings", "model.pool", "use stride", CONFIG)
+    features = width * (height * wide if head == "flatten" else 1)
+    act = ACTIVATIONS[activation]
+
+    def initial(generator: torch.Generator) -> tuple[Params, Params]:
+        params: Params = {}
+        stats: Params = {}
+        for i in range(_DEPTH):
+            fan_in = 9 * (channels if i == 0 else width)
+            # Glorot's range, TensorFlow's default for convolutions (MAML's and Reptile's code)
+            bound = (6 / (fan_in + 9 * width)) ** 0.5
+            kernel = torch.empty(width, fan_in // 9, 3, 3)
+            params[f"conv{i}.weight"] = kernel.uniform_(-bound, bound, generator=generator)
+            params[f"conv{i}.bias"] = torch.zeros(width)
+            more, running = norm_init(f"norm{i}", width, norm, affine)
+            params |= more
+            stats |= running
+        params["head.weight"] = uniform_((outputs, features), features, generator)
+        params["head.bias"] = torch.zeros(outputs)
+        return params, stats
+
+    def apply(params: Params, stats: Params, x: Tensor, train: bool, seed: Tensor) -> tuple[Tensor, Params]:
+        new: Params = {}
+        x = x.reshape(x.shape[0], channels, *x.shape[-2:])
+        for i in range(_DEPTH):
+            stride = 2 if pool == "stride" else 1
+            x = F.conv2d(x, params[f"conv{i}.weight"], params[f"conv{i}.bias"], stride=stride, padding=1)
+            x, running = normalise(f"norm{i}", norm, params, stats, x, train)
+            new |= running
+            x = act(x)
+            if pool == "max":
+                x = F.max_pool2d(x, 2)
+        x = x.mean((-2, -1)) if head == "mean" else x.flatten(1)
+        return F.linear(x, params["head.weight"], params["head.bias"]), new
+
+    return Model(initial, apply, f"conv4 {width} ({pool}, {head}, norm {norm})")

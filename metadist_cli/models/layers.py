@@ -1,0 +1,88 @@
+"""Layers that several models share: initial weights and the four choices of normalisation."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor
+
+from metadist_cli.tree import Params
+
+Norm = Annotated[
+    Literal["batch", "batch_running", "group", "none"],
+    Field(
+        description="batch: statistics of the batch at hand, in training and at test (MAML's convention); batch_running: "
+        "running statistics at test; group: group normalisation, the same for every batch; none."
+    ),
+]
+Affine = Annotated[
+    Literal["shift", "both", "none"],
+    Field(description="What a normalisation layer learns: a shift (MAML), a shift and a scale (Reptile), or nothing."),
+]
+_EPS = 1e-5
+_KEEP = 0.9  # of the running statistics at each step
+
+
+def uniform_(shape: tuple[int, ...], fan_in: int, generator: torch.Generator) -> Tensor:
+    """Uniform in +-1/sqrt(fan_in): torch.nn's default for linear and convolution weights and biases."""
+    bound = 1 / math.sqrt(fan_in)
+    return torch.empty(shape).uniform_(-bound, bound, generator=generator)
+
+
+def truncated_normal_(shape: tuple[int, ...], std: float, generator: torch.Generator) -> Tensor:
+    """Normal, cut at two standard deviations, as TensorFlow draws it (MAML's fully connected network)."""
+    return torch.nn.init.trunc_normal_(torch.empty(shape), std=std, a=-2 * std, b=2 * std, generator=generator)
+
+
+def norm_init(name: str, width: int, norm: str, affine: str) -> tuple[Params, Params]:
+    """Parameters and running statistics of one normalisation layer over `width` channels."""
+    params: Params = {}
+    if norm != "none" and affine in ("shift", "both"):
+        params[f"{name}.shift"] = torch.zeros(width)
+    if norm != "none" and affine == "both":
+        params[f"{name}.scale"] = torch.ones(width)
+    # E[x] and E[x^2] rather than a variance: their weighted mean over nodes is the pooled statistic, a mean of variances
+    # is not (it leaves out how the nodes' means differ)
+    stats = {f"{name}.mean": torch.zeros(width), f"{name}.square": torch.ones(width)} if norm == "batch_running" else {}
+    return params, stats
+
+
+def normalise(
+    name: str, norm: str, params: Params, stats: Params, x: Tensor, train: bool, groups: int = 8
+) -> tuple[Tensor, Params]:
+    """One normalisation layer. x: (n, C, ...). Returns the output and the layer's new statistics.
+
+    Mean and variance are written out: torch.func.grad through F.batch_norm under vmap has given silently wrong second
+    derivatives (torch 2.13), and this form is exact in either order.
+    """
+    if norm == "none":
+        return x, {}
+    shape = (1, x.shape[1]) + (1,) * (x.ndim - 2)
+    new: Params = {}
+    if norm == "group":
+        y = F.group_norm(x, math.gcd(groups, x.shape[1]), eps=_EPS)
+    else:
+        dims = [0, *range(2, x.ndim)]
+        if norm == "batch" or train:
+            mean = x.mean(dims)
+            centred = x - mean.reshape(shape)
+            var = (centred * centred).mean(dims)
+            if norm == "batch_running":
+                square = var.detach() + mean.detach() ** 2
+                new[f"{name}.mean"] = _KEEP * stats[f"{name}.mean"] + (1 - _KEEP) * mean.detach()
+                new[f"{name}.square"] = _KEEP * stats[f"{name}.square"] + (1 - _KEEP) * square
+        else:
+            mean = stats[f"{name}.mean"]
+            var = (stats[f"{name}.square"] - mean**2).clamp(min=0)
+            centred = x - mean.reshape(shape)
+            new = {k: stats[k] for k in (f"{name}.mean", f"{name}.square")}
+        y = centred * (var + _EPS).rsqrt().reshape(shape)
+    if f"{name}.scale" in params:
+        y = y * params[f"{name}.scale"].reshape(shape)
+    if f"{name}.shift" in params:
+        y = y + params[f"{name}.shift"].reshape(shape)
+    return y, new

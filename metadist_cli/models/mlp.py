@@ -1,0 +1,68 @@
+"""Fully connected networks: MAML's 784-256-128-64-64-N (norm: batch) and 1-40-40-1, and the default 64-128-10.
+
+Finn, Abbeel, Levine, Model-Agnostic Meta-Learning, ICML 2017, https://arxiv.org/abs/1703.03400, section 5.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor
+
+from metadist_cli.models.layers import Affine, Norm, norm_init, normalise, truncated_normal_, uniform_
+from metadist_cli.models.types import Model
+from metadist_cli.tree import Params
+
+ACTIVATIONS = {"relu": F.relu, "tanh": torch.tanh, "softplus": F.softplus}
+
+
+def mlp(
+    shape: tuple[int, ...],
+    outputs: int,
+    *,
+    hidden: Annotated[list[int], Field(description="Width of each hidden layer; [] is a linear model.")] = [128],  # noqa: B006
+    activation: Annotated[Literal["relu", "tanh", "softplus"], Field(description="Between the layers.")] = "relu",
+    norm: Norm = "none",
+    affine: Affine = "both",
+    init: Annotated[
+        Literal["uniform", "truncated"],
+        Field(description="uniform: +-1/sqrt(inputs); truncated: normal, sd 0.01, biases 0 (MAML on Omniglot)."),
+    ] = "uniform",
+) -> Model:
+    """Linear layers with an activation, and a normalisation before it, between them. x: (n, ...) is flattened."""
+    widths = [math.prod(shape), *hidden, outputs]
+    names = [f"layer{i}" for i in range(len(hidden))] + ["head"]
+    act = ACTIVATIONS[activation]
+
+    def initial(generator: torch.Generator) -> tuple[Params, Params]:
+        params: Params = {}
+        stats: Params = {}
+        for i, (name, fan_in, width) in enumerate(zip(names, widths, widths[1:], strict=False)):
+            if init == "uniform":
+                params[f"{name}.weight"] = uniform_((width, fan_in), fan_in, generator)
+                params[f"{name}.bias"] = uniform_((width,), fan_in, generator)
+            else:
+                params[f"{name}.weight"] = truncated_normal_((width, fan_in), 0.01, generator)
+                params[f"{name}.bias"] = torch.zeros(width)
+            if name != "head":
+                more, running = norm_init(f"norm{i}", width, norm, affine)
+                params |= more
+                stats |= running
+        return params, stats
+
+    def apply(params: Params, stats: Params, x: Tensor, train: bool, seed: Tensor) -> tuple[Tensor, Params]:
+        new: Params = {}
+        x = x.flatten(1)
+        for i, name in enumerate(names):
+            x = F.linear(x, params[f"{name}.weight"], params[f"{name}.bias"])
+            if name != "head":
+                x, running = normalise(f"norm{i}", norm, params, stats, x, train)
+                new |= running
+                x = act(x)
+        return x, new
+
+    return Model(initial, apply, "mlp " + "-".join(map(str, widths)))

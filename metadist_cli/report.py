@@ -1,0 +1,218 @@
+"""The report of an evaluation: one self-contained HTML page and its pictures.
+
+The bytes depend on the figures alone (no date, no duration), so that equal results give equal files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from metadist_cli import page
+from metadist_cli.charts import PERCENT, POINTS, Panel, Series, curves_png, nodes_png, values
+from metadist_cli.findings import RANDOM, Method, amount, figure, headline, methods, number, verdict
+from metadist_cli.pictures import Examples, class_labels, partition_png, task_png
+
+__all__ = ["Examples", "headline", "partition_png", "render"]
+
+_MEASURED = (("loss", "training loss", 1.0), ("accuracy", PERCENT, 100.0), ("mse", "mean squared error", 1.0))
+_Shown = tuple[bytes | None, str, str]  # picture, alternative text, caption
+_ROWS = 12  # of the table of predictions
+_HOW = (
+    "± is a 95% interval: 1.96 standard deviations of the tasks' figures divided by the root of their number. "
+    "It speaks for further tasks drawn in the same way, not for another seed of the training.",
+    "Better and worse are said only where two intervals do not overlap; otherwise the difference is within the "
+    "intervals. A single task, or one whose figure is not finite, leaves no interval and nothing is judged.",
+    "All methods meet the same tasks. The random start is the same model before any training, adapted in the same way.",
+)
+_ALONE = "Not transductive: each query is predicted without the other queries of its task."
+_TOGETHER = (
+    "Transductive: the queries of a task are predicted together and may share statistics (batch norm), "
+    "which makes the task easier than one where they come one by one."
+)
+_DIVERGED = (
+    "A mean is given only where every task has a finite figure: tasks that diverged are counted and never dropped. "
+    "The median is over the finite ones."
+)
+
+
+def render(title: str, metrics: dict, rounds: list[dict], shards: dict, examples: Examples | None) -> dict[str, bytes]:
+    """The files of a report, name to bytes: report.html and its pictures; one that would be empty is left out.
+
+    metrics: as in metrics.json; rounds: lines of metrics.jsonl, may be empty; shards: the manifest of the shards.
+    Pictures: adaptation.png, nodes.png (two new nodes or more), rounds.png, partition.png, task.png.
+    """
+    found, metric = methods(metrics), metrics["metric"]
+    unit, scale = (PERCENT, 100.0) if metric == "accuracy" else ("mean squared error", 1.0)
+    nodes = [n for n in metrics["per_node"] if n["after"] is not None]
+    files = {
+        "adaptation.png": curves_png([Panel(unit, _per_step(found, metrics["steps"], scale))], "adaptation steps"),
+        "nodes.png": nodes_png(nodes, unit, scale) if len(nodes) > 1 else None,
+        "rounds.png": _rounds_png(rounds, found),
+        "partition.png": partition_png(shards),
+        "task.png": task_png(examples) if examples else None,
+    }
+    sections = [
+        ("Methods", _methods_table(found, metrics)),
+        ("Adaptation to new tasks", page.pictures([_adaptation(files, found, metric), _spread(files, nodes, metrics)])),
+        ("Training", page.pictures([_training(files, rounds), _partition(files, shards)])),
+        ("One task", _task(files, examples) if examples else ""),
+        ("Settings", _settings(metrics, shards)),
+        ("How to read this", _notes(metrics)),
+    ]
+    html = page.page(title, headline(metrics), [(head, text) for head, text in sections if text])
+    return {"report.html": html, **{name: png for name, png in files.items() if png}}
+
+
+def _methods_table(found: Sequence[Method], metrics: dict) -> str:
+    metric, run = metrics["metric"], found[0]
+    mse = metric == "mse"
+    rows = []
+    for m in found:
+        name = f"{page.escape(m.label)} <small>{page.escape(m.detail)}</small>"
+        cells = [_num(figure(m.before, metric)), _num(figure(m.after, metric))]
+        if mse:
+            cells += [_num(number(m.after["median"])), _num(f"{m.after['non_finite']:,} of {m.after['n']:,}")]
+        rows.append([name, *cells, "–" if m is run else verdict(m.after, run.after, metric)])
+    extra = ["Median after", "Not finite"] if mse else []
+    heads = ["Method", "Before adapting", "After adapting", *extra, f"Compared with {run.label}"]
+    what = "Mean squared error, lower is better" if mse else "Accuracy in %, higher is better"
+    return page.table(f"{what}: mean and 95% interval over {run.after['n']:,} tasks.", heads, rows)
+
+
+def _num(text: str) -> str:
+    return f'<span class="num">{text}</span>'
+
+
+def _per_step(found: Sequence[Method], steps: int | None, scale: float) -> list[Series]:
+    series = []
+    for m in found:
+        points = m.per_step or [{"step": steps or 0, **m.after}]
+        x, y, ci = (values([p[key] for p in points]) for key in ("step", "mean", "ci95"))
+        series.append(Series(m.label, x, scale * y, scale * ci, -1 if m.label == RANDOM else len(series)))
+    return series
+
+
+def _rounds_png(rounds: Sequence[dict], found: Sequence[Method]) -> bytes | None:
+    runs = {m.label if i else "main": m.label for i, m in enumerate(found) if m.label != RANDOM}
+    ordered = sorted(rounds, key=lambda r: r["round"])
+    panels = []
+    for key, unit, scale in _MEASURED:
+        series = []
+        for look, (run, label) in enumerate(runs.items()):
+            lines = [r for r in ordered if r["run"] == run and r.get(key) is not None]
+            if lines:
+                x, y = (values([r[k] for r in lines]) for k in ("round", key))
+                series.append(Series(label, x, scale * y, np.zeros(len(y)), look))
+        if series:
+            panels.append(Panel(unit, series))
+    return curves_png(panels, "round of training") if panels else None
+
+
+def _adaptation(files: dict, found: Sequence[Method], metric: str) -> _Shown:
+    ends = "; ".join(f"{m.label} {amount(m.after, metric)}" for m in found)
+    return (
+        files["adaptation.png"],
+        f"Curves of the figure on new tasks against adaptation steps. At the end: {ends}.",
+        "Mean over the tasks against adaptation steps, bands: 95% intervals. A dotted line carries on a shorter curve.",
+    )
+
+
+def _spread(files: dict, nodes: Sequence[dict], metrics: dict) -> _Shown:
+    percent = metrics["metric"] == "accuracy"
+    text = f"{len(nodes):,} new nodes before and after adapting."
+    if spread := metrics.get("node_spread"):
+        figures = (spread[key] for key in ("mean", "sd", "min", "max"))
+        mean, sd, low, high = (number(100 * f, 1) + "%" if percent else number(f) for f in figures)
+        text += f" After adapting: mean {mean}, standard deviation {sd} over nodes, from {low} to {high}."
+    return files["nodes.png"], f"Spread over nodes. {text}", text
+
+
+def _training(files: dict, rounds: Sequence[dict]) -> _Shown:
+    last = max((r["round"] for r in rounds), default=0)
+    text = "What the nodes measured in training, mean over the nodes of a round."
+    if last > POINTS:
+        text += " Long curves are drawn as means of equal pieces."
+    return files["rounds.png"], f"Curves of the training against rounds 1 to {last:,}.", text
+
+
+def _partition(files: dict, shards: dict) -> _Shown:
+    rows = [n["rows"] for n in shards["nodes"]]
+    kinds = [len(n["classes"]) for n in shards["nodes"]]
+    text = (
+        f"Who has what: {len(rows):,} nodes hold {_span(rows)} rows (median {np.median(rows):,.0f}) "
+        f"of {_span(kinds)} classes each, out of {len(shards['classes']):,} classes."
+    )
+    return files["partition.png"], f"Heat map of nodes by classes, and rows of each node. {text}", text
+
+
+def _span(counts: Sequence[int]) -> str:
+    low, high = min(counts), max(counts)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+
+
+def _task(files: dict, task: Examples) -> str:
+    if task.kind == "vector":
+        return _predictions(task)
+    if task.kind == "curve":
+        guesses = {"before": task.before, "after": task.after}
+        said = ", ".join(f"{when} adapting {number(_mse(task, g))}" for when, g in guesses.items() if g is not None)
+        text = f"{len(task.support_x)} support points, {len(task.query_x)} queries. Mean squared error {said}."
+        return page.pictures([(files["task.png"], f"The true function and the predictions. {text}", text)])
+    text = f"One task of {len(task.support_x)} support images. {_right(task)}"
+    labels, names = class_labels(task), task.classes
+    if list(labels) != list(names):
+        used = np.unique(np.concatenate([task.support_y, task.query_y]))[:10]
+        text += " " + ", ".join(f"{labels[i]}: {names[i]}" for i in used) + "."
+    text += " Shown are the first of each class; ✗ and a frame mark a wrong prediction and say what was predicted."
+    return page.pictures([(files["task.png"], f"Images of the task with predictions. {_right(task)}", text)])
+
+
+def _mse(task: Examples, guess: np.ndarray) -> float:
+    return float(np.mean((guess.reshape(-1) - task.query_y.reshape(-1)) ** 2))
+
+
+def _right(task: Examples) -> str:
+    before = "" if task.before is None else f"; before adapting {(task.before == task.query_y).sum():,}"
+    return f"Of {len(task.query_y):,} queries {(task.after == task.query_y).sum():,} are right after adapting{before}."
+
+
+def _predictions(task: Examples) -> str:
+    """Queries without a picture: truth and predictions as a table."""
+    named = np.issubdtype(np.asarray(task.query_y).dtype, np.integer)
+
+    def cell(column: np.ndarray, i: int) -> str:
+        value = column.reshape(len(column), -1)[i, 0]
+        return page.escape(task.classes[value]) if named else number(float(value))
+
+    columns = [("Truth", task.query_y), ("Before adapting", task.before), ("After adapting", task.after)]
+    kept = [(head, column) for head, column in columns if column is not None]
+    rows = [[str(i + 1), *(cell(column, i) for _, column in kept)] for i in range(min(_ROWS, len(task.query_y)))]
+    caption = f"The first {len(rows)} queries of one task. {_right(task) if named else ''}"
+    return page.table(caption, ["Query", *(head for head, _ in kept)], rows)
+
+
+def _settings(metrics: dict, shards: dict) -> str:
+    e = page.escape
+    return page.settings(
+        [
+            ("Run", e(metrics["name"])),
+            ("Learner", e(metrics["learner"])),
+            ("Model", e(metrics["model"])),
+            ("Task", e(metrics["task_text"])),
+            ("Adaptation steps", f"{metrics['steps']:,}"),
+            ("Transductive", "yes" if metrics["transductive"] else "no"),
+            ("Training", f"{metrics['round']:,} rounds, {len(shards['nodes']):,} nodes"),
+            ("Seed", e(metrics["seed"])),
+            ("Device", e(metrics["device"])),
+            ("Global model", f"<code>sha256 {e(metrics['global'])}</code>"),
+        ]
+    )
+
+
+def _notes(metrics: dict) -> str:
+    notes = [*_HOW, _TOGETHER if metrics["transductive"] else _ALONE]
+    if metrics["metric"] == "mse":
+        notes.append(_DIVERGED)
+    return '<ul class="notes">\n' + "\n".join(f"<li>{page.escape(n)}</li>" for n in notes) + "\n</ul>"

@@ -1,0 +1,181 @@
+"""One round, one code: what a node does, how many nodes are run as one program, and how a round is closed.
+
+`metadist run`, `train`, `train --nodes` and `aggregate` all call `run_nodes` and `close_round`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.func import vmap
+
+from metadist_cli import seeds, tree
+from metadist_cli.aggregators import Aggregator, NodeUpdate
+from metadist_cli.episodes import Plan, Pool, gather
+from metadist_cli.errors import Problem
+from metadist_cli.learners.types import Episode, Learner
+from metadist_cli.optim import Optimizer
+from metadist_cli.tree import Params
+
+
+class Carry(NamedTuple):
+    """What goes from one local step to the next at one node (or, with a leading axis, at a block of nodes)."""
+
+    meta: Params
+    stats: Params
+    own: Params
+    outer: Params
+
+
+class Algorithm(NamedTuple):
+    """What a node needs to know: the learner, the outer optimiser and what becomes of its state between rounds."""
+
+    learner: Learner
+    outer: Optimizer
+    outer_state: str  # reset | keep | average
+
+    def start(self, generator: torch.Generator) -> tuple[Params, Params]:
+        """(shared, own): the first global parameters, and what a node owns before its first round."""
+        meta, stats, own = self.learner.init(generator)
+        state = self.outer.init(meta)
+        shared = tree.prefixed(meta=meta, stats=stats, outer=state if self.outer_state == "average" else {})
+        return shared, tree.prefixed(node=own, outer=state if self.outer_state == "keep" else {})
+
+    def open(self, shared: Params, own: Params) -> Carry:
+        """A node's carry at the beginning of a round."""
+        meta = tree.part(shared, "meta")
+        outer = {"average": shared, "keep": own}.get(self.outer_state)
+        state = self.outer.init(meta) if outer is None else tree.part(outer, "outer")
+        return Carry(meta, tree.part(shared, "stats"), tree.part(own, "node"), state)
+
+    def close(self, carry: Carry) -> tuple[Params, Params]:
+        """(shared, own) at the end of a round: the inverse of `open`."""
+        average, keep = self.outer_state == "average", self.outer_state == "keep"
+        shared = tree.prefixed(meta=carry.meta, stats=carry.stats, outer=carry.outer if average else {})
+        return shared, tree.prefixed(node=carry.own, outer=carry.outer if keep else {})
+
+
+def node_step(
+    algorithm: Algorithm, carry: Carry, episodes: Episode, task_seeds: Tensor, active: Tensor, step: Tensor
+) -> tuple[Carry, dict[str, Tensor]]:
+    """One local step of ONE node: the mean of its T tasks' meta-gradients, then the outer optimiser.
+
+    episodes: leaves (T, n, ...); task_seeds: (T,); active: 0-d bool, False leaves everything as it is; step: 0-d.
+    vmap(grad(task)) and then the mean: the other order has given wrong second derivatives of batch norm (torch 2.13).
+    """
+
+    def one_task(episode: Episode, seed: Tensor) -> tuple[Params, Params, Params, dict[str, Tensor]]:
+        return algorithm.learner.meta_gradient(carry.meta, carry.stats, carry.own, episode, step, seed)
+
+    direction, stats, own, metrics = vmap(one_task, randomness="error")(episodes, task_seeds)
+    meta, outer = algorithm.outer.update(tree.mean(direction), carry.outer, carry.meta, step)
+    new = Carry(meta, tree.consensus(stats), tree.consensus(own), outer)
+    kept = Carry(*(tree.where(active, n, o) for n, o in zip(new, carry, strict=True)))
+    return kept, tree.mean(metrics)
+
+
+def run_nodes(
+    algorithm: Algorithm,
+    shared: Params,
+    own_of: Callable[[int], Params],
+    pool: Pool,
+    sample: Callable[[Pool], Plan],
+    block: int,
+    steps_before: int = 0,
+) -> Iterator[NodeUpdate]:
+    """The local rounds of the pool's nodes, `block` nodes at a time as one program; yields their updates in order.
+
+    shared: the global parameters that every node starts from. own_of(node): what the node kept from its last round.
+    sample(pool) -> plan of the nodes' tasks, drawn block by block so that memory is bounded by the block.
+    block 1 is the plain loop over nodes. Blocks are cut at multiples of `block` in the pool's list of nodes.
+    steps_before: local steps before this round (the global step of schedules). Raises Problem where a node diverges.
+    """
+    for begin in range(0, len(pool.nodes), block):
+        places = np.arange(begin, min(begin + block, len(pool.nodes)))
+        nodes = [int(n) for n in pool.nodes[places]]
+        owns = [own_of(n) for n in nodes]
+        if block == 1:
+            carry = algorithm.open(shared, owns[0])
+        else:
+            n = len(nodes)
+            carry = vmap(algorithm.open)(tree.expand(shared, n), tree.stack(owns)) if n else None
+        assert carry is not None
+        mine = pool.take(places)
+        carry, metrics = _run_block(algorithm, carry, mine, sample(mine), block > 1, steps_before)
+        new_shared, new_own = algorithm.close(carry)
+        for i, node in enumerate(nodes):
+            update, kept = (tree.index(new_shared, i), tree.index(new_own, i)) if block > 1 else (new_shared, new_own)
+            if not (tree.finite(update) and tree.finite(kept)):
+                raise Problem(
+                    "training diverged: its parameters are no longer finite numbers",
+                    f"node {node}",
+                    "lower learner.inner_lr or train.outer.lr, or look at the node's rows",
+                )
+            figures = {name: float(values[i]) for name, values in metrics.items()}
+            yield NodeUpdate(node, update, kept, int(mine.row_count[i]), figures)
+
+
+def _run_block(
+    algorithm: Algorithm, carry: Carry, pool: Pool, plan: Plan, batched: bool, steps_before: int
+) -> tuple[Carry, dict[str, np.ndarray]]:
+    """All steps of the pool's nodes. Returns the carry and, by name, each node's mean over its active steps, (B,)."""
+    device = pool.x.device
+    active = plan.active
+    steps = active.shape[1]
+    task_seeds = torch.from_numpy(plan.seeds).to(device)
+    mask = torch.from_numpy(active).to(device)
+    one = partial(node_step, algorithm)
+    run = vmap(one, in_dims=(0, 0, 0, 0, None)) if batched else one
+    seen: list[dict[str, Tensor]] = []
+    for s in range(steps):
+        episodes = gather(pool, plan.support[:, s], plan.query[:, s], plan.labels)
+        now = (carry, episodes, task_seeds[:, s], mask[:, s])
+        if not batched:
+            now = (carry, Episode(*(leaf[0] for leaf in episodes)), task_seeds[0, s], mask[0, s])
+        step = torch.tensor(steps_before + s, device=device)
+        carry, metrics = run(*now, step)
+        seen.append({k: v if batched else v[None] for k, v in metrics.items()})
+    names = seen[0] if seen else {}
+    weight = active.T / np.maximum(active.sum(1), 1)  # (S, B)
+    means = {k: (torch.stack([m[k] for m in seen]).double().cpu().numpy() * weight).sum(0) for k in names}
+    return carry, means
+
+
+def close_round(
+    aggregator: Aggregator, server: Optimizer, old: Params, updates: Iterable[NodeUpdate], round_: int
+) -> Params:
+    """The next global checkpoint: the combined updates, and the server optimiser's step from the old parameters to them.
+
+    old and the result: "meta/", "stats/", "outer/" and "server/" leaves. Statistics and the nodes' optimiser state are
+    taken over as combined. Server sgd with lr 1 returns the mean's own bits.
+    """
+    combined = aggregator(updates)
+    meta, state = server.toward(
+        tree.part(combined, "meta"), tree.part(old, "server"), tree.part(old, "meta"), round_ - 1
+    )
+    return combined | tree.prefixed(meta=meta, server=state)
+
+
+def first_global(algorithm: Algorithm, server: Optimizer, seed: int) -> Params:
+    """Round 0: the initial parameters and the server's state."""
+    shared, _ = algorithm.start(seeds.generator(seed, "init"))
+    return shared | tree.prefixed(server=server.init(tree.part(shared, "meta")))
+
+
+def first_own(algorithm: Algorithm, seed: int) -> Params:
+    """What every node owns before its first round."""
+    return algorithm.start(seeds.generator(seed, "init"))[1]
+
+
+def choose(seed: int, round_: int, nodes: list[int], per_round: str | int | float) -> list[int]:
+    """The nodes of a round, ascending: all, a count, or a fraction (at least 1), drawn by hash of seed and round."""
+    if per_round == "all":
+        return nodes
+    size = per_round if isinstance(per_round, int) else max(1, round(float(per_round) * len(nodes)))
+    picks = seeds.subset(seeds.key(seed, "nodes", round_), of=len(nodes), size=min(size, len(nodes)))
+    return sorted(nodes[i] for i in picks)

@@ -1,0 +1,265 @@
+"""The sections of a config: what each key means, its type, range and default.
+
+Sections that choose an algorithm by `name` are made from the builders in the registries: a builder's keyword-only
+parameters are the keys. So the keys, their help, the JSON Schema and the code cannot disagree.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable
+from functools import cache
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator, model_serializer, model_validator
+from pydantic.annotated_handlers import GetCoreSchemaHandler
+from pydantic_core import CoreSchema, core_schema
+
+NAME = r"^[a-z0-9][a-z0-9_-]{0,63}$"
+UNITS = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
+_SIZE = re.compile(rf"([1-9][0-9]{{0,5}}) ?({'|'.join(UNITS)})")
+
+Positive = Annotated[int, Field(ge=1)]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+Amount = Positive | Fraction  # rows, or a fraction of a node's rows
+Held = Positive | Annotated[list[str], Field(min_length=1)]  # how many, or which ones by name
+
+
+class Model(BaseModel):
+    """What all parts of a config share: unknown keys are errors, text is never taken for a number."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        strict=True,
+        frozen=True,
+        allow_inf_nan=False,
+        defer_build=True,  # the registries, and torch with them, are imported by the first validation
+        protected_namespaces=(),
+        validate_default=True,
+    )
+
+
+class Section(Model):
+    name: str
+
+
+class Partition(Section):
+    nodes: Annotated[int, Field(ge=1, le=1_000_000)] | None = Field(
+        None, description="Number of nodes; needed unless the natural groups are the nodes."
+    )
+    rotate: Annotated[float, Field(ge=0, le=360)] = Field(
+        0.0,
+        description="Degrees: each node's images are turned by an angle of its own within plus or minus half of it.",
+    )
+    relabel: bool = Field(False, description="Each node numbers the classes in a way of its own.")
+
+
+def registries() -> dict[str, dict[str, Callable[..., Any]]]:
+    """The registries by the noun that messages call their entries."""
+    from metadist_cli import aggregators, datasets, learners, models, optim, partitioners
+
+    return {
+        "data set": datasets.DATASETS,
+        "partitioner": partitioners.PARTITIONERS,
+        "model": models.MODELS,
+        "learner": learners.LEARNERS,
+        "optimizer": optim.OPTIMIZERS,
+        "aggregator": aggregators.AGGREGATORS,
+    }
+
+
+def options(builder: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """The keyword-only parameters of a builder: its keys in a config."""
+    parameters = inspect.signature(builder, eval_str=True).parameters
+    return {key: p for key, p in parameters.items() if p.kind is p.KEYWORD_ONLY}
+
+
+@cache
+def entry(noun: str, name: str, base: type[Section], default: bool) -> type[Section]:
+    """The section model of one registry entry; `name` may be left out where the entry is the default."""
+    builder = registries()[noun][name]
+    fields: dict[str, Any] = {
+        key: (p.annotation, ... if p.default is p.empty else p.default) for key, p in options(builder).items()
+    }
+    described = Field(name if default else ..., description=f"Which {noun}.")
+    title = f"{name.title().replace('_', '')}{noun.title().replace(' ', '')}"
+    doc = (inspect.getdoc(builder) or "").partition("\n")[0]
+    return create_model(title, __base__=base, __doc__=doc, name=(Literal[name], described), **fields)
+
+
+class Choice:
+    """Annotation of a field whose value is a registry entry, chosen by its `name`.
+
+    The given defaults are those of the section where it names no entry, or the entry that they name.
+    """
+
+    def __init__(self, noun: str, base: type[Section] = Section, **default: Any):
+        self.noun, self.base, self.default = noun, base, default
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        usual = self.default.get("name")
+        models = {name: entry(self.noun, name, self.base, name == usual) for name in registries()[self.noun]}
+        choices = {name: handler.generate_schema(model) for name, model in models.items()}
+        union = core_schema.tagged_union_schema(choices, discriminator="name")
+        return core_schema.no_info_before_validator_function(self.filled, union)
+
+    def filled(self, value: Any) -> Any:
+        if isinstance(value, dict) and value.get("name", self.default.get("name")) == self.default.get("name"):
+            return self.default | value
+        return value
+
+
+def _default(description: str, **section: Any) -> Any:
+    return Field(default=section, description=description)
+
+
+class New(Model):
+    from_: Literal["classes", "nodes"] = Field("classes", alias="from", description="What new tasks are made of.")
+    test: Held | None = Field(
+        None, description="How many are held out for testing, or their names; null: as the data set's own split says."
+    )
+    validation: Annotated[int, Field(ge=0)] = Field(0, description="How many are held out for validation.")
+
+
+class NewNodes(New):
+    from_: Literal["classes", "nodes"] = Field("nodes", alias="from", description="What new tasks are made of.")
+    test: Held = Field(1, description="How many nodes are held out for testing, or their names.")
+
+
+class Episodic(Model):
+    kind: Literal["episodic"] = Field(
+        description="episodic: way classes of a node, renumbered, with shot examples each."
+    )
+    way: Positive = Field(5, description="Classes in a task.")
+    shot: Positive = Field(1, description="Support examples of each class.")
+    query: Annotated[int, Field(ge=0)] = Field(15, description="Query examples of each class.")
+    new: New = _default("What is kept for new tasks.")
+
+
+class Local(Model):
+    kind: Literal["local"] = Field(description="local: the node's own data and labels, split into support and query.")
+    support: Amount = Field(0.2, description="Support rows of a node, or the fraction of its rows.")
+    query: Amount | Literal["rest"] = Field("rest", description="Query rows of a node, or their fraction, or the rest.")
+    new: NewNodes = _default("What is kept for new tasks.")
+
+
+class Train(Model):
+    rounds: Annotated[int, Field(ge=0)] = Field(10, description="Rounds of local training and aggregation.")
+    local_steps: Positive | None = Field(
+        None, description="Outer steps of a node in a round; 10 if no length is given."
+    )
+    local_epochs: Positive | None = Field(None, description="Passes of a node over its rows in a round (local tasks).")
+    batch: Positive | None = Field(None, description="Rows of a minibatch in local tasks; null: all rows of the node.")
+    meta_batch: Positive = Field(4, description="Tasks whose meta-gradients are averaged in one outer step.")
+    nodes_per_round: Literal["all"] | Positive | Fraction = Field(
+        "all", description="Nodes that take part in a round: all, a number, or a fraction of the training nodes."
+    )
+    outer: Annotated[Section, Choice("optimizer", name="adam", lr=1e-3)] = _default(
+        "Optimizer of the outer steps at the nodes.", name="adam"
+    )
+    outer_state: Literal["reset", "keep", "average"] = Field(
+        "reset", description="What becomes of the outer optimizer's moments between rounds."
+    )
+    keep_nodes: Literal["none", "last", "all"] = Field("none", description="Which rounds' node files are kept.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _length(cls, value: Any) -> Any:
+        if isinstance(value, dict) and value.get("local_steps") is None and value.get("local_epochs") is None:
+            return value | {"local_steps": 10}
+        return value
+
+
+class Aggregate(Section):
+    server: Annotated[Section, Choice("optimizer", name="sgd", lr=1.0)] = _default(
+        "Server optimizer; sgd with lr 1 takes the aggregate as it is.", name="sgd"
+    )
+
+
+class OtherTask(Model):
+    way: Positive | None = Field(None, description="Classes in a new task; null: as in training.")
+    shot: Positive | None = Field(None, description="Support examples of each class; null: as in training.")
+    query: Amount | Literal["rest"] | None = Field(None, description="Query examples; null: as in training.")
+    support: Amount | None = Field(None, description="Support rows of a local task; null: as in training.")
+
+
+class Finetune(Model):
+    steps: Annotated[int, Field(ge=0)] | None = Field(None, description="Steps of adaptation; null: as in training.")
+    batch: Positive | None = Field(None, description="Rows of a minibatch in adaptation; null: the whole support set.")
+    episodes: Positive = Field(600, description="New tasks over which the report averages.")
+    transductive: bool = Field(False, description="Normalise the query examples together, so that they see each other.")
+    save: Literal["first", "none", "all"] = Field("first", description="Which adapted models are saved.")
+    predictions: bool = Field(False, description="Write every prediction to a file.")
+    task: OtherTask = _default("Sizes of new tasks where they differ from training.")
+    round: Annotated[int, Field(ge=0)] | None = Field(None, description="Round whose model adapts; null: the newest.")
+
+
+class Execution(Model):
+    device: str = Field(
+        "auto",
+        pattern=r"^(auto|cpu|mps|cuda(:[0-9]{1,3})?)$",
+        examples=["auto", "cpu", "cuda", "cuda:1", "mps"],
+        description="Where to compute.",
+    )
+    block: Literal["auto"] | Positive = Field("auto", description="Nodes that are computed as one program.")
+    threads: Literal["auto"] | Positive = Field("auto", description="CPU threads of torch.")
+    memory: str = Field("2GiB", examples=["512MiB", "2GiB"], description="Memory that a block may take.")
+
+    @field_validator("memory")
+    @classmethod
+    def _size(cls, text: str) -> str:
+        size(text)
+        return text
+
+
+class Baseline(Model):
+    model: Annotated[Section, Choice("model", name="mlp")] | None = Field(None, description="Its own model section.")
+    learner: Annotated[Section, Choice("learner", name="maml")] | None = Field(None, description="Its own learner.")
+    train: Train | None = Field(None, description="Its own train section.")
+    aggregate: Annotated[Aggregate, Choice("aggregator", Aggregate, name="mean")] | None = Field(
+        None, description="Its own aggregate section."
+    )
+
+    @model_serializer(mode="wrap")
+    def _given(self, serialise: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        return {key: section for key, section in serialise(self).items() if section is not None}
+
+
+class Config(Model):
+    """An experiment of metadist."""
+
+    name: str = Field(
+        pattern=NAME,
+        examples=["omniglot-maml"],
+        description="Name of the run and its folder: small letters, digits, - and _; default: the file's name.",
+    )
+    seed: Annotated[int, Field(ge=0)] = Field(0, description="All randomness follows from it.")
+    data: Annotated[Section, Choice("data set", name="digits")] = _default("The data set.", name="digits")
+    task: Annotated[Episodic | Local, Field(discriminator="kind")] = Field(description="What a task is.")
+    partition: Annotated[Partition, Choice("partitioner", Partition, name="iid")] = _default(
+        "How the data are dealt to the nodes.", name="iid"
+    )
+    model: Annotated[Section, Choice("model", name="mlp")] = _default("The model.", name="mlp")
+    learner: Annotated[Section, Choice("learner", name="maml")] = _default("The learning algorithm.", name="maml")
+    train: Train = _default("Rounds and local work.")
+    aggregate: Annotated[Aggregate, Choice("aggregator", Aggregate, name="mean")] = _default(
+        "How the nodes' models become one.", name="mean"
+    )
+    finetune: Finetune = _default("Adaptation to new tasks and its report.")
+    execution: Execution = _default("Device, memory and threads; does not change what is computed.")
+    baselines: dict[Annotated[str, Field(pattern=NAME)], Baseline] = Field(
+        {}, description="Other models to train beside the main one; each replaces whole sections."
+    )
+
+    def resolved(self) -> dict[str, Any]:
+        """All settings with their defaults written, in plain types that JSON and YAML know."""
+        return self.model_dump(mode="json", by_alias=True)
+
+
+def size(text: str) -> int:
+    """Bytes of a size such as 512MiB or 2GiB. Raises ValueError."""
+    match = _SIZE.fullmatch(text)
+    if not match:
+        raise ValueError(f"a size such as 512MiB or 2GiB (units: {', '.join(UNITS)})")
+    return int(match[1]) * UNITS[match[2]]

@@ -1,0 +1,102 @@
+"""Stateless randomness: every random number is a function of what it is for, never of what was drawn before.
+
+Nothing has to be saved or restored, and neither the order of nodes, nor blocks, processes or devices can change a draw.
+Two forms: `generator` for initial parameters, and counter-based 64-bit hashes for index plans, which are computed for
+many nodes, steps and tasks at once (one generator a node and step would cost more than a small node's training).
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import torch
+from torch import Tensor
+
+_GOLDEN = 0x9E3779B97F4A7C15  # splitmix64 (Steele, Lea, Flood 2014, OOPSLA)
+_SORT_ABOVE = 12  # picking one by one takes size**2 array operations, sorting one key per candidate
+_MIX1, _MIX2 = 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
+
+
+def key(*parts: object) -> int:
+    """63-bit key of the parts: SHA-256 of their text joined by '|'."""
+    digest = hashlib.sha256("|".join(str(p) for p in parts).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def generator(*parts: object) -> torch.Generator:
+    """A CPU generator that depends on the parts alone."""
+    return torch.Generator().manual_seed(key(*parts))
+
+
+def numpy_generator(*parts: object) -> np.random.Generator:
+    """A NumPy Philox generator that depends on the parts alone."""
+    return np.random.Generator(np.random.Philox(key(*parts)))
+
+
+def bits(base: int, *counters: np.ndarray | int) -> np.ndarray:
+    """uint64 hashes of a key and counters; the counters broadcast. splitmix64 after each counter."""
+    with np.errstate(over="ignore"):
+        h = _finish(np.uint64(base) + np.uint64(_GOLDEN))
+        for c in counters:
+            h = _finish((h ^ np.asarray(c).astype(np.uint64)) + np.uint64(_GOLDEN))
+    return np.asarray(h)
+
+
+def _finish(z: np.ndarray | np.uint64) -> np.ndarray:
+    z = np.asarray(z, dtype=np.uint64)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(_MIX1)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(_MIX2)
+    return z ^ (z >> np.uint64(31))
+
+
+def subset(base: int, *counters: np.ndarray | int, of: np.ndarray | int, size: int) -> np.ndarray:
+    """Ordered random subsets without repetition: (..., size) integers below `of`, which may differ by place.
+
+    Every ordered subset is equally likely: element j is the r-th of those not yet taken, r uniform below of - j.
+    The bias of `hash % n` is below n / 2**64. Where `of` < size the result is meaningless: check before.
+    """
+    counters = tuple(np.asarray(c) for c in counters)
+    of = np.asarray(of)
+    shape = np.broadcast_shapes(of.shape, *(c.shape for c in counters))
+    if size > _SORT_ABOVE:
+        wide = np.arange(int(of.max()))
+        keys = bits(base, *(np.broadcast_to(c, shape)[..., None] for c in counters), wide)
+        keys = np.where(wide < of[..., None], keys, np.uint64(0xFFFFFFFFFFFFFFFF))
+        return np.argsort(keys, axis=-1, kind="stable")[..., :size]
+    out = np.empty((*shape, size), dtype=np.int64)
+    taken = np.empty((*shape, 0), dtype=np.int64)  # kept sorted
+    for j in range(size):
+        left = np.maximum(of - j, 1).astype(np.uint64)
+        pick = np.broadcast_to((bits(base, *counters, j) % left).astype(np.int64), shape).copy()
+        for t in range(j):  # step over the smaller ones already taken
+            pick += pick >= taken[..., t]
+        out[..., j] = pick
+        taken = np.sort(np.concatenate([taken, pick[..., None]], -1), -1)
+    return out
+
+
+def shuffle(seed: Tensor, counter: int, n: int) -> Tensor:
+    """A permutation of n, (n,) int64, from an int64 scalar; made of torch operations, so it works under vmap."""
+    z = seed + _signed(key("shuffle", counter)) + torch.arange(n, device=seed.device) * _signed(_GOLDEN)
+    return torch.argsort(_torch_finish(z), stable=True)
+
+
+def uniform(seed: Tensor, counter: int, shape: tuple[int, ...]) -> Tensor:
+    """Uniform float32 in [0, 1) from an int64 scalar; made of torch operations, so it works under vmap (dropout)."""
+    count = int(np.prod(shape))
+    z = seed + _signed(key("uniform", counter)) + torch.arange(count, device=seed.device) * _signed(_GOLDEN)
+    return (((_torch_finish(z) >> 40) & 0xFFFFFF).float() / 2**24).reshape(shape)
+
+
+def _torch_finish(z: Tensor) -> Tensor:
+    def shift(v: Tensor, s: int) -> Tensor:  # logical, not arithmetic
+        return (v >> s) & ((1 << (64 - s)) - 1)
+
+    z = (z ^ shift(z, 30)) * _signed(_MIX1)
+    z = (z ^ shift(z, 27)) * _signed(_MIX2)
+    return z ^ shift(z, 31)
+
+
+def _signed(v: int) -> int:
+    return v - (1 << 64) if v >= 1 << 63 else v

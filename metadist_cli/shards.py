@@ -1,0 +1,286 @@
+"""From a data set to nodes: what is held out for new tasks, who gets what, and what each node makes its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+
+from metadist_cli import seeds
+from metadist_cli.datasets.types import Dataset, Group
+from metadist_cli.episodes import Pool
+from metadist_cli.errors import CONFIG, Problem
+from metadist_cli.partitioners import Items, Partitioner
+
+ROLES = ("train", "validation", "test")
+
+
+class Shard(NamedTuple):
+    """The rows of one node, sorted by class.
+
+    role: train, validation or test; the last two are kept for new tasks. x: (n, ...), label: (n,), target: (n, out) or
+    None, row: (n,) places in the data set. angle: degrees that the node's images are turned by. labels: (C,) the node's
+    own number of each class, or None where it is everybody's.
+    """
+
+    node: int
+    name: str
+    role: str
+    x: np.ndarray
+    label: np.ndarray
+    target: np.ndarray | None
+    row: np.ndarray
+    angle: float = 0.0
+    labels: tuple[int, ...] | None = None
+
+
+class Need(NamedTuple):
+    """What a node must have for its tasks: `classes` classes of at least `rows` rows (episodic), or `rows` rows (local)."""
+
+    episodic: bool
+    classes: int
+    rows: int
+
+
+class Held(NamedTuple):
+    """What is kept for new tasks. source: "classes" or "nodes"; test: how many, their names, or None for the data's own."""
+
+    source: str
+    test: int | Sequence[str] | None
+    validation: int
+
+
+def make_shards(
+    data: Dataset,
+    partitioner: Partitioner,
+    nodes: int | None,
+    need: Need,
+    held: Held,
+    seed: int,
+    rotate: float = 0.0,
+    relabel: bool = False,
+) -> list[Shard]:
+    """All shards, node 0 first; held-out classes are one more shard each for validation and test.
+
+    Every row of the data set is in exactly one shard, but for turned copies of held-out classes (turn_held_out False).
+    rotate: each node's images are turned by its own angle, uniform in +-rotate/2 degrees. relabel: each node numbers the
+    classes in its own way. Raises Problem where the data are not enough.
+    """
+    rng = seeds.numpy_generator(seed, "partition")
+    rows_of = _rows_by_class(data)
+    roles = _class_roles(data, held, seed) if held.source == "classes" else np.zeros(len(data.classes), dtype=np.int8)
+    if need.episodic:
+        parts, names = _deal_classes(data, partitioner, nodes, need, roles, rows_of, rng)
+    else:
+        parts, names = _deal_rows(data, partitioner, nodes, need, rng)
+    node_roles = _node_roles(names, held, seed) if held.source == "nodes" else ["train"] * len(parts)
+    shards = []
+    for node, (rows, name, role) in enumerate(zip(parts, names, node_roles, strict=True)):
+        shards.append(_own(_shard(data, rows, node, name, role), data, rotate, relabel, seed))
+    for code, role in ((1, "validation"), (2, "test")):
+        kept = [c for c in np.flatnonzero(roles == code) if data.turn_held_out or not data.turned[c]]
+        if kept:
+            rows = np.sort(np.concatenate([rows_of[c] for c in kept]))
+            shards.append(_shard(data, rows, len(shards), f"new classes ({role})", role))
+    _check(shards, data, need)
+    return shards
+
+
+def pool(shards: Sequence[Shard], divide: float, device: torch.device | str = "cpu") -> Pool:
+    """The rows of some shards side by side on a device, ready for episodes."""
+    count = np.array([len(s.label) for s in shards], dtype=np.int64)
+    start = np.cumsum(count) - count
+    tables = [np.unique(s.label, return_index=True, return_counts=True) for s in shards]
+    class_count = np.array([len(t[0]) for t in tables], dtype=np.int64)
+    x = torch.from_numpy(np.concatenate([s.x for s in shards]))
+    y = [s.label if s.target is None else s.target for s in shards]
+    return Pool(
+        x.to(device),
+        torch.from_numpy(np.concatenate(y)).to(device),
+        divide,
+        np.array([s.node for s in shards], dtype=np.int64),
+        start,
+        count,
+        np.cumsum(class_count) - class_count,
+        class_count,
+        np.concatenate([t[1] + at for t, at in zip(tables, start, strict=True)]),
+        np.concatenate([t[2] for t in tables]),
+    )
+
+
+def _rows_by_class(data: Dataset) -> list[np.ndarray]:
+    order = np.argsort(data.label, kind="stable")
+    return np.split(order, np.cumsum(np.bincount(data.label, minlength=len(data.classes)))[:-1])
+
+
+def _class_roles(data: Dataset, held: Held, seed: int) -> np.ndarray:
+    """(C,) 0 train, 1 validation, 2 test; all turns of a base class on one side."""
+    if data.role is not None:
+        if held.test is not None or held.validation:
+            raise Problem(
+                "the data set brings its own split into classes for training and for new tasks",
+                "task.new.test",
+                "leave test and validation out, or choose data.split: random",
+                CONFIG,
+            )
+        return data.role
+    bases = np.unique(data.base)
+    if held.test is None:
+        raise Problem(
+            "how many classes are kept for new tasks is not said",
+            "task.new.test",
+            f"for example {max(1, len(bases) // 4)} of the {len(bases)} classes",
+            CONFIG,
+        )
+    if isinstance(held.test, int):
+        drawn = seeds.numpy_generator(seed, "held out").permutation(bases)
+        count = held.test
+    else:
+        named = [int(data.base[_index(name, data.classes, "class")]) for name in held.test]
+        rest = np.setdiff1d(bases, named)
+        drawn = np.concatenate([named, seeds.numpy_generator(seed, "held out").permutation(rest)]).astype(np.int64)
+        count = len(named)
+    if count + held.validation >= len(bases):
+        raise Problem(
+            f"{count} classes for test and {held.validation} for validation leave none of {len(bases)} to train on",
+            "task.new",
+            "keep fewer",
+            CONFIG,
+        )
+    role_of_base = np.zeros(int(bases.max()) + 1, dtype=np.int8)
+    role_of_base[drawn[:count]] = 2
+    role_of_base[drawn[count : count + held.validation]] = 1
+    return role_of_base[data.base]
+
+
+def _node_roles(names: list[str], held: Held, seed: int) -> list[str]:
+    roles = ["train"] * len(names)
+    if held.test is None:
+        raise Problem("how many nodes are kept for new tasks is not said", "task.new.test", "give a count", CONFIG)
+    if isinstance(held.test, int):
+        order = [int(i) for i in seeds.numpy_generator(seed, "held out").permutation(len(names))]
+        count = held.test
+    else:
+        named = [_index(name, tuple(names), "node") for name in held.test]
+        rest = [i for i in range(len(names)) if i not in named]
+        order = named + [int(i) for i in seeds.numpy_generator(seed, "held out").permutation(rest)]
+        count = len(named)
+    if count + held.validation >= len(names):
+        raise Problem(
+            f"{count} nodes for test and {held.validation} for validation leave none of {len(names)} to train on",
+            "task.new",
+            "keep fewer, or make more nodes (partition.nodes counts all of them)",
+            CONFIG,
+        )
+    for i in order[:count]:
+        roles[i] = "test"
+    for i in order[count : count + held.validation]:
+        roles[i] = "validation"
+    return roles
+
+
+def _index(name: str, names: tuple[str, ...], what: str) -> int:
+    if name not in names:
+        raise Problem(f"there is no {what} {name!r}", "task.new.test", f"there are {', '.join(names[:8])} ...", CONFIG)
+    return names.index(name)
+
+
+def _deal_rows(
+    data: Dataset, partitioner: Partitioner, nodes: int | None, need: Need, rng: np.random.Generator
+) -> tuple[list[np.ndarray], list[str]]:
+    parts = partitioner(Items(data.label, data.groups), nodes, need.rows, rng)
+    return parts, _names(parts, data.groups)
+
+
+def _deal_classes(
+    data: Dataset,
+    partitioner: Partitioner,
+    nodes: int | None,
+    need: Need,
+    roles: np.ndarray,
+    rows_of: list[np.ndarray],
+    rng: np.random.Generator,
+) -> tuple[list[np.ndarray], list[str]]:
+    """Whole base classes are dealt out, each with all its turns and rows."""
+    train = np.flatnonzero(roles == 0)
+    bases, members = np.unique(data.base[train], return_inverse=True)
+    sample = np.array([rows_of[c][0] for c in train[np.unique(members, return_index=True)[1]]])
+    groups = {name: Group(g.code[sample], g.names) for name, g in data.groups.items() if _constant(g, rows_of, train)}
+    cluster = groups[data.cluster].code if data.cluster in groups else np.zeros(len(bases), dtype=np.int64)
+    turns = int(np.bincount(members).min())
+    parts = partitioner(Items(cluster, groups), nodes, -(-need.classes // turns), rng)
+    names = _names(parts, groups)
+    rows = []
+    for part in parts:
+        mine = train[np.isin(members, part)]
+        rows.append(np.sort(np.concatenate([rows_of[c] for c in mine])))
+    return rows, names
+
+
+def _constant(group: Group, rows_of: list[np.ndarray], classes: np.ndarray) -> bool:
+    """True where all rows of a class share the group: an alphabet, not a drawer."""
+    return all((group.code[rows_of[c]] == group.code[rows_of[c][0]]).all() for c in classes)
+
+
+def _names(parts: list[np.ndarray], groups: dict[str, Group]) -> list[str]:
+    """The natural names where every node is one group of some grouping, else node-000."""
+    for group in groups.values():
+        codes = [np.unique(group.code[part]) for part in parts]
+        if all(len(c) == 1 for c in codes) and len({int(c[0]) for c in codes}) == len(parts):
+            return [group.names[int(c[0])] for c in codes]
+    return [f"node-{i:03d}" for i in range(len(parts))]
+
+
+def _shard(data: Dataset, rows: np.ndarray, node: int, name: str, role: str) -> Shard:
+    rows = rows[np.argsort(data.label[rows], kind="stable")]
+    target = None if data.target is None else data.target[rows]
+    return Shard(node, name, role, data.x[rows], data.label[rows], target, rows)
+
+
+def _own(shard: Shard, data: Dataset, rotate: float, relabel: bool, seed: int) -> Shard:
+    rng = seeds.numpy_generator(seed, "own", shard.node)
+    angle, order = float(rng.uniform(-rotate / 2, rotate / 2)), rng.permutation(len(data.classes))
+    if rotate:
+        if shard.x.ndim != 3:
+            raise Problem("only images of one channel can be turned", "partition.rotate", "leave it out", CONFIG)
+        turned = [np.asarray(Image.fromarray(image).rotate(angle, Image.Resampling.BILINEAR)) for image in shard.x]
+        shard = shard._replace(x=np.stack(turned), angle=angle)
+    if relabel:
+        if data.kind != "classification":
+            raise Problem("a regression has no classes to renumber", "partition.relabel", "leave it out", CONFIG)
+        label = order[shard.label]
+        sort = np.argsort(label, kind="stable")
+        shard = shard._replace(
+            x=shard.x[sort], label=label[sort], row=shard.row[sort], labels=tuple(int(i) for i in order)
+        )
+    return shard
+
+
+def _check(shards: list[Shard], data: Dataset, need: Need) -> None:
+    """Raises Problem where a node is too poor for a task, or rows were lost or doubled (a bug of ours)."""
+    taken = np.zeros(len(data.label), dtype=np.int64)
+    for shard in shards:
+        np.add.at(taken, shard.row, 1)
+        counts = np.unique(shard.label, return_counts=True)[1]
+        if need.episodic and (len(counts) < need.classes or counts.min() < need.rows):
+            have = f"{len(counts)} classes of {counts.min()} to {counts.max()} rows"
+            raise Problem(
+                f"a task needs {need.classes} classes of {need.rows} rows, {shard.name} has {have}",
+                f"node {shard.node}",
+                "lower task.way, task.shot or task.query, or make fewer nodes",
+                CONFIG,
+            )
+        if not need.episodic and len(shard.label) < need.rows:
+            raise Problem(
+                f"a task needs {need.rows} rows, {shard.name} has {len(shard.label)}",
+                f"node {shard.node}",
+                "lower task.support or task.query, or make fewer nodes",
+                CONFIG,
+            )
+    dropped = 0 if data.turn_held_out else int(data.turned[data.label].sum())
+    lost, doubled = int((taken == 0).sum()), int((taken > 1).sum())
+    assert doubled == 0, f"{doubled} rows are in two shards"
+    assert lost <= dropped, f"{lost} rows are in no shard"

@@ -1,0 +1,80 @@
+"""partition: a data set becomes one shard a node, and a manifest that says who has what."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from metadist_cli import files, store
+from metadist_cli.config import Config, variants
+from metadist_cli.console import Console
+from metadist_cli.experiment import Spec, assemble, deal, load_data, spec_of
+from metadist_cli.shards import Shard
+from metadist_cli.stages.setting import command
+from metadist_cli.store import Run
+
+_SHOWN = 12  # nodes in the table
+
+
+def partition(config: Config, run: Run, console: Console, dry: bool = False) -> dict[str, Any]:
+    """Deal the data out, unless the run has its shards already. Returns what there is: nodes and rows by role."""
+    store.agree(config, run)
+    if _complete(run):
+        manifest = store.shard_manifest(run)
+        console.say(f"partition: already done, {run.shards}")
+        return _summary(manifest, run)
+    data = load_data(config)
+    shards = deal(config, data)
+    spec = spec_of(data, shards)
+    experiment = assemble(config, spec)
+    for variant in variants(config).values():  # whatever does not fit the data is told before anything is written
+        assemble(variant, spec)
+    _show(shards, spec, console)
+    if dry:
+        console.say(f"partition: would write {len(shards)} shards, {_bytes(shards) / 1e6:.1f} MB, to {run.shards}")
+        return {"nodes": len(shards), "bytes": _bytes(shards), "written": False}
+    with command("partition", config, run, experiment) as result:
+        manifest = store.write_shards(run, shards, spec, data.sha256, config)
+        from metadist_cli.pictures import partition_png
+
+        files.write(run.shards / "partition.png", partition_png(manifest))
+        result |= _summary(manifest, run)
+    console.say(f"partition: {len(shards)} shards in {run.shards}, picture in partition.png")
+    return result
+
+
+def _complete(run: Run) -> bool:
+    """Whether the manifest is there and every file that it names has its size."""
+    if not (run.shards / "manifest.json").exists():
+        return False
+    told = store.shard_manifest(run)["files"]
+    return all((run.shards / name).is_file() and (run.shards / name).stat().st_size == f["bytes"] for name, f in told.items())
+
+
+def _summary(manifest: dict[str, Any], run: Run) -> dict[str, Any]:
+    roles = [node["role"] for node in manifest["nodes"]]
+    nodes = {role: roles.count(role) for role in ("train", "validation", "test")}
+    return {"nodes": nodes, "rows": manifest["rows"], "shards": str(run.shards)}
+
+
+def _bytes(shards: list[Shard]) -> int:
+    columns = [a for s in shards for a in (s.x, s.label, s.row, s.target) if a is not None]
+    return sum(column.nbytes for column in columns)
+
+
+def _show(shards: list[Shard], spec: Spec, console: Console) -> None:
+    rows = []
+    for shard in shards[:_SHOWN]:
+        counts = np.unique(shard.label, return_counts=True)[1]
+        own = [f"turned {shard.angle:.0f} degrees"] if shard.angle else []
+        own += ["own numbering"] if shard.labels else []
+        per_class = f"{counts.min()} to {counts.max()}"
+        rows.append([shard.node, shard.name, shard.role, len(shard.label), len(counts), per_class, ", ".join(own) or "-"])
+    if len(shards) > _SHOWN:
+        rows.append(["...", f"{len(shards) - _SHOWN} more", "", sum(len(s.label) for s in shards[_SHOWN:]), "", "", ""])
+    columns = ["node", "name", "role", "rows", "classes", "rows a class", "its own"]
+    console.table(f"{spec.kind}, rows of shape {'x'.join(map(str, spec.shape))}", columns, rows)
+    total = sum(len(s.label) for s in shards)
+    kept = sum(len(s.label) for s in shards if s.role != "train")
+    console.say(f"{total:,} rows: {total - kept:,} to train on, {kept:,} kept for new tasks; 0 lost, 0 doubled")

@@ -1,0 +1,21 @@
+"""run: partition, all rounds, finetune; for the main model and for the baselines beside it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from metadist_cli.config import Config, variants
+from metadist_cli.console import Console
+from metadist_cli.stages.finetune import finetune
+from metadist_cli.stages.partition import partition
+from metadist_cli.stages.train import train
+from metadist_cli.store import Run
+
+
+def pipeline(config: Config, run: Run, console: Console) -> dict[str, Any]:
+    """Everything that is not done yet; interrupted at any moment, the next call goes on to the same bytes."""
+    result: dict[str, Any] = {"partition": partition(config, run, console)}
+    result["train"] = train(config, run, console, close_last=True)
+    for name, variant in variants(config).items():
+        result[name] = train(variant, run.baseline(name), console, close_last=True, label=name)
+    return result | {"finetune": finetune(config, run, console)}

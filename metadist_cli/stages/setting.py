@@ -1,0 +1,107 @@
+"""What every command does first: the run's manifest, its execution settings and its entry per command."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from metadist_cli import __version__, files, store
+from metadist_cli.config import Config
+from metadist_cli.console import Console
+from metadist_cli.experiment import Experiment, assemble, resolve
+from metadist_cli.store import Run
+
+
+class Setting(NamedTuple):
+    """An experiment on its own data, on this machine."""
+
+    experiment: Experiment
+    manifest: dict[str, Any]  # of the partition
+    device: torch.device
+    block: int
+
+
+def open_setting(config: Config, run: Run, console: Console) -> Setting:
+    """The experiment of a run whose shards are there, with torch set up as the run says."""
+    manifest = store.shard_manifest(run)
+    experiment = assemble(config, store.spec_in(manifest))
+    execution = _execution(run, experiment, console)
+    torch.set_num_threads(execution["threads"])
+    return Setting(experiment, manifest, torch.device(execution["device"]), execution["block"])
+
+
+def _execution(run: Run, experiment: Experiment, console: Console) -> dict[str, Any]:
+    """The execution settings that the run stored, under what the config says by name; a change is told."""
+    fresh = resolve(experiment)
+    stored = _manifest(run).get("execution", fresh)
+    wanted = experiment.config.execution
+    said = {key: fresh[key] for key in ("device", "block", "threads") if getattr(wanted, key) != "auto"}
+    here = {key: fresh[key] for key in ("capability", "torch")}
+    now = stored | said | here
+    changed = [f"{key} {stored[key]} -> {now[key]}" for key in now if now[key] != stored.get(key)]
+    if changed:
+        console.warn(
+            f"this run began with other execution settings ({', '.join(changed)}): its last bits may differ from those "
+            "of an undisturbed run"
+        )
+    return now
+
+
+def _manifest(run: Run) -> dict[str, Any]:
+    path = run.path / "manifest.json"
+    return store.read_json(path, "run manifest") if path.exists() else {}
+
+
+@contextmanager
+def command(name: str, config: Config, run: Run, experiment: Experiment) -> Iterator[dict[str, Any]]:
+    """Hold the run's lock, write its config, and leave an entry with the result in its manifest.
+
+    Yields the entry's result, to be filled in. Raises Problem(RETRY) where another command is at work in the run.
+    """
+    began, clock = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), time.monotonic()
+    with files.lock(run.path / ".lock"):
+        store.save_config(config, run)
+        result: dict[str, Any] = {}
+        yield result
+        manifest = _manifest(run) or _first_manifest(experiment)
+        entry = {"command": name, "began": began, "seconds": round(time.monotonic() - clock, 3), "result": result}
+        now = resolve(experiment)
+        if now != manifest["execution"]:
+            entry["execution"] = now
+        manifest["commands"].append(entry)
+        files.write(run.path / "manifest.json", files.to_json(manifest))
+
+
+def _first_manifest(experiment: Experiment) -> dict[str, Any]:
+    return {
+        "format": 1,
+        "seed": experiment.config.seed,
+        "learner": experiment.algorithm.learner.text,
+        "model": experiment.model.text,
+        "execution": resolve(experiment),
+        "versions": {
+            "metadist": __version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+            "commit": _commit(),
+        },
+        "commands": [],
+    }
+
+
+def _commit() -> str | None:
+    """The git commit of the code, where it runs from a clone."""
+    folder = Path(__file__).parents[2]
+    if not (folder / ".git").exists():
+        return None
+    asked = subprocess.run(["git", "-C", str(folder), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    return asked.stdout.strip() or None

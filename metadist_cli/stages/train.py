@@ -1,0 +1,277 @@
+"""train: rounds of local meta-learning on every node's own shard, or one node's part of the open round."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from metadist_cli import files, store
+from metadist_cli.aggregators import NodeUpdate
+from metadist_cli.config import Config
+from metadist_cli.console import Console
+from metadist_cli.episodes import Pool
+from metadist_cli.errors import RETRY, USAGE, Problem
+from metadist_cli.experiment import start
+from metadist_cli.rounds import choose, close_round, run_nodes
+from metadist_cli.shards import pool
+from metadist_cli.stages.setting import Setting, command, open_setting
+from metadist_cli.store import Run
+from metadist_cli.tree import Params
+
+
+class Training(NamedTuple):
+    """A run that is ready to be trained."""
+
+    setting: Setting
+    run: Run
+    weights: dict[int, int]  # rows of every training node, from the partition manifest
+    first: Params  # round 0's global parameters, and the template of all others
+    first_own: Params
+
+    @property
+    def template(self) -> Params:
+        """What a node sends: the global parameters without the server's state."""
+        return {k: v for k, v in self.first.items() if not k.startswith("server/")}
+
+    def chosen(self, number: int) -> list[int]:
+        config = self.setting.experiment.config
+        return choose(config.seed, number, sorted(self.weights), config.train.nodes_per_round)
+
+
+def open_training(config: Config, run: Run, console: Console) -> Training:
+    """Shards and settings checked, and round 0 in place."""
+    store.agree(config, run)
+    setting = open_setting(config, run, console)
+    weights = {n["node"]: n["rows"] for n in setting.manifest["nodes"] if n["role"] == "train"}
+    first, own = start(setting.experiment)
+    return Training(setting, run, weights, first, own)
+
+
+def train(config: Config, run: Run, console: Console, close_last: bool = False, label: str = "train") -> dict[str, Any]:
+    """All nodes, up to round train.rounds; the last round stays open for `aggregate`, unless close_last."""
+    training = open_training(config, run, console)
+    rounds = config.train.rounds
+    with command(label, config, run, training.setting.experiment) as result:
+        parent, sha256 = _parent(training)
+        _mend_metrics(training)
+        done = store.last_closed(run)
+        if done >= rounds:
+            console.say(f"{label}: already done, round {done} is closed")
+            return result | {"round": done, "global": sha256}
+        began = time.monotonic()
+        everybody = _load(training, sorted(training.weights))
+        owns = store.read_state(run, done + 1, sorted(training.weights), training.first_own)
+        with console.progress(f"{label}: round", rounds, done) as progress:
+            for number in range(done + 1, rounds + 1):
+                chosen = training.chosen(number)
+                ready = _ready(training, number, sha256)
+                updates = _updates(training, everybody, chosen, ready, parent, owns, number)
+                if number == rounds and not close_last:
+                    _leave_open(training, number, sha256, [u for u in updates if u.node not in ready])
+                    progress.advance()
+                    break
+                clock = time.monotonic()
+                parent, sha256, metrics = close(training, number, parent, sha256, updates, clock)
+                progress.advance(**{k: f"{v:.3f}" for k, v in metrics.items()})
+        result |= {
+            "round": store.last_closed(run),
+            "open": None if close_last else rounds,
+            "global": sha256,
+            "seconds": round(time.monotonic() - began, 3),
+        }
+    return result
+
+
+def train_nodes(config: Config, run: Run, console: Console, nodes: list[int], number: int | None) -> dict[str, Any]:
+    """The part of some nodes in the open round, for another machine or a scheduler; repeating it is harmless."""
+    training = open_training(config, run, console)
+    strangers = [n for n in nodes if n not in training.weights]
+    if strangers:
+        last = max(training.weights)
+        raise Problem(f"node {strangers[0]} does not train here", "--nodes", f"training nodes: 0 to {last}", USAGE)
+    if not run.checkpoint(0).exists():
+        _parent(training)
+    closed = store.last_closed(run)
+    open_round = closed + 1
+    number = open_round if number is None else number
+    if number <= closed or number > config.train.rounds:
+        console.say(f"train: round {min(number, closed)} is already closed, nothing to do")
+        return {"round": closed, "nodes": []}
+    if number > open_round:
+        hint = "run `metadist aggregate` for the round before, or wait and try again"
+        raise Problem(f"round {number} needs the checkpoint of round {number - 1}", str(run.path), hint, RETRY)
+    parent, sha256 = _parent(training)
+    ready = _ready(training, number, sha256)
+    chosen = [n for n in training.chosen(number) if n in nodes]
+    todo = [n for n in chosen if n not in ready]
+    if not todo:
+        what = "already trained" if chosen else "not drawn in this round"
+        console.say(f"train: round {number}, nodes {_named(nodes)}: {what}, nothing to do")
+        return {"round": number, "nodes": []}
+    with files.lock(run.round(number) / f".lock-{todo[0]:03d}"):
+        owns = store.read_state(run, number, todo, training.first_own)
+        updates = _updates(training, _load(training, todo), todo, {}, parent, owns, number)
+        names = _leave_open(training, number, sha256, list(updates))
+    console.say(f"train: round {number}, nodes {_named(todo)}: {', '.join(names)}")
+    return {"round": number, "nodes": todo, "files": names}
+
+
+def close(
+    training: Training,
+    number: int,
+    parent: Params,
+    parent_sha256: str,
+    updates: Iterable[NodeUpdate],
+    clock: float,
+    dropped: list[int] | None = None,
+) -> tuple[Params, str, dict[str, float]]:
+    """Close a round: aggregate, commit what nodes keep, commit the global checkpoint, and note the metrics."""
+    run, experiment = training.run, training.setting.experiment
+    owns: list[tuple[int, Params]] = []
+    seen: list[NodeUpdate] = []
+
+    def watch() -> Iterator[NodeUpdate]:
+        for update in updates:
+            owns.append((update.node, update.own))
+            seen.append(update._replace(shared={}, own={}))
+            yield update
+
+    result = close_round(experiment.aggregator, experiment.server, parent, watch(), number)
+    trained = time.monotonic()
+    store.write_state(run, number, [(node, own) for node, own in owns if own])
+    metrics = _mean_metrics(seen)
+    header = {"parent": parent_sha256, "nodes": len(seen), "dropped": dropped or [], "metrics": metrics}
+    sha256 = store.write_global(run, number, result, header)
+    store.prune_states(run, number)
+    _tidy(training, number)
+    seconds = {"train": round(trained - clock, 6), "files": round(time.monotonic() - trained, 6)}
+    _note(run, {"round": number, "nodes": len(seen), **metrics, "seconds": seconds})
+    return result, sha256, metrics
+
+
+def _updates(
+    training: Training,
+    everybody: Pool,
+    chosen: list[int],
+    ready: dict[int, NodeUpdate],
+    parent: Params,
+    owns: dict[int, Params],
+    number: int,
+) -> Iterator[NodeUpdate]:
+    """The chosen nodes' updates in order: those in node files as they are, the others trained now.
+
+    A block that lacks a node is run whole, since its size decides the last bits; `owns` follows what nodes keep.
+    """
+    setting = training.setting
+    block = setting.block
+    missing = {i // block for i, node in enumerate(chosen) if node not in ready}
+    todo = [node for i, node in enumerate(chosen) if i // block in missing]
+    places = np.searchsorted(everybody.nodes, todo)
+    experiment = setting.experiment
+    fresh = run_nodes(
+        experiment.algorithm,
+        {k: parent[k].to(setting.device) for k in training.template},
+        lambda node: {k: v.to(setting.device) for k, v in owns[node].items()},
+        everybody.take(places),
+        lambda part: experiment.sampler(part, number),
+        block,
+        (number - 1) * experiment.steps,
+    )
+    if ready:
+        owns |= store.read_state(training.run, number + 1, ready, training.first_own)
+    running = set(todo)
+    for node in chosen:
+        update = next(fresh) if node in running else ready[node]
+        if node in ready:
+            update = ready[node]
+        else:
+            update = update._replace(shared=_home(update.shared), own=_home(update.own))
+            owns[node] = update.own
+        yield update
+
+
+def _home(params: Params) -> Params:
+    return {k: v.cpu() for k, v in params.items()}
+
+
+def _leave_open(training: Training, number: int, parent_sha256: str, updates: list[NodeUpdate]) -> list[str]:
+    """Node files of the open round; what nodes keep first, so that an update is never there without it."""
+    store.write_state(training.run, number, [(u.node, u.own) for u in updates if u.own])
+    return store.write_updates(training.run, number, parent_sha256, updates)
+
+
+def _ready(training: Training, number: int, parent_sha256: str) -> dict[int, NodeUpdate]:
+    """The updates that node files of the open round hold already."""
+    weights = {n: training.weights[n] for n in training.chosen(number)}
+    found: dict[int, NodeUpdate] = {}
+    for path in store.update_files(training.run, number):
+        for update in store.read_updates(path, number, parent_sha256, training.template, weights):
+            found.setdefault(update.node, update)
+    return found
+
+
+def _parent(training: Training) -> tuple[Params, str]:
+    """(parameters, SHA-256) of the newest closed round; round 0 is made where it is missing."""
+    run = training.run
+    closed = store.last_closed(run)
+    if closed < 0:
+        return training.first, store.write_global(run, 0, training.first, {})
+    params, _, sha256 = store.read_global(run, closed, training.first)
+    return params, sha256
+
+
+def _load(training: Training, nodes: list[int]) -> Pool:
+    shards = store.read_shards(training.run, training.setting.manifest, nodes)
+    return pool(shards, training.setting.experiment.spec.divide, training.setting.device)
+
+
+def _mean_metrics(updates: list[NodeUpdate]) -> dict[str, float]:
+    """Means over nodes, weighted by rows."""
+    weights = np.array([u.weight for u in updates], dtype=np.float64)
+    names = updates[0].metrics if updates else {}
+    return {k: float((weights * [u.metrics[k] for u in updates]).sum() / weights.sum()) for k in names}
+
+
+def _tidy(training: Training, number: int) -> None:
+    """Node files of closed rounds go, as train.keep_nodes says."""
+    keep = training.setting.experiment.config.train.keep_nodes
+    old = {"none": number, "last": number - 1, "all": 0}[keep]
+    for path in store.update_files(training.run, old) if old > 0 else ():
+        path.unlink(missing_ok=True)
+
+
+def _note(run: Run, line: dict[str, Any]) -> None:
+    with (run.path / "metrics.jsonl").open("a") as log:
+        log.write(json.dumps(line, sort_keys=True) + "\n")
+
+
+def round_metrics(run: Run) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl, one a closed round, in order; what a kill cut short is left out."""
+    path = run.path / "metrics.jsonl"
+    lines: dict[int, dict[str, Any]] = {}
+    for text in path.read_text().splitlines() if path.exists() else ():
+        try:
+            line = json.loads(text)
+        except ValueError:
+            continue
+        lines[line["round"]] = line
+    return [lines[r] for r in sorted(lines)]
+
+
+def _mend_metrics(training: Training) -> None:
+    """Lines that a kill between a round's commit and its note left out, from the checkpoints' own headers."""
+    run = training.run
+    noted = {line["round"] for line in round_metrics(run)}
+    for number in range(1, store.last_closed(run) + 1):
+        if number not in noted:
+            header = store.read_global(run, number, training.first)[1]
+            _note(run, {"round": number, "nodes": header["nodes"], **header["metrics"]})
+
+
+def _named(nodes: list[int]) -> str:
+    shown = ", ".join(map(str, nodes[:8]))
+    return shown + (f" and {len(nodes) - 8} more" if len(nodes) > 8 else "")

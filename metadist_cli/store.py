@@ -1,0 +1,341 @@
+"""The run directory: all state of an experiment, as files that appear whole or not at all.
+
+runs/<name>/config.yaml, manifest.json, shards/, rounds/0000/global.safetensors ... A round is closed when its global
+checkpoint is there. Whatever a command finds committed it takes over; resume is not a mode.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from metadist_cli import config as configs
+from metadist_cli import files, tree
+from metadist_cli.aggregators import NodeUpdate
+from metadist_cli.config import Config
+from metadist_cli.errors import Problem
+from metadist_cli.experiment import Spec
+from metadist_cli.shards import Shard
+from metadist_cli.tree import Params
+
+PACK = 1000  # nodes a file: one stacked file is 7x cheaper to write and 45x to read than a file a node (measured)
+_JSON_MAX = 1 << 30
+_SLACK = 64 << 20  # header and metrics of a checkpoint file
+# What each kind of artefact depends on; where the data lie and how long one trains is no part of it.
+SHARDS = ("seed", "data", "task", "partition")
+TRAINING = (*SHARDS, "model", "learner", "train", "aggregate")
+_FREE = ("data.path", "train.rounds", "train.keep_nodes")
+
+
+class Run(NamedTuple):
+    """A run directory. shards: where its shards lie (a baseline uses those of its experiment)."""
+
+    path: Path
+    shards: Path
+
+    @classmethod
+    def at(cls, path: Path) -> Run:
+        return cls(path, path / "shards")
+
+    def baseline(self, name: str) -> Run:
+        return Run(self.path / "baselines" / name, self.shards)
+
+    def round(self, number: int) -> Path:
+        return self.path / "rounds" / f"{number:04d}"
+
+    def checkpoint(self, number: int) -> Path:
+        return self.round(number) / "global.safetensors"
+
+
+def basis(config: Config, names: Sequence[str]) -> dict[str, Any]:
+    """The settings that an artefact depends on, as plain values."""
+    present = configs.sections(config, names)
+    free = [key for key in _FREE if (parts := key.split("."))[0] in present and parts[1] in present[parts[0]]]
+    return configs.sections(config, names, free)
+
+
+def agree(config: Config, run: Run) -> None:
+    """Raises Problem where the run was made with other settings than these, as far as it has come."""
+    changes: list[tuple[str, Any, Any]] = []
+    if (run.shards / "manifest.json").exists():
+        changes = configs.difference(shard_manifest(run)["basis"], basis(config, SHARDS))
+    if run.checkpoint(0).exists():
+        saved = configs.load(run.path / "config.yaml")
+        changes += [c for c in configs.difference(basis(saved, TRAINING), basis(config, TRAINING)) if c not in changes]
+    if changes:
+        shown = "; ".join(f"{key}: {was} there, {now} now" for key, was, now in changes[:6])
+        more = f" and {len(changes) - 6} more" if len(changes) > 6 else ""
+        raise Problem(
+            f"this run was made with other settings ({shown}{more})",
+            str(run.path),
+            "choose another --name, or --restart (the old run is kept under another name), or set them back",
+        )
+
+
+def save_config(config: Config, run: Run) -> None:
+    """config.yaml, resolved and re-runnable as it is."""
+    text = configs.to_yaml(config)
+    path = run.path / "config.yaml"
+    if not path.exists() or files.read(path, _JSON_MAX, "config").decode() != text:
+        files.write(path, text)
+
+
+def read_json(path: Path, what: str) -> Any:
+    return files.from_json(files.read(path, _JSON_MAX, what), str(path))
+
+
+def archive(run: Run) -> Path | None:
+    """--restart: the old run moves aside, whole; returns where to."""
+    if not run.path.exists():
+        return None
+    number = 1
+    while (target := run.path.with_name(f"{run.path.name}.old-{number}")).exists():
+        number += 1
+    run.path.rename(target)
+    return target
+
+
+# Shards
+
+
+def write_shards(run: Run, shards: list[Shard], spec: Spec, sha256: str, config: Config) -> dict[str, Any]:
+    """All shard files, then the manifest, which is the commit. Returns the manifest."""
+    entries: list[dict[str, Any]] = []
+    stored: dict[str, dict[str, Any]] = {}
+    size = 1 if len(shards) <= PACK else PACK
+    for begin in range(0, len(shards), size):
+        pack = shards[begin : begin + size]
+        first, last = pack[0].node, pack[-1].node
+        name = f"node-{first:03d}.safetensors" if size == 1 else f"nodes-{first:05d}-{last:05d}.safetensors"
+        data = files.pack(_pack_shards(pack), {"nodes": [s.node for s in pack]})
+        files.write(run.shards / name, data)
+        stored[name] = {"sha256": files.sha256(data), "bytes": len(data)}
+        start = 0
+        for shard in pack:
+            entries.append(_entry(shard, name, start))
+            start += len(shard.label)
+    per_role = {role: sum(e["rows"] for e in entries if e["role"] == role) for role in ("train", "validation", "test")}
+    manifest = {
+        "format": 1,
+        "data": {"name": config.data.name, "sha256": sha256},
+        "basis": basis(config, SHARDS),
+        "spec": {**spec._asdict(), "classes": len(spec.classes)},
+        "classes": list(spec.classes),
+        "nodes": entries,
+        "files": stored,
+        "rows": {**per_role, "total": sum(per_role.values()), "lost": 0, "duplicated": 0},
+    }
+    files.write(run.shards / "manifest.json", files.to_json(manifest))
+    return manifest
+
+
+def _pack_shards(pack: list[Shard]) -> Params:
+    columns = {
+        "x": np.concatenate([s.x for s in pack]),
+        "label": np.concatenate([s.label for s in pack]),
+        "row": np.concatenate([s.row for s in pack]),
+    }
+    if pack[0].target is not None:
+        columns["target"] = np.concatenate([s.target for s in pack if s.target is not None])
+    return {name: torch.from_numpy(column) for name, column in columns.items()}
+
+
+def _entry(shard: Shard, name: str, start: int) -> dict[str, Any]:
+    ids, counts = np.unique(shard.label, return_counts=True)
+    entry = {
+        "node": shard.node,
+        "name": shard.name,
+        "role": shard.role,
+        "rows": len(shard.label),
+        "classes": [[int(i), int(c)] for i, c in zip(ids, counts, strict=True)],
+        "file": name,
+        "start": start,
+    }
+    if shard.angle:
+        entry["angle"] = shard.angle
+    if shard.labels is not None:
+        entry["labels"] = list(shard.labels)
+    return entry
+
+
+def shard_manifest(run: Run) -> dict[str, Any]:
+    """The partition manifest. Raises Problem(DATA) where there is none."""
+    path = run.shards / "manifest.json"
+    if not path.exists():
+        raise Problem("there are no shards yet", str(run.shards), "run `metadist partition` first")
+    return read_json(path, "partition manifest")
+
+
+def spec_in(manifest: dict[str, Any]) -> Spec:
+    """The Spec that a partition manifest holds."""
+    spec = manifest["spec"]
+    return Spec(**{**spec, "shape": tuple(spec["shape"]), "classes": tuple(manifest["classes"])})
+
+
+def read_shards(run: Run, manifest: dict[str, Any], nodes: Iterable[int]) -> list[Shard]:
+    """The shards of some nodes, each file checked against the manifest's hash."""
+    wanted = set(nodes)
+    entries = [e for e in manifest["nodes"] if e["node"] in wanted]
+    packs: dict[str, Params] = {}
+    for name in dict.fromkeys(e["file"] for e in entries):
+        if not re.fullmatch(r"nodes?-[0-9]+(-[0-9]+)?\.safetensors", name):
+            raise Problem(f"{name!r} is no name of a shard file", str(run.shards / "manifest.json"), "partition again")
+        told = manifest["files"][name]
+        data = files.read(run.shards / name, told["bytes"], "shard")
+        if files.sha256(data) != told["sha256"]:
+            raise Problem(
+                "the shard is not the one that the partition manifest names",
+                str(run.shards / name),
+                "fetch it again, or delete it and run `metadist partition` again",
+            )
+        packs[name] = files.unpack(data, str(run.shards / name))[0]
+    return [_read_shard(e, packs[e["file"]]) for e in entries]
+
+
+def _read_shard(entry: dict[str, Any], pack: Params) -> Shard:
+    rows = slice(entry["start"], entry["start"] + entry["rows"])
+    x, label, row = (pack[name][rows].numpy() for name in ("x", "label", "row"))
+    target = pack["target"][rows].numpy() if "target" in pack else None
+    labels = tuple(entry["labels"]) if "labels" in entry else None
+    return Shard(
+        entry["node"], entry["name"], entry["role"], x, label, target, row, entry.get("angle", 0.0), labels
+    )
+
+
+# Rounds
+
+
+def last_closed(run: Run) -> int:
+    """The newest closed round, -1 where not even round 0 is there."""
+    number = -1
+    while run.checkpoint(number + 1).exists():
+        number += 1
+    return number
+
+
+def write_global(run: Run, number: int, params: Params, header: dict[str, Any]) -> str:
+    """Commit a round's global checkpoint; the first writer wins, equal bytes are welcome. Returns its SHA-256.
+
+    It holds the result alone, no run name, time or host, so that equal results have equal hashes.
+    """
+    data = files.pack(params, {"round": number, **header})
+    files.publish(run.checkpoint(number), data)
+    return files.sha256(data)
+
+
+def read_global(run: Run, number: int, template: Params) -> tuple[Params, dict[str, Any], str]:
+    """(parameters, header, SHA-256 of the file) of a closed round, checked against the model's own shapes."""
+    path = run.checkpoint(number)
+    data = files.read(path, _limit(template), "global checkpoint")
+    params, header = files.unpack(data, str(path))
+    files.check(params, template, str(path))
+    if header.get("round") != number:
+        raise Problem(f"this checkpoint is of round {header.get('round')}", str(path), f"put round {number}'s there")
+    return params, header, files.sha256(data)
+
+
+def write_updates(run: Run, number: int, parent: str, updates: list[NodeUpdate]) -> list[str]:
+    """The node files of an open round: consecutive nodes together, up to 1,000 a file. Returns their names."""
+    names = []
+    for group in _consecutive(updates):
+        nodes = [u.node for u in group]
+        header = {"round": number, "parent": parent, "nodes": nodes, "metrics": [u.metrics for u in group]}
+        name = f"nodes-{nodes[0]:03d}-{nodes[-1]:03d}.safetensors"
+        files.write(run.round(number) / name, files.pack(tree.stack(u.shared for u in group), header))
+        names.append(name)
+    return names
+
+
+def _consecutive(updates: list[NodeUpdate]) -> Iterator[list[NodeUpdate]]:
+    group: list[NodeUpdate] = []
+    for update in updates:
+        if group and (update.node != group[-1].node + 1 or len(group) == PACK):
+            yield group
+            group = []
+        group.append(update)
+    if group:
+        yield group
+
+
+def update_files(run: Run, number: int) -> list[Path]:
+    return sorted(run.round(number).glob("nodes-*.safetensors"))
+
+
+def read_updates(
+    path: Path, number: int, parent: str, template: Params, weights: dict[int, int]
+) -> list[NodeUpdate]:
+    """The updates in one node file, made by whoever; weights: the chosen nodes' rows, from the partition manifest.
+
+    Raises Problem where the file is damaged, of another round or parent, or of nodes that were not chosen.
+    """
+    data = files.read(path, _limit(template, min(PACK, len(weights))), "node file")
+    stacked, header = files.unpack(data, str(path))
+    nodes, metrics = header.get("nodes"), header.get("metrics")
+    if header.get("round") != number or header.get("parent") != parent:
+        raise Problem(
+            f"these nodes were trained from another checkpoint than round {number - 1}'s",
+            str(path),
+            f"delete it and train them again: metadist train ... --nodes, round {number}",
+        )
+    if not isinstance(nodes, list) or not isinstance(metrics, list) or len(nodes) != len(metrics) or not nodes:
+        raise Problem("the header does not say which nodes it holds", str(path), "delete it and train them again")
+    strangers = [n for n in nodes if n not in weights]
+    if strangers:
+        raise Problem(f"node {strangers[0]} does not take part in round {number}", str(path), "delete the file")
+    files.check(stacked, {k: v.expand(len(nodes), *v.shape) for k, v in template.items()}, str(path))
+    return [
+        NodeUpdate(node, tree.index(stacked, i), {}, weights[node], metrics[i]) for i, node in enumerate(nodes)
+    ]
+
+
+# What belongs to nodes
+
+
+def write_state(run: Run, number: int, owns: list[tuple[int, Params]]) -> None:
+    """The state that nodes keep after their work in a round; nothing where they keep none."""
+    for begin in range(0, len(owns), PACK):
+        pack = owns[begin : begin + PACK]
+        nodes = [node for node, _ in pack]
+        name = f"state-{nodes[0]:03d}-{nodes[-1]:03d}.safetensors"
+        stacked = tree.stack(own for _, own in pack)
+        if stacked:
+            files.write(run.round(number) / name, files.pack(stacked, {"round": number, "nodes": nodes}))
+
+
+def read_state(run: Run, before: int, nodes: Iterable[int], first: Params) -> dict[int, Params]:
+    """What nodes kept when they last took part in a round below `before`; `first` where they never did."""
+    missing = set(nodes)
+    found: dict[int, Params] = {}
+    for number in range(before - 1, 0, -1) if first else ():
+        if not missing:
+            break
+        for path in sorted(run.round(number).glob("state-*.safetensors")):
+            stacked, header = files.unpack(files.read(path, _limit(first, PACK), "state of nodes"), str(path))
+            there = header["nodes"]
+            files.check(stacked, {k: v.expand(len(there), *v.shape) for k, v in first.items()}, str(path))
+            for i, node in enumerate(there):
+                if node in missing:
+                    found[node] = tree.index(stacked, i)
+                    missing.discard(node)
+    return found | {node: first for node in missing}
+
+
+def prune_states(run: Run, closed: int) -> None:
+    """Delete the state files all of whose nodes have newer state, in rounds up to the closed one."""
+    newer: set[int] = set()
+    for number in range(closed, 0, -1):
+        for path in sorted(run.round(number).glob("state-*.safetensors")):
+            nodes = files.unpack(files.read(path, _JSON_MAX, "state of nodes"), str(path))[1]["nodes"]
+            if newer.issuperset(nodes):
+                path.unlink(missing_ok=True)
+            newer.update(nodes)
+
+
+def _limit(template: Params, copies: int = 1) -> int:
+    return copies * sum(v.numel() * v.element_size() for v in template.values()) + _SLACK
+

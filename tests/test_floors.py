@@ -1,0 +1,225 @@
+"""The layers hold, the command line starts without torch, and nothing that runs foreign code is in the package."""
+
+import ast
+import io
+import re
+import subprocess
+import sys
+import tokenize
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = "metadist_cli"
+SOURCES = {p.relative_to(ROOT / PACKAGE).as_posix(): p.read_text() for p in (ROOT / PACKAGE).rglob("*.py")}
+
+# A module may import from its own floor and from below. Floors 0 to 2, but files.py and datasets/, know neither disk
+# nor console nor config.
+FLOORS = {
+    0: "errors.py files.py formats.py seeds.py tree.py",
+    1: "aggregators.py datasets/ episodes.py learners/ losses.py models/ optim.py partitioners.py shards.py",
+    2: "evaluation.py rounds.py",
+    3: "checks.py config.py experiment.py marks.py schema.py wording.py yamlfile.py",
+    4: "adapted.py charts.py console.py findings.py page.py pictures.py report.py store.py",
+    5: "stages/",
+    6: "__init__.py __main__.py cli.py",  # __init__.py is a door from outside; its __version__ is for everybody
+}
+FLOOR = {name: floor for floor, names in FLOORS.items() for name in names.split()}
+OUTSIDE_WORLD = {
+    *("argparse", "io", "logging", "matplotlib", "multiprocessing", "os", "pathlib", "rich", "shutil", "socket"),
+    *("subprocess", "sys", "tempfile", "typer", "urllib", "yaml", "zipfile"),
+}
+LAZY = {"matplotlib", "rich", "sklearn"}  # slow to import and rarely needed: inside functions only
+
+
+def floor(module: str) -> int:
+    """Floor of a file below the package, "datasets/omniglot.py"; a folder stands for all its files."""
+    for name in (module, module.split("/")[0] + "/"):
+        if name in FLOOR:
+            return FLOOR[name]
+    pytest.fail(f"{module} has no floor: add it to FLOORS in tests/test_floors.py")
+
+
+def imports(tree: ast.AST, module: str, at_start: bool = False) -> Iterator[str]:
+    """Dotted names that a module imports; at_start: only those that run when it is imported itself."""
+    package = [PACKAGE, *module.split("/")[:-1]]
+    for node in _at_start(tree) if at_start else ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            name = ".".join([*base, *([node.module] if node.module else [])])
+            yield from (f"{name}.{alias.name}" for alias in node.names)
+
+
+def _at_start(node: ast.AST) -> Iterator[ast.AST]:
+    for child in ast.iter_child_nodes(node):
+        typing = isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test)
+        if not typing and not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            yield child
+            yield from _at_start(child)
+
+
+def own(dotted: str, modules: set[str]) -> str | None:
+    """The file of our package that a dotted name comes from; None for other packages."""
+    parts = dotted.split(".")
+    if parts[0] != PACKAGE:
+        return None
+    path = "/".join(parts[1:])
+    parent = "/".join(parts[1:-1])
+    tried = (f"{path}.py", f"{path}/__init__.py", f"{parent}.py", f"{parent}/__init__.py".lstrip("/"))
+    missing = parts[1] + ("/" if f"{parts[1]}/" in FLOOR else ".py")  # named, but not written yet
+    return next((name for name in tried if name in modules), missing)
+
+
+def upward(sources: dict[str, str]) -> list[str]:
+    found = []
+    for module, text in sources.items():
+        for name in imports(ast.parse(text), module):
+            target = own(name, set(sources))
+            if target is not None and name != f"{PACKAGE}.__version__" and floor(target) > floor(module):
+                found.append(f"{module} (floor {floor(module)}) imports {target} (floor {floor(target)})")
+    return found
+
+
+@pytest.mark.parametrize("module", sorted(SOURCES))
+def test_every_module_has_a_floor(module):
+    assert floor(module) in range(7)
+
+
+def test_imports_go_downwards():
+    assert upward(SOURCES) == []
+
+
+def test_no_circles_at_import():
+    graph = {}
+    for module, text in SOURCES.items():
+        named = {own(name, set(SOURCES)) for name in imports(ast.parse(text), module, at_start=True)}
+        graph[module] = {name for name in named if name in SOURCES and name != module}
+    assert len(list(TopologicalSorter(graph).static_order())) == len(SOURCES)  # raises CycleError
+
+
+@pytest.mark.parametrize("module", sorted(SOURCES))
+def test_mathematics_knows_no_disk_and_no_console(module):
+    if floor(module) > 2 or module == "files.py" or module.startswith("datasets/"):
+        return
+    tree = ast.parse(SOURCES[module])
+    named = set(imports(tree, module))
+    assert {name.split(".")[0] for name in named} & OUTSIDE_WORLD == set()
+    assert "files.py" not in {own(name, set(SOURCES)) for name in named}
+    called = {node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
+    assert called & {"open", "print", "input"} == set()
+
+
+@pytest.mark.parametrize("module", sorted(SOURCES))
+def test_slow_libraries_are_imported_where_they_are_needed(module):
+    named = imports(ast.parse(SOURCES[module]), module, at_start=True)
+    assert {name.split(".")[0] for name in named} & LAZY == set()
+
+
+def test_the_rules_can_be_broken():
+    """The checks above see what they should see."""
+    sources = {
+        "errors.py": "",
+        "__init__.py": "def load():\n    from metadist_cli.config import f",
+        "seeds.py": "from metadist_cli import __version__, load",
+        "tree.py": "def f():\n    from metadist_cli import config",
+        "config.py": "import metadist_cli.errors",
+        "datasets/__init__.py": "from ..stages.train import run\nfrom .types import Dataset\nfrom .. import errors",
+        "datasets/types.py": "from metadist_cli.cli import main",
+        "stages/train.py": "from metadist_cli.errors import Problem\nfrom metadist_cli import config, errors",
+        "cli.py": "import torch\nif TYPE_CHECKING:\n    import numpy\nclass A:\n    import rich",
+    }
+    assert upward(sources) == [
+        "seeds.py (floor 0) imports __init__.py (floor 6)",
+        "tree.py (floor 0) imports config.py (floor 3)",
+        "datasets/__init__.py (floor 1) imports stages/train.py (floor 5)",
+        "datasets/types.py (floor 1) imports cli.py (floor 6)",
+    ]
+    assert list(imports(ast.parse(sources["cli.py"]), "cli.py", at_start=True)) == ["torch", "rich"]
+    assert list(imports(ast.parse(sources["tree.py"]), "tree.py", at_start=True)) == []
+    with pytest.raises(pytest.fail.Exception, match=r"add it to FLOORS"):
+        floor("surprise.py")
+
+
+# --- starting quickly
+
+
+def imported_by(*command: str) -> set[str]:
+    """Top-level packages that a Python command imports."""
+    command = (sys.executable, "-X", "importtime", *command)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return {line.rsplit("|", 1)[1].strip().split(".")[0] for line in done.stderr.splitlines() if "|" in line}
+
+
+@pytest.mark.parametrize("command", [("-m", PACKAGE, "--help"), ("-c", f"import {PACKAGE}.cli")])
+def test_help_does_not_wait_for_torch(command):
+    if "cli.py" not in SOURCES:
+        pytest.skip("cli.py is not there yet")
+    assert imported_by(*command) & {"torch", "matplotlib", "sklearn", "safetensors"} == set()
+
+
+def test_floor_0_reads_files_without_torch():
+    packages = imported_by("-c", f"import {PACKAGE}.files, {PACKAGE}.console")
+    assert PACKAGE in packages
+    assert packages & {"torch", "numpy", "rich"} == set()
+    assert "torch" in imported_by("-c", f"import {PACKAGE}.tree")  # the measure sees it where it is
+
+
+# --- nothing that runs what a stranger wrote
+
+
+FORBIDDEN = [
+    r"\b(c?[Pp]ickle|cloudpickle|dill|joblib|marshal|shelve)\b",
+    r"(?<!\.)\btorch\.(load|save)\(",
+    r"\byaml\.(load|load_all|full_load|unsafe_load)\(",
+    r"\b(UnsafeLoader|FullLoader)\b",
+    r"(?<![\w.])(eval|exec|__import__)\(",
+    r"\.(extractall|extract)\(",
+    r"\ballow_pickle=(?!False\b)",
+    r"\bos\.(system|popen)\(",
+    r"\bshell=True",
+]
+
+
+def code(text: str) -> str:
+    """Source without comments and strings, spaces only between words."""
+    skipped = {tokenize.COMMENT, tokenize.STRING, tokenize.NL, tokenize.INDENT, tokenize.DEDENT}
+    tokens = [t for t in tokenize.generate_tokens(io.StringIO(text).readline) if t.type not in skipped]
+    return re.sub(r"(?<!\w) +| +(?!\w)", "", " ".join(t.string for t in tokens if t.string.strip() or t.string == "\n"))
+
+
+def forbidden(text: str) -> list[str]:
+    return [match.group() for pattern in FORBIDDEN for match in re.finditer(pattern, code(text))]
+
+
+@pytest.mark.parametrize("module", sorted(SOURCES))
+def test_nothing_that_runs_foreign_code(module):
+    assert forbidden(SOURCES[module]) == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("import pickle", "from pickle import loads", "import numpy as np; np.load(f, allow_pickle=True)"),
+        *("torch.load(path)", "torch . save (x, path)", "yaml.load(text, Loader=L)", "x = eval(text)", "exec(text)"),
+        *("archive.extractall()", "np.load(f, allow_pickle=flag)", "subprocess.run(c, shell=True)"),
+    ],
+)
+def test_the_search_finds(line):
+    assert len(forbidden(line)) == 1
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("'no pickle'", "# pickle", "np.load(f, allow_pickle=False)", "model.eval()", "safetensors.torch.load(data)"),
+        *("yaml.safe_load(text)", "yaml.compose(text)", "evaluate(x)", "retrieval(x)"),
+    ],
+)
+def test_the_search_does_not_cry_wolf(line):
+    assert forbidden(line) == []
