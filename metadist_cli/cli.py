@@ -63,7 +63,8 @@ def _terminate(*_: object) -> None:
 @app.callback()
 def _options(
     version: Annotated[
-        bool, typer.Option("--version", help="Show the version and leave.", is_eager=True, callback=lambda v: _version(v))
+        bool,
+        typer.Option("--version", help="Show the version and leave.", is_eager=True, callback=lambda v: _version(v)),
     ] = False,
 ) -> None:
     pass

@@ -12,6 +12,7 @@ from metadist_cli import config as configs
 from metadist_cli import episodes, seeds, tree
 from metadist_cli.aggregators import AGGREGATORS, Aggregator
 from metadist_cli.config import Config
+from metadist_cli.config.schema import Episodic
 from metadist_cli.datasets import DATASETS, Dataset
 from metadist_cli.episodes import Sampler
 from metadist_cli.errors import CONFIG, SYSTEM, Problem
@@ -21,7 +22,6 @@ from metadist_cli.models import MODELS, Model
 from metadist_cli.optim import OPTIMIZERS, Optimizer
 from metadist_cli.partitioners import PARTITIONERS
 from metadist_cli.rounds import Algorithm, first_global, first_own
-from metadist_cli.schema import Episodic
 from metadist_cli.shards import Held, Need, Shard, make_shards
 
 # Working set of a block that training is fastest with: larger ones leave the caches (measured, tests/benchmarks)
@@ -136,14 +136,17 @@ def _work(config: Config, spec: Spec, splits: bool) -> tuple[Sampler, int, tuple
     return episodes.epochs(seed, train.local_epochs, tasks, support, query), steps, (tasks, support, query)
 
 
-def new_tasks(config: Config, spec: Spec, rows: int, count: int) -> tuple[Sampler, tuple[int, int]]:
-    """(sampler, (support, query) rows) of `count` new tasks from a shard of so many rows, with finetune.task's sizes."""
+def new_tasks(config: Config, spec: Spec, rows: int, count: int) -> Sampler:
+    """A sampler of `count` new tasks from a shard of so many rows, with the sizes of finetune.task.
+
+    Raises Problem where the shard has too few.
+    """
     task, other, seed = config.task, config.finetune.task, config.seed
     if isinstance(task, Episodic):
         way, shot = other.way or task.way, other.shot or task.shot
         query = other.query if isinstance(other.query, int) else task.query
         renumber = spec.kind == "classification"
-        return episodes.episodic(seed, 1, count, way, shot, query, renumber), (way * shot, way * query)
+        return episodes.episodic(seed, 1, count, way, shot, query, renumber)
     support, query = episodes.counts(rows, other.support or task.support, other.query or task.query)
     if support < 1 or query < 1 or support + query > rows:
         raise Problem(
@@ -152,7 +155,7 @@ def new_tasks(config: Config, spec: Spec, rows: int, count: int) -> tuple[Sample
             "use fewer, or query: rest",
             CONFIG,
         )
-    return episodes.local(seed, 1, count, support, query), (support, query)
+    return episodes.local(seed, 1, count, support, query)
 
 
 def device(name: str) -> torch.device:

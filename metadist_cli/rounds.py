@@ -149,7 +149,7 @@ def _run_block(
 def close_round(
     aggregator: Aggregator, server: Optimizer, old: Params, updates: Iterable[NodeUpdate], round_: int
 ) -> Params:
-    """The next global checkpoint: the combined updates, and the server optimiser's step from the old parameters to them.
+    """The next global checkpoint: the combined updates, and the server's step from the old parameters towards them.
 
     old and the result: "meta/", "stats/", "outer/" and "server/" leaves. Statistics and the nodes' optimiser state are
     taken over as combined. Server sgd with lr 1 returns the mean's own bits.

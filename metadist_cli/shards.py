@@ -38,7 +38,7 @@ class Shard(NamedTuple):
 
 
 class Need(NamedTuple):
-    """What a node must have for its tasks: `classes` classes of at least `rows` rows (episodic), or `rows` rows (local)."""
+    """What a node must have for its tasks: `classes` classes of `rows` rows each (episodic), or `rows` rows (local)."""
 
     episodic: bool
     classes: int
@@ -46,7 +46,10 @@ class Need(NamedTuple):
 
 
 class Held(NamedTuple):
-    """What is kept for new tasks. source: "classes" or "nodes"; test: how many, their names, or None for the data's own."""
+    """What is kept for new tasks.
+
+    source: "classes" or "nodes"; test: how many, their names, or None for the data set's own split.
+    """
 
     source: str
     test: int | Sequence[str] | None
@@ -66,8 +69,8 @@ def make_shards(
     """All shards, node 0 first; held-out classes are one more shard each for validation and test.
 
     Every row of the data set is in exactly one shard, but for turned copies of held-out classes (turn_held_out False).
-    rotate: each node's images are turned by its own angle, uniform in +-rotate/2 degrees. relabel: each node numbers the
-    classes in its own way. Raises Problem where the data are not enough.
+    rotate: each node's images are turned by its own angle, uniform in +-rotate/2 degrees. relabel: each node numbers
+    the classes in its own way. Raises Problem where the data are not enough.
     """
     rng = seeds.numpy_generator(seed, "partition")
     rows_of = _rows_by_class(data)

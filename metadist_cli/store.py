@@ -202,9 +202,7 @@ def _read_shard(entry: dict[str, Any], pack: Params) -> Shard:
     x, label, row = (pack[name][rows].numpy() for name in ("x", "label", "row"))
     target = pack["target"][rows].numpy() if "target" in pack else None
     labels = tuple(entry["labels"]) if "labels" in entry else None
-    return Shard(
-        entry["node"], entry["name"], entry["role"], x, label, target, row, entry.get("angle", 0.0), labels
-    )
+    return Shard(entry["node"], entry["name"], entry["role"], x, label, target, row, entry.get("angle", 0.0), labels)
 
 
 # Rounds
@@ -266,9 +264,7 @@ def update_files(run: Run, number: int) -> list[Path]:
     return sorted(run.round(number).glob("nodes-*.safetensors"))
 
 
-def read_updates(
-    path: Path, number: int, parent: str, template: Params, weights: dict[int, int]
-) -> list[NodeUpdate]:
+def read_updates(path: Path, number: int, parent: str, template: Params, weights: dict[int, int]) -> list[NodeUpdate]:
     """The updates in one node file, made by whoever; weights: the chosen nodes' rows, from the partition manifest.
 
     Raises Problem where the file is damaged, of another round or parent, or of nodes that were not chosen.
@@ -288,9 +284,7 @@ def read_updates(
     if strangers:
         raise Problem(f"node {strangers[0]} does not take part in round {number}", str(path), "delete the file")
     files.check(stacked, {k: v.expand(len(nodes), *v.shape) for k, v in template.items()}, str(path))
-    return [
-        NodeUpdate(node, tree.index(stacked, i), {}, weights[node], metrics[i]) for i, node in enumerate(nodes)
-    ]
+    return [NodeUpdate(node, tree.index(stacked, i), {}, weights[node], metrics[i]) for i, node in enumerate(nodes)]
 
 
 # What belongs to nodes
@@ -322,7 +316,7 @@ def read_state(run: Run, before: int, nodes: Iterable[int], first: Params) -> di
                 if node in missing:
                     found[node] = tree.index(stacked, i)
                     missing.discard(node)
-    return found | {node: first for node in missing}
+    return found | dict.fromkeys(missing, first)
 
 
 def prune_states(run: Run, closed: int) -> None:
@@ -338,4 +332,3 @@ def prune_states(run: Run, closed: int) -> None:
 
 def _limit(template: Params, copies: int = 1) -> int:
     return copies * sum(v.numel() * v.element_size() for v in template.values()) + _SLACK
-

@@ -31,10 +31,10 @@ from metadist_cli.config import (
     to_yaml,
     variants,
 )
+from metadist_cli.config.schema import options, registries
+from metadist_cli.config.yamlfile import MAX_BYTES
+from metadist_cli.config.yamlfile import load as load_yaml
 from metadist_cli.errors import CONFIG, Problem
-from metadist_cli.schema import options, registries
-from metadist_cli.yamlfile import MAX_BYTES
-from metadist_cli.yamlfile import load as load_yaml
 
 WRONG = Path(__file__).parent / "wrong_configs"
 MINIMAL = "task: {kind: episodic}\npartition: {nodes: 8}\n"

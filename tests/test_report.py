@@ -20,9 +20,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from metadist_cli.charts import apart
-from metadist_cli.pictures import _bins
 from metadist_cli.report import Examples, headline, partition_png, render
+from metadist_cli.report.charts import apart
+from metadist_cli.report.pictures import _bins
 
 ROOT = Path(__file__).parents[1]
 EVIL = '<script>alert(1)</script>"><img src=x onerror=alert(2)> \x1b[31m $\\frac{1}{$ \u202e \u65e5\u672c\u8a9e'

@@ -56,7 +56,7 @@ def read_csv(path: Path, kind: str, shape: tuple[int, ...], outputs: int) -> tup
             if row:
                 _take(row, columns, parts, f"{path}:{reader.line_num}", reader.line_num, targets)
     except csv.Error as error:
-        hint = "is a quotation mark missing?"
+        hint = "are quotation marks where they should be?"
         raise Problem(f"this is no CSV: {error}", f"{path}:{reader.line_num}", hint, DATA) from error
     for name, rows in parts.items():
         if not rows.lines:
@@ -67,27 +67,30 @@ def read_csv(path: Path, kind: str, shape: tuple[int, ...], outputs: int) -> tup
 
 
 def _lines(text: str, path: Path, commas: int) -> Iterator[str]:
-    """Lines with their ends. A line with far too many columns stops here, before it becomes a list."""
+    """Lines with their ends: no row goes on in the next one, and far too many columns never become a list."""
     for number, line in enumerate(io.StringIO(text, newline=""), 1):
         if line.count(",") > commas:
             message = f"this line has {line.count(',') + 1:,} columns, far more than a row of this data set"
             raise Problem(message, f"{path}:{number}", "is this the right file?", DATA)
+        if line.count('"') % 2:
+            hint = 'close it; within quotes write ""'
+            raise Problem("a quotation mark is open at the end of this line", f"{path}:{number}", hint, DATA)
         yield line
 
 
 def _columns(names: list[str], features: int, targets: int, path: Path) -> _Columns:
     if len(names) == 1 and names[0].count(";") > 1:
         raise Problem("the columns are parted by semicolons", f"{path}:1", "save it with commas", DATA)
-    for i, name in enumerate(names):
-        if name in names[:i]:
-            raise Problem(f"there are two columns {name[:NAME]!r}", f"{path}:1", "rename one of them", DATA)
+    place = {name: i for i, name in enumerate(names)}
+    if twice := next((name for i, name in enumerate(names) if place[name] != i), None):
+        raise Problem(f"there are two columns {twice[:NAME]!r}", f"{path}:1", "rename one of them", DATA)
     labels = [f"target_{i}" for i in range(targets)] if targets else ["label"]
     if targets == 1 and "target" in names:
         labels = ["target"]
     for name in ("part", *labels):
         if name not in names:
-            short = [n[:NAME] for n in names[:1000]]
-            raise Problem(f"the column {name!r} is missing", f"{path}:1", f"add it ({nearest(name, short)})", DATA)
+            hint = f"the first line must name the columns; {nearest(name, [n[:NAME] for n in names])}"
+            raise Problem(f"the column {name!r} is missing", f"{path}:1", hint, DATA)
     known = {"part", *labels}
     rest = [name for name in names if name not in known]
     if len(rest) != features:
@@ -95,7 +98,6 @@ def _columns(names: list[str], features: int, targets: int, path: Path) -> _Colu
         message = f"there are {len(rest):,} columns of features, a row of this data set has {features:,}"
         raise Problem(message, f"{path}:1", hint, DATA)
     numbered = [f"f{i}" for i in range(features)]
-    place = {name: i for i, name in enumerate(names)}
     ordered = numbered if set(rest) == set(numbered) else rest  # f0, f1 mean an order wherever they stand
     return _Columns(names, place["part"], [place[name] for name in labels], [place[name] for name in ordered])
 

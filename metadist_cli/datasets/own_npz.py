@@ -126,9 +126,17 @@ def _part(part: str, arrays: dict[str, np.ndarray], path: Path, kind: str) -> Pa
         raise Problem(message, f"{path}: {part}_y", f"{part}_x and {part}_y must be equally long", DATA)
     x = _numbers(x, f"{path}: {part}_x")
     if y is None or kind == "classification":
-        labels = None if y is None else [str(label) for label in y.tolist()]
+        labels = None if y is None else _texts(y, f"{path}: {part}_y")
         return Part(x, labels, names, lambda i: f"{path}: {part}_y[{i}]")
     return Part(x, _numbers(y.reshape(len(y), -1), f"{path}: {part}_y").astype(np.float32), names, str)
+
+
+def _texts(array: np.ndarray, where: str) -> list[str]:
+    codes = array.view(np.dtype("u4").newbyteorder(array.dtype.byteorder)) if array.dtype.kind == "U" else array[:0]
+    if (codes > 0x10FFFF).any():
+        hint = "save it again with numpy.savez_compressed"
+        raise Problem("the labels hold characters that there are not", where, hint, DATA)
+    return [str(label) for label in array.tolist()]
 
 
 def _numbers(array: np.ndarray, where: str) -> np.ndarray:

@@ -27,11 +27,13 @@ class Part(NamedTuple):
     place: Callable[[int], str]
 
 
-def natural(name: str) -> tuple[list[tuple[int, str]], str]:
+def natural(name: str) -> tuple[list[tuple[bool, int, str]], str]:
     """Sorting key by which 2.png stands before 10.png."""
-    found = re.findall(r"[0-9]+|[^0-9]+", name)
-    pieces = ((piece.lstrip("0"), piece) if piece[0] in "0123456789" else ("", piece) for piece in found)
-    return [(len(digits), digits or piece) for digits, piece in pieces], name
+    key = []
+    for digits, text in re.findall(r"([0-9]+)|([^0-9]+)", name):
+        number = digits.lstrip("0")  # compared by length first: int() refuses very long ones
+        key.append((not digits, len(number), number or text))
+    return key, name
 
 
 def nearest(word: str, options: Collection[str]) -> str:

@@ -47,7 +47,7 @@ def read_task(
     `outputs` of them). shot: support images a class of a folder without support/ and query/. invert: dark becomes
     bright in images, so that ink is bright. Raises Problem that names the file, the place in it and the remedy.
     """
-    path = path.expanduser()
+    path = Path(os.path.expanduser(path))
     if os.path.isdir(path):
         if kind == "regression":
             hint = "write the task as an .npz or .csv file"
@@ -76,7 +76,7 @@ def read_task(
 
 
 def _check_range(path: Path, support: Part, query: Part, divide: float) -> None:
-    """Raises Problem where the values cannot be in the units of a data set that stores 0..divide: pixels, 0..1 most often."""
+    """Raises Problem where pixels are not 0..divide: most often they are 0..1, and the model would see black."""
     if divide <= 1:
         return
     low, high = min(support.x.min(), query.x.min()), max(support.x.max(), query.x.max())
@@ -87,14 +87,14 @@ def _check_range(path: Path, support: Part, query: Part, divide: float) -> None:
 
 
 def _own_classes(path: Path, support: Part, outputs: int) -> tuple[str, ...]:
-    found = sorted(set(_labels(support)), key=natural)
+    found = dict.fromkeys(_labels(support))
     if len(found) != outputs:
-        some = ", ".join(name[:40] for name in found[:8]) + (" ..." if len(found) > 8 else "")
+        some = ", ".join(name[:40] for name in list(found)[:8]) + (" ..." if len(found) > 8 else "")
         message = f"the task has {len(found):,} classes ({some}), the model tells just {outputs} apart"
         less, gap = len(found) < outputs, abs(len(found) - outputs)
         hint = f"{'add' if less else 'leave out'} {gap:,}, or train a model with task.way: {len(found)}"
         raise Problem(f"{message}: its last layer has {outputs} outputs", str(path), hint, DATA)
-    return tuple(found)
+    return tuple(sorted(found, key=natural))
 
 
 def _indices(part: Part, classes: tuple[str, ...]) -> np.ndarray:

@@ -2,8 +2,8 @@
 
 Nichol, Achiam, Schulman, On First-Order Meta-Learning Algorithms, 2018, https://arxiv.org/abs/1803.02999, algorithm 2
 (batched) and appendix A. The inner optimiser is Adam with beta1 = 0, as published; its second moment goes on from task
-to task, as in the released code, where only the weights are set back. We differ: the tasks of one step run side by side,
-so each starts from the same second moment, and the mean of theirs is kept (as a statistic: averaged over nodes too).
+to task, as in the released code, where only the weights are set back. We differ: the tasks of one step run side by
+side, so each starts from the same second moment, and the mean of theirs is kept (as a statistic: averaged over nodes).
 """
 
 from __future__ import annotations

@@ -43,9 +43,9 @@ class Learner(NamedTuple):
       and averaged, but not descended (running statistics); node_state: what stays at its node ({} for most).
     adapt(meta, stats, support_x, support_y, seed, steps, batch) -> iterator of Adapted: before, and after each step.
     predict(adapted, x) -> out (n, outputs), as at test time.
-    meta_gradient(meta, stats, node_state, episode, step, seed) -> (direction, stats, node_state, metrics): the direction
-      is what the outer optimiser descends; step: the node's global step; metrics: 0-d tensors. Over the tasks of a step
-      all four are averaged (integers: the first).
+    meta_gradient(meta, stats, node_state, episode, step, seed) -> (direction, stats, node_state, metrics): the
+      direction is what the outer optimiser descends; step: the node's global step; metrics: 0-d tensors. Over the
+      tasks of a step all four are averaged (integers: the first).
     inner_steps: steps of adaptation in training, the default at test.
     splits: the learner trains on support and query apart; False: on both together (Reptile, supervised).
     text: its name and order, as every report prints it.

@@ -1,8 +1,10 @@
 """Four convolutions of 3x3, the few-shot field's common network, in the papers' forms.
 
-pool: stride, head: mean, affine: shift   MAML on Omniglot (Finn et al. 2017, section 5.2): 111,749 weights + 256 shifts
-pool: stride, head: flatten, affine: both Reptile on Omniglot (Nichol et al. 2018, https://arxiv.org/abs/1803.02999): 113,221
-pool: max, head: flatten, affine: both    Vinyals et al. 2016, Snell et al. 2017; width 32: mini-ImageNet's 800 features
+pool stride, head mean, affine shift     MAML on Omniglot, 111,749 weights and 256 shifts
+                                         (Finn et al. 2017, https://arxiv.org/abs/1703.03400, section 5.2)
+pool stride, head flatten, affine both   Reptile on Omniglot, 113,221 weights
+                                         (Nichol et al. 2018, https://arxiv.org/abs/1803.02999)
+pool max, head flatten, affine both      Vinyals et al. 2016, Snell et al. 2017; width 32: mini-ImageNet's 800 features
 We differ: padding is 1 on both sides where TensorFlow's SAME pads 0 and 1 for a stride of 2 on even sizes.
 """
 

@@ -15,8 +15,8 @@ from metadist_cli.tree import Params
 Norm = Annotated[
     Literal["batch", "batch_running", "group", "none"],
     Field(
-        description="batch: statistics of the batch at hand, in training and at test (MAML's convention); batch_running: "
-        "running statistics at test; group: group normalisation, the same for every batch; none."
+        description="batch: statistics of the batch at hand, in training and at test (MAML's convention); "
+        "batch_running: running statistics at test; group: group normalisation, the same for every batch; none."
     ),
 ]
 Affine = Annotated[
@@ -45,8 +45,8 @@ def norm_init(name: str, width: int, norm: str, affine: str) -> tuple[Params, Pa
         params[f"{name}.shift"] = torch.zeros(width)
     if norm != "none" and affine == "both":
         params[f"{name}.scale"] = torch.ones(width)
-    # E[x] and E[x^2] rather than a variance: their weighted mean over nodes is the pooled statistic, a mean of variances
-    # is not (it leaves out how the nodes' means differ)
+    # E[x] and E[x^2] rather than a variance: their weighted mean over nodes is the pooled statistic; a mean of
+    # variances is not (it leaves out how the nodes' means differ)
     stats = {f"{name}.mean": torch.zeros(width), f"{name}.square": torch.ones(width)} if norm == "batch_running" else {}
     return params, stats
 

@@ -42,9 +42,7 @@ def aggregate(config: Config, run: Run, console: Console, min_nodes: int | None 
     return result
 
 
-def _freeze(
-    training: Training, number: int, parent: str, min_nodes: int | None, console: Console
-) -> dict[str, Any]:
+def _freeze(training: Training, number: int, parent: str, min_nodes: int | None, console: Console) -> dict[str, Any]:
     """inputs.json of the round: {files: {name: sha256}, dropped: [node], rejected: {name: why}}."""
     path = training.run.round(number) / "inputs.json"
     if path.exists():

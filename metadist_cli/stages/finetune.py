@@ -2,50 +2,26 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import time
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from metadist_cli import files, seeds, store, tree
-from metadist_cli.adapted import pack_adapted
+from metadist_cli import seeds, store, tree
 from metadist_cli.config import Config, fingerprint, sections, variants
+from metadist_cli.config.schema import Episodic
 from metadist_cli.console import Console
-from metadist_cli.episodes import Plan, Pool, gather
 from metadist_cli.errors import DATA, Problem
 from metadist_cli.evaluation import Outcome, chunk_size, evaluate, summary
 from metadist_cli.experiment import Experiment, assemble, new_tasks, row_bytes, start
-from metadist_cli.learners.types import last
-from metadist_cli.schema import Episodic
-from metadist_cli.shards import Shard, pool
+from metadist_cli.files import sha256
+from metadist_cli.shards import pool
+from metadist_cli.stages.own import own_name, own_task
+from metadist_cli.stages.results import Tasks, Trained, output_names, write_results
 from metadist_cli.stages.setting import Setting, command, open_setting
-from metadist_cli.stages.train import round_metrics
 from metadist_cli.store import TRAINING, Run, basis
 from metadist_cli.tree import Params
-
-
-class Trained(NamedTuple):
-    """A model to be judged: its experiment, global parameters, and where they come from."""
-
-    experiment: Experiment
-    params: Params
-    round: int
-    sha256: str
-
-
-class Tasks(NamedTuple):
-    """The new tasks of one shard: E episodes of it. names: of the outputs of episode 0; source: rows' names."""
-
-    shard: Shard
-    pool: Pool
-    plan: Plan
-    names: tuple[str, ...]
 
 
 def finetune(config: Config, run: Run, console: Console, own: Path | None = None) -> dict[str, Any]:
@@ -53,21 +29,19 @@ def finetune(config: Config, run: Run, console: Console, own: Path | None = None
     store.agree(config, run)
     setting = open_setting(config, run, console)
     main = _trained(config, run, setting.experiment)
-    if own is not None:
-        from metadist_cli.stages.own import finetune_own
-
-        return finetune_own(config, run, console, setting, main, own)
     others = _baselines(config, run, setting, console)
-    folder = run.path / "finetune" / "new"
-    inputs = _inputs(config, main, others, setting.manifest)
+    tasks = _new_tasks(config, run, setting) if own is None else [own_task(config, setting, own)]
+    folder = run.path / "finetune" / ("new" if own is None else own_name(own))
+    inputs = _inputs(config, main, others, setting.manifest, tasks if own else [])
     found = _finished(folder, inputs)
     if found is not None:
         console.say(f"finetune: already done, {folder / 'report.html'}")
         return found
     with command("finetune", config, run, setting.experiment) as result:
         began = time.monotonic()
-        tasks = _new_tasks(config, run, setting)
-        steps = main.experiment.algorithm.learner.inner_steps if config.finetune.steps is None else config.finetune.steps
+        steps = (
+            main.experiment.algorithm.learner.inner_steps if config.finetune.steps is None else config.finetune.steps
+        )
         judged = {"main": main, **others}
         judged["scratch"] = main._replace(params=_untrained(main.experiment))
         outcomes: dict[str, list[Outcome]] = {}
@@ -76,13 +50,15 @@ def finetune(config: Config, run: Run, console: Console, own: Path | None = None
                 outcomes[name] = [_judge(trained, task, steps, setting) for task in tasks]
                 progress.advance()
         metrics = _metrics(config, setting, judged, outcomes, tasks, steps)
-        metrics |= {"inputs": inputs, "seconds": {"evaluate": round(time.monotonic() - began, 3)}}
+        metrics |= {"task": folder.name, "inputs": inputs}
+        metrics["seconds"] = {"evaluate": round(time.monotonic() - began, 3)}
         write_results(config, run, folder, setting, main, tasks, outcomes["main"], metrics, steps)
         result |= {key: metrics[key] for key in ("metric", "before", "after", "scratch")}
-    from metadist_cli.findings import headline
+    if tasks[0].labelled:
+        from metadist_cli.report import headline
 
-    console.say(headline(metrics))
-    console.say(f"finetune: report in {folder / 'report.html'}, figures in metrics.json")
+        console.say(headline(metrics))
+    console.say(f"finetune: results in {folder}: {', '.join(metrics['files'])}, metrics.json")
     return metrics
 
 
@@ -111,12 +87,16 @@ def _baselines(config: Config, run: Run, setting: Setting, console: Console) -> 
     return found
 
 
-def _inputs(config: Config, main: Trained, others: dict[str, Trained], manifest: dict[str, Any]) -> str:
+def _inputs(
+    config: Config, main: Trained, others: dict[str, Trained], manifest: dict[str, Any], own: list[Tasks]
+) -> str:
     """Hash of everything that the results depend on."""
     settings = {"finetune": sections(config, ["finetune"])["finetune"], "training": basis(config, TRAINING)}
     learners = {name: basis(variant, TRAINING) for name, variant in variants(config).items() if name in others}
     sources = {name: trained.sha256 for name, trained in {"main": main, **others}.items()}
-    return fingerprint({**settings, "baselines": learners, "sources": sources, "files": manifest["files"]})
+    rows = [sha256(task.pool.x.cpu().numpy().tobytes() + task.pool.y.cpu().numpy().tobytes()) for task in own]
+    known = {"baselines": learners, "sources": sources, "files": manifest["files"], "own": rows}
+    return fingerprint({**settings, **known})
 
 
 def _finished(folder: Path, inputs: str) -> dict[str, Any] | None:
@@ -132,7 +112,9 @@ def _finished(folder: Path, inputs: str) -> dict[str, Any] | None:
 def _new_tasks(config: Config, run: Run, setting: Setting) -> list[Tasks]:
     """`episodes` tasks in all, dealt out evenly over the held-out shards."""
     spec = setting.experiment.spec
-    shards = store.read_shards(run, setting.manifest, [n["node"] for n in setting.manifest["nodes"] if n["role"] == "test"])
+    shards = store.read_shards(
+        run, setting.manifest, [n["node"] for n in setting.manifest["nodes"] if n["role"] == "test"]
+    )
     if not shards:
         raise Problem("nothing is held out to be tested on", "task.new.test", "keep some classes or nodes", DATA)
     episodes = config.finetune.episodes
@@ -142,26 +124,10 @@ def _new_tasks(config: Config, run: Run, setting: Setting) -> list[Tasks]:
         if not count:
             continue
         rows = pool([shard], spec.divide, setting.device)
-        sampler, _ = new_tasks(config, spec, len(shard.label), count)
-        plan = sampler(rows, "new")
-        tasks.append(Tasks(shard, rows, plan, _output_names(config, spec.classes, shard, plan)))
+        plan = new_tasks(config, spec, len(shard.label), count)(rows, "new")
+        names = output_names(config, spec.classes, shard, plan)
+        tasks.append(Tasks(shard, rows, plan, names, shard.row.tolist()))
     return tasks
-
-
-def _output_names(config: Config, classes: tuple[str, ...], shard: Shard, plan: Plan) -> tuple[str, ...]:
-    """What the model's outputs stand for in the shard's first task."""
-    if shard.target is not None:
-        return ()
-    if isinstance(config.task, Episodic):
-        assert plan.labels is not None
-        drawn = shard.label[plan.support[0, 0, 0]]
-        return tuple(classes[int(drawn[plan.labels[0] == way][0])] for way in range(int(plan.labels[0].max()) + 1))
-    if shard.labels is None:
-        return classes
-    names = [""] * len(classes)
-    for c, own_number in enumerate(shard.labels):
-        names[own_number] = classes[c]
-    return tuple(names)
 
 
 def _untrained(experiment: Experiment) -> Params:
@@ -200,6 +166,8 @@ def _metrics(
 ) -> dict[str, Any]:
     """metrics.json; the README says what its keys mean."""
     score = {name: np.concatenate([o.score for o in parts]) for name, parts in outcomes.items()}
+    if not tasks[0].labelled:  # nothing to compare with: every figure is absent, never a number
+        score = {name: values[:0] for name, values in score.items()}
     main, experiment = judged["main"], setting.experiment
     per_node = [
         {
@@ -210,6 +178,7 @@ def _metrics(
             "after": _or_none(outcome.score[:, -1].mean()),
         }
         for task, outcome in zip(tasks, outcomes["main"], strict=True)
+        if task.labelled
     ]
     after = np.array([n["after"] for n in per_node if n["after"] is not None])
     spread = None
@@ -218,7 +187,6 @@ def _metrics(
     return {
         "format": 1,
         "name": config.name,
-        "task": "new",
         "metric": experiment.loss.metric,
         "learner": experiment.algorithm.learner.text,
         "model": experiment.model.text,
@@ -227,7 +195,7 @@ def _metrics(
         "seed": config.seed,
         "device": str(setting.device),
         "task_text": _task_text(config, tasks[0]),
-        "episodes": len(score["main"]),
+        "episodes": sum(len(o.score) for o in outcomes["main"]),
         "steps": steps,
         "transductive": config.finetune.transductive,
         "before": summary(score["main"][:, 0]),
@@ -266,111 +234,4 @@ def _task_text(config: Config, task: Tasks) -> str:
         other = config.finetune.task
         way, shot = other.way or config.task.way, other.shot or config.task.shot
         return f"{way}-way {shot}-shot, {query // way} query rows a class"
-    return f"local: {support} support rows, {query} query rows, at each held-out node"
-
-
-def write_results(
-    config: Config,
-    run: Run,
-    folder: Path,
-    setting: Setting,
-    main: Trained,
-    tasks: list[Tasks],
-    outcomes: list[Outcome],
-    metrics: dict[str, Any],
-    steps: int,
-) -> None:
-    """Everything in finetune/<task>/: models, predictions, report; metrics.json last, it is the commit."""
-    from metadist_cli.report import render
-
-    written: dict[str, bytes] = {}
-    if config.finetune.save != "none":
-        every = config.finetune.save == "all"
-        written |= _adapted_models(config, setting, main, tasks, steps, every)
-    if config.finetune.predictions:
-        written["predictions.csv"] = _predictions(setting.experiment.spec.classes, config, tasks, outcomes)
-    rounds = [{"run": "main", **line} for line in round_metrics(run)]
-    for name in metrics["baselines"]:
-        rounds += [{"run": name, **line} for line in round_metrics(run.baseline(name))]
-    title = f"{config.name}: {metrics['learner']}"
-    examples = _examples(setting, tasks[0], outcomes[0])
-    written |= render(title, metrics, rounds, setting.manifest, examples)
-    for name, data in written.items():
-        files.write(folder / name, data)
-    metrics["files"] = sorted(written)
-    files.write(folder / "metrics.json", files.to_json(metrics))
-
-
-def _adapted_models(
-    config: Config, setting: Setting, main: Trained, tasks: list[Tasks], steps: int, every: bool
-) -> dict[str, bytes]:
-    """adapted.safetensors of episode 0, the one that is pictured; with `every`, of all in adapted/."""
-    learner, spec = main.experiment.algorithm.learner, setting.experiment.spec
-    params = {k: v.to(setting.device) for k, v in main.params.items()}
-    meta, stats = tree.part(params, "meta"), tree.part(params, "stats")
-    out: dict[str, bytes] = {}
-    number = 0
-    for task in tasks if every else tasks[:1]:
-        for i in range(task.plan.support.shape[2] if every else 1):
-            episode = gather(task.pool, task.plan.support[0, 0, i], task.plan.query[0, 0, i], task.plan.labels)
-            seed = torch.tensor(int(task.plan.seeds[0, 0, i]), device=setting.device)
-            last_one = last(
-                learner.adapt(meta, stats, episode.support_x, episode.support_y, seed, steps, config.finetune.batch)
-            )
-            one = task.plan._replace(support=task.plan.support[:, :, i : i + 1])
-            names = _output_names(config, spec.classes, task.shard, one)
-            data = pack_adapted(config, spec, last_one, names, main.sha256)
-            if number == 0:
-                out["adapted.safetensors"] = data
-            if every:
-                out[f"adapted/episode-{number:05d}.safetensors"] = data
-            number += 1
-    return out
-
-
-def _predictions(
-    classes: tuple[str, ...], config: Config, tasks: list[Tasks], outcomes: Iterable[Outcome]
-) -> bytes:
-    """predictions.csv: one line a query row of every episode, after adaptation."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    width = len(tasks[0].names)
-    columns = ["label", "prediction", *(f"p{i}" for i in range(width))] if width else ["target", "prediction"]
-    writer.writerow(["episode", "node", "row", *columns])
-    number = 0
-    for task, outcome in zip(tasks, outcomes, strict=True):
-        for i, out in enumerate(outcome.out):
-            rows = task.plan.query[0, 0, i]
-            one = task.plan._replace(support=task.plan.support[:, :, i : i + 1])
-            names = _output_names(config, classes, task.shard, one)
-            truths = task.pool.y[torch.from_numpy(rows)].cpu() if task.plan.labels is None else task.plan.labels[1]
-            for row, truth, line in zip(task.shard.row[rows], truths, _readable(out, names), strict=True):
-                label = names[int(truth)] if names else " ".join(repr(float(v)) for v in truth)
-                writer.writerow([number, task.shard.node, int(row), label, *line])
-            number += 1
-    return text.getvalue().encode()
-
-
-def _readable(out: Tensor, names: tuple[str, ...]) -> list[list[str]]:
-    """Prediction and probabilities (or values) of each query row of one episode."""
-    if not names:
-        return [[" ".join(repr(v) for v in row)] for row in out.tolist()]
-    chances = out.softmax(-1)
-    return [[names[int(p.argmax())], *(f"{v:.6f}" for v in p.tolist())] for p in chances]
-
-
-def _examples(setting: Setting, task: Tasks, outcome: Outcome) -> Any:
-    """The first episode as the report pictures it."""
-    from metadist_cli.report import Examples
-
-    plan, spec = task.plan, setting.experiment.spec
-    episode = gather(task.pool, plan.support[0, 0, 0], plan.query[0, 0, 0], plan.labels)
-    support_x, support_y, query_x, query_y = (leaf.cpu().numpy() for leaf in episode)
-    if spec.kind == "classification":
-        kind = "image" if len(spec.shape) == 2 else "vector"
-        before, after = outcome.first[0].argmax(-1).numpy(), outcome.out[0].argmax(-1).numpy()
-    else:
-        kind = "curve" if spec.shape == (1,) else "vector"
-        before, after = outcome.first[0][:, 0].numpy(), outcome.out[0][:, 0].numpy()
-    return Examples(kind, support_x, support_y, query_x, query_y, before, after, task.names)
-
+    return f"local: {support} support rows, {query} query rows"

@@ -17,7 +17,7 @@ from metadist_cli.store import Run
 _SHOWN = 12  # nodes in the table
 
 
-def partition(config: Config, run: Run, console: Console, dry: bool = False) -> dict[str, Any]:
+def partition(config: Config, run: Run, console: Console) -> dict[str, Any]:
     """Deal the data out, unless the run has its shards already. Returns what there is: nodes and rows by role."""
     store.agree(config, run)
     if _complete(run):
@@ -30,13 +30,10 @@ def partition(config: Config, run: Run, console: Console, dry: bool = False) -> 
     experiment = assemble(config, spec)
     for variant in variants(config).values():  # whatever does not fit the data is told before anything is written
         assemble(variant, spec)
-    _show(shards, spec, console)
-    if dry:
-        console.say(f"partition: would write {len(shards)} shards, {_bytes(shards) / 1e6:.1f} MB, to {run.shards}")
-        return {"nodes": len(shards), "bytes": _bytes(shards), "written": False}
+    show(shards, spec, console)
     with command("partition", config, run, experiment) as result:
         manifest = store.write_shards(run, shards, spec, data.sha256, config)
-        from metadist_cli.pictures import partition_png
+        from metadist_cli.report.pictures import partition_png
 
         files.write(run.shards / "partition.png", partition_png(manifest))
         result |= _summary(manifest, run)
@@ -49,7 +46,9 @@ def _complete(run: Run) -> bool:
     if not (run.shards / "manifest.json").exists():
         return False
     told = store.shard_manifest(run)["files"]
-    return all((run.shards / name).is_file() and (run.shards / name).stat().st_size == f["bytes"] for name, f in told.items())
+    return all(
+        (run.shards / name).is_file() and (run.shards / name).stat().st_size == f["bytes"] for name, f in told.items()
+    )
 
 
 def _summary(manifest: dict[str, Any], run: Run) -> dict[str, Any]:
@@ -58,19 +57,17 @@ def _summary(manifest: dict[str, Any], run: Run) -> dict[str, Any]:
     return {"nodes": nodes, "rows": manifest["rows"], "shards": str(run.shards)}
 
 
-def _bytes(shards: list[Shard]) -> int:
-    columns = [a for s in shards for a in (s.x, s.label, s.row, s.target) if a is not None]
-    return sum(column.nbytes for column in columns)
-
-
-def _show(shards: list[Shard], spec: Spec, console: Console) -> None:
+def show(shards: list[Shard], spec: Spec, console: Console) -> None:
+    """Who has what, as a table."""
     rows = []
     for shard in shards[:_SHOWN]:
         counts = np.unique(shard.label, return_counts=True)[1]
         own = [f"turned {shard.angle:.0f} degrees"] if shard.angle else []
         own += ["own numbering"] if shard.labels else []
         per_class = f"{counts.min()} to {counts.max()}"
-        rows.append([shard.node, shard.name, shard.role, len(shard.label), len(counts), per_class, ", ".join(own) or "-"])
+        rows.append(
+            [shard.node, shard.name, shard.role, len(shard.label), len(counts), per_class, ", ".join(own) or "-"]
+        )
     if len(shards) > _SHOWN:
         rows.append(["...", f"{len(shards) - _SHOWN} more", "", sum(len(s.label) for s in shards[_SHOWN:]), "", "", ""])
     columns = ["node", "name", "role", "rows", "classes", "rows a class", "its own"]

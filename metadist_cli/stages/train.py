@@ -76,7 +76,7 @@ def train(config: Config, run: Run, console: Console, close_last: bool = False, 
                     break
                 clock = time.monotonic()
                 parent, sha256, metrics = close(training, number, parent, sha256, updates, clock)
-                progress.advance(**{k: f"{v:.3f}" for k, v in metrics.items()})
+                progress.advance(1, **{k: f"{v:.3f}" for k, v in metrics.items()})
         result |= {
             "round": store.last_closed(run),
             "open": None if close_last else rounds,

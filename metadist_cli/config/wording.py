@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
+from metadist_cli.config.marks import Marks, Path, clip
 from metadist_cli.errors import Problem
-from metadist_cli.marks import Marks, Path, clip
 
 _NOUNS = {
     "data": "data set",

@@ -13,8 +13,8 @@ from typing import Any
 
 import yaml
 
+from metadist_cli.config.marks import Marks, Path, Place, Source, Spot, clip, raise_all
 from metadist_cli.errors import CONFIG, Problem
-from metadist_cli.marks import Marks, Path, Place, Source, Spot, clip, raise_all
 
 MAX_BYTES, MAX_DEPTH, MAX_EVENTS, MAX_DIGITS = 256 * 1024, 20, 10_000, 18
 _INT = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")

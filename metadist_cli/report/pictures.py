@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from metadist_cli.charts import BLUE, COLUMN, GREY, INK, NAMED, ORANGE, PALE, RED, apart, picture, plain, short
+from metadist_cli.report.charts import BLUE, COLUMN, GREY, INK, NAMED, ORANGE, PALE, RED, apart, picture, plain, short
 
 _ROLES = {"train": BLUE, "validation": ORANGE, "test": RED}
 _SHADES = ("#D3E5F3", BLUE, "#06213F")  # one hue, so that it reads in grey, and never white: that is none

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from metadist_cli.marks import Path
-from metadist_cli.schema import Baseline, Config, Episodic, Local
+from metadist_cli.config.marks import Path
+from metadist_cli.config.schema import Baseline, Config, Episodic, Local
 
 RESERVED = {"main", "scratch"}  # the report calls the main model and the untrained one so
 

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from metadist_cli import page
-from metadist_cli.charts import PERCENT, POINTS, Panel, Series, curves_png, nodes_png, values
-from metadist_cli.findings import RANDOM, Method, amount, figure, headline, methods, number, verdict
-from metadist_cli.pictures import Examples, class_labels, partition_png, task_png
+from metadist_cli.report import page
+from metadist_cli.report.charts import PERCENT, POINTS, Panel, Series, curves_png, nodes_png, values
+from metadist_cli.report.findings import RANDOM, Method, amount, figure, headline, methods, number, verdict
+from metadist_cli.report.pictures import Examples, class_labels, partition_png, task_png
 
 __all__ = ["Examples", "headline", "partition_png", "render"]
 

@@ -16,13 +16,13 @@ import yaml
 from pydantic import ValidationError
 
 from metadist_cli import files
-from metadist_cli.checks import complaints, variants
+from metadist_cli.config.checks import complaints, variants
+from metadist_cli.config.marks import Marks, Place, Source, Spot, clip, raise_all
+from metadist_cli.config.schema import Config, Section, options, size
+from metadist_cli.config.wording import nearest, problems
+from metadist_cli.config.yamlfile import MAX_BYTES, Dumper, parse_value
+from metadist_cli.config.yamlfile import load as load_yaml
 from metadist_cli.errors import CONFIG, DATA, SYSTEM, Problem
-from metadist_cli.marks import Marks, Place, Source, Spot, clip, raise_all
-from metadist_cli.schema import Config, Section, options, size
-from metadist_cli.wording import nearest, problems
-from metadist_cli.yamlfile import MAX_BYTES, Dumper, parse_value
-from metadist_cli.yamlfile import load as load_yaml
 
 __all__ = [
     "Config",
@@ -79,7 +79,7 @@ def json_schema() -> dict[str, Any]:
 
 def shipped() -> dict[str, Path]:
     """The configs that come with metadist, by name: beside the package in a clone, inside it when installed."""
-    package = Path(__file__).parent
+    package = Path(__file__).parents[1]
     folders = (package / "configs", package.parent / "configs")
     folder = next((f for f in folders if f.is_dir()), folders[0])
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}

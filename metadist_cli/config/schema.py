@@ -82,10 +82,10 @@ def entry(noun: str, name: str, base: type[Section], default: bool) -> type[Sect
     fields: dict[str, Any] = {
         key: (p.annotation, ... if p.default is p.empty else p.default) for key, p in options(builder).items()
     }
-    described = Field(name if default else ..., description=f"Which {noun}.")
+    fields["name"] = (Literal[name], Field(name if default else ..., description=f"Which {noun}."))
     title = f"{name.title().replace('_', '')}{noun.title().replace(' ', '')}"
     doc = (inspect.getdoc(builder) or "").partition("\n")[0]
-    return create_model(title, __base__=base, __doc__=doc, name=(Literal[name], described), **fields)
+    return create_model(title, __base__=base, __doc__=doc, **fields)
 
 
 class Choice:

@@ -1,0 +1,94 @@
+"""--dry-run: the whole experiment in figures, by the same code as the real thing up to the first write."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from metadist_cli import store, tree
+from metadist_cli.config import Config, variants
+from metadist_cli.console import Console
+from metadist_cli.experiment import Experiment, assemble, deal, load_data, need, new_tasks, resolve, spec_of, start
+from metadist_cli.rounds import choose
+from metadist_cli.shards import pool
+from metadist_cli.stages.partition import show
+from metadist_cli.store import Run
+
+
+def plan(config: Config, run: Run, console: Console) -> dict[str, Any]:
+    """Shapes, sizes and bytes of every stage; reads the data (or the shards' manifest) and writes nothing."""
+    store.agree(config, run)
+    if (run.shards / "manifest.json").exists():
+        manifest = store.shard_manifest(run)
+        spec = store.spec_in(manifest)
+        nodes = [n["node"] for n in manifest["nodes"] if n["role"] == "train"]
+        held = store.read_shards(run, manifest, [n["node"] for n in manifest["nodes"] if n["role"] == "test"])
+        console.say(f"partition: done, {len(manifest['nodes'])} shards in {run.shards}")
+    else:
+        data = load_data(config)
+        shards = deal(config, data)
+        spec = spec_of(data, shards)
+        show(shards, spec, console)
+        nodes = [s.node for s in shards if s.role == "train"]
+        held = [s for s in shards if s.role == "test"]
+    rows, figures = [], {}
+    for name, variant in {"main": config, **variants(config)}.items():
+        figures[name] = _figures(assemble(variant, spec), nodes)
+        rows.append([name, *_cells(figures[name])])
+    columns = ["run", "learner", "model", "rounds", "a step at a node", "in all", "up or down", "block"]
+    console.table("training", columns, rows)
+    shapes = _new_task_shapes(config, spec, held)
+    console.say(f"finetune: {config.finetune.episodes} new tasks, {shapes}")
+    closed = store.last_closed(run)
+    console.say(f"{run.path}: {'nothing yet' if closed < 0 else f'round {closed} is closed'}; nothing was written")
+    return {"run": str(run.path), "closed": closed, "nodes": len(nodes), "runs": figures, "new_tasks": shapes}
+
+
+def _figures(experiment: Experiment, nodes: list[int]) -> dict[str, Any]:
+    config, (tasks, support, query) = experiment.config, experiment.rows
+    first, own = start(experiment)
+    shared = {k: v for k, v in first.items() if not k.startswith("server/")}
+    chosen = len(choose(config.seed, 1, nodes, config.train.nodes_per_round))
+    execution = resolve(experiment)
+    return {
+        "learner": experiment.algorithm.learner.text,
+        "model": experiment.model.text,
+        "parameters": tree.size(tree.part(first, "meta")),
+        "rounds": config.train.rounds,
+        "local_steps": experiment.steps,
+        "nodes_per_round": chosen,
+        "tasks_per_step": tasks,
+        "support_rows": support,
+        "query_rows": query,
+        "tasks": config.train.rounds * experiment.steps * chosen * tasks,
+        "bytes_per_node": _bytes(shared),
+        "checkpoint_bytes": _bytes(first),
+        "node_state_bytes": _bytes(own),
+        "needs": need(config)._asdict(),
+        "execution": execution,
+    }
+
+
+def _cells(f: dict[str, Any]) -> list[object]:
+    return [
+        f["learner"],
+        f"{f['model']}, {f['parameters']:,} weights",
+        f"{f['rounds']} x {f['nodes_per_round']} nodes x {f['local_steps']} steps",
+        f"{f['tasks_per_step']} tasks of {f['support_rows']} + {f['query_rows']} rows",
+        f"{f['tasks']:,} tasks",
+        f"{f['bytes_per_node'] / 1e3:,.1f} kB a node and round",
+        f["execution"]["block"],
+    ]
+
+
+def _new_task_shapes(config: Config, spec: Any, held: list[Any]) -> str:
+    if not held:
+        return "but nothing is held out to draw them from"
+    rows = pool(held[:1], spec.divide, torch.device("cpu"))
+    drawn = new_tasks(config, spec, len(held[0].label), 1)(rows, "new")
+    return f"{drawn.support.shape[-1]} support and {drawn.query.shape[-1]} query rows, from {len(held)} held-out shards"
+
+
+def _bytes(params: tree.Params) -> int:
+    return sum(v.numel() * v.element_size() for v in params.values())
