@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from metadist_cli import seeds
+from metadist_cli.errors import CONFIG, Problem
 from metadist_cli.learners.types import Episode
 
 
@@ -71,8 +72,10 @@ def episodic(seed: int, steps: int, tasks: int, way: int, shot: int, query: int,
     def sample(pool: Pool, moment: object) -> Plan:
         node, step, task = _counters(pool, steps, tasks)
         base = seeds.key(seed, "episodes", moment)
+        _enough(pool, pool.class_count, way, "classes")
         chosen = seeds.subset(base, node, step, task, 1, of=pool.class_count[:, None, None], size=way)
         chosen = chosen + pool.class_start[:, None, None, None]  # (N, S, T, W)
+        _enough(pool, pool.rows[chosen].min((1, 2, 3), initial=shot + query), shot + query, "rows of each class")
         picks = seeds.subset(
             base, node[..., None], step[..., None], task[..., None], 2, np.arange(way), of=pool.rows[chosen],
             size=shot + query,
@@ -98,6 +101,7 @@ def local(seed: int, steps: int, tasks: int, support: int, query: int) -> Sample
         node, step, task = _counters(pool, steps, tasks)
         base = seeds.key(seed, "episodes", moment)
         of = pool.row_count[:, None, None]
+        _enough(pool, pool.row_count, support + query, "rows")
         rows = seeds.subset(base, node, step, task, of=of, size=support + query)
         rows = rows + pool.row_start[:, None, None, None]
         active = np.ones(rows.shape[:2], dtype=bool)
@@ -131,6 +135,17 @@ def epochs(seed: int, count: int, tasks: int, support: int, query: int) -> Sampl
     return sample
 
 
+def _enough(pool: Pool, have: np.ndarray, need: int, what: str) -> None:
+    """Raises Problem where a node is too poor: without this the draw would take its neighbours' rows."""
+    for i in np.flatnonzero(have < need)[:1]:
+        raise Problem(
+            f"a task needs {need} {what}, there are {have[i]}",
+            f"node {pool.nodes[i]}",
+            "lower way, shot, support or query of task or finetune.task",
+            CONFIG,
+        )
+
+
 def _counters(pool: Pool, steps: int, tasks: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return pool.nodes[:, None, None], np.arange(steps)[None, :, None], np.arange(tasks)[None, None, :]
 
@@ -158,8 +173,11 @@ def gather(pool: Pool, support: np.ndarray, query: np.ndarray, labels: tuple[np.
 
 
 def counts(n: int, support: int | float, query: int | float | str) -> tuple[int, int]:
-    """How many of n rows are support and query: numbers stay, fractions are of n (at least 1), "rest" is the rest."""
+    """How many of n rows are support and query: numbers stay, fractions are of n (at least 1), "rest" is the rest.
+
+    The query's fraction is rounded down, so that two fractions of 1 together never take more than n >= 2 rows.
+    """
     few = support if isinstance(support, int) else max(1, round(support * n))
     if isinstance(query, str):
         return few, n - few
-    return few, query if isinstance(query, int) else max(1, round(query * n))
+    return few, query if isinstance(query, int) else max(1, int(query * n + 1e-9))

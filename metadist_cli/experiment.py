@@ -176,7 +176,7 @@ def resolve(experiment: Experiment) -> dict[str, Any]:
     return {
         "device": str(device(execution.device)),
         "block": block_size(experiment) if execution.block == "auto" else execution.block,
-        "threads": min(cores, 4) if execution.threads == "auto" else execution.threads,
+        "threads": min(cores, 2) if execution.threads == "auto" else execution.threads,
         "capability": torch.backends.cpu.get_cpu_capability(),
         "torch": torch.__version__,
     }

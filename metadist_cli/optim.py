@@ -6,6 +6,7 @@ pseudo-gradient; Reddi et al., Adaptive Federated Optimization, ICLR 2021, https
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Annotated, NamedTuple
 
@@ -41,6 +42,11 @@ def _rate(lr: float, decay_steps: int | None, step: int | Tensor) -> float | Ten
         return lr
     left = 1 - torch.as_tensor(step, dtype=torch.float64) / decay_steps
     return lr * left.clamp(min=0).float()
+
+
+def _unbias(beta: float, count: Tensor) -> Tensor | float:
+    """1 / (1 - beta**count) by expm1: 1 - 0.999 in float32 has an error of 3e-5, which the first steps would carry."""
+    return -1 / torch.expm1(count * math.log(beta)) if beta else 1.0
 
 
 def _by_direction(init: Callable, update: Callable) -> Optimizer:
@@ -94,14 +100,14 @@ def adam(
     def init(params: Params) -> Params:
         zeros = tree.apply(torch.zeros_like, params)
         any_leaf = next(iter(params.values()))
-        return tree.prefixed(m=zeros, v=dict(zeros)) | {"count": torch.zeros((), device=any_leaf.device)}
+        return tree.prefixed(m=zeros, v=dict(zeros)) | {"count": any_leaf.new_zeros(())}
 
     def update(direction: Params, state: Params, params: Params, step: int | Tensor) -> tuple[Params, Params]:
         rate = _rate(lr, decay_steps, step)
         count = state["count"] + 1
         m = tree.apply(lambda m, d: m + (1 - beta1) * (d - m), tree.part(state, "m"), direction)
         v = tree.apply(lambda v, d: v + (1 - beta2) * (d * d - v), tree.part(state, "v"), direction)
-        scale1, scale2 = 1 / (1 - beta1**count), 1 / (1 - beta2**count)
+        scale1, scale2 = _unbias(beta1, count), _unbias(beta2, count)
         new = tree.apply(lambda p, m, v: p - rate * (m * scale1) / ((v * scale2).sqrt() + eps), params, m, v)
         return new, tree.prefixed(m=m, v=v) | {"count": count}
 

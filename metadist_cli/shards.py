@@ -84,7 +84,7 @@ def make_shards(
     for node, (rows, name, role) in enumerate(zip(parts, names, node_roles, strict=True)):
         shards.append(_own(_shard(data, rows, node, name, role), data, rotate, relabel, seed))
     for code, role in ((1, "validation"), (2, "test")):
-        kept = [c for c in np.flatnonzero(roles == code) if data.turn_held_out or not data.turned[c]]
+        kept = [c for c in _classes(data, roles, code) if data.turn_held_out or not data.turned[c]]
         if kept:
             rows = np.sort(np.concatenate([rows_of[c] for c in kept]))
             shards.append(_shard(data, rows, len(shards), f"new classes ({role})", role))
@@ -119,6 +119,11 @@ def _rows_by_class(data: Dataset) -> list[np.ndarray]:
     return np.split(order, np.cumsum(np.bincount(data.label, minlength=len(data.classes)))[:-1])
 
 
+def _classes(data: Dataset, roles: np.ndarray, code: int) -> np.ndarray:
+    """The classes of a role, ascending; a class may have no rows (synthetic data), and is then nobody's."""
+    return np.unique(data.label[roles[data.label] == code])
+
+
 def _class_roles(data: Dataset, held: Held, seed: int) -> np.ndarray:
     """(C,) 0 train, 1 validation, 2 test; all turns of a base class on one side."""
     if data.role is not None:
@@ -130,7 +135,7 @@ def _class_roles(data: Dataset, held: Held, seed: int) -> np.ndarray:
                 CONFIG,
             )
         return data.role
-    bases = np.unique(data.base)
+    bases = np.unique(data.base[data.label])
     if held.test is None:
         raise Problem(
             "how many classes are kept for new tasks is not said",
@@ -153,7 +158,7 @@ def _class_roles(data: Dataset, held: Held, seed: int) -> np.ndarray:
             "keep fewer",
             CONFIG,
         )
-    role_of_base = np.zeros(int(bases.max()) + 1, dtype=np.int8)
+    role_of_base = np.zeros(int(data.base.max()) + 1, dtype=np.int8)
     role_of_base[drawn[:count]] = 2
     role_of_base[drawn[count : count + held.validation]] = 1
     return role_of_base[data.base]
@@ -208,7 +213,7 @@ def _deal_classes(
     rng: np.random.Generator,
 ) -> tuple[list[np.ndarray], list[str]]:
     """Whole base classes are dealt out, each with all its turns and rows."""
-    train = np.flatnonzero(roles == 0)
+    train = _classes(data, roles, 0)
     bases, members = np.unique(data.base[train], return_inverse=True)
     sample = np.array([rows_of[c][0] for c in train[np.unique(members, return_index=True)[1]]])
     groups = {name: Group(g.code[sample], g.names) for name, g in data.groups.items() if _constant(g, rows_of, train)}

@@ -90,21 +90,35 @@ def read_json(path: Path, what: str) -> Any:
 
 
 def archive(run: Run) -> Path | None:
-    """--restart: the old run moves aside, whole; returns where to."""
+    """--restart: the old run moves aside, whole; returns where to. Raises Problem(RETRY) where it is at work."""
     if not run.path.exists():
         return None
     number = 1
     while (target := run.path.with_name(f"{run.path.name}.old-{number}")).exists():
         number += 1
-    run.path.rename(target)
+    with files.lock(run.path / ".lock"):
+        run.path.rename(target)
     return target
+
+
+def sweep(run: Run) -> None:
+    """Remove what killed writes left behind, save in the open round, where other processes may be writing.
+
+    To be called with the run's lock held.
+    """
+    rounds = [run.round(number) for number in range(last_closed(run) + 1)]
+    for folder in (run.path, run.path / "shards", *rounds):
+        for temp in folder.glob(".tmp-*"):
+            temp.unlink(missing_ok=True)
+    for temp in (run.path / "finetune").rglob(".tmp-*"):
+        temp.unlink(missing_ok=True)
 
 
 # Shards
 
 
 def write_shards(run: Run, shards: list[Shard], spec: Spec, sha256: str, config: Config) -> dict[str, Any]:
-    """All shard files, then the manifest, which is the commit. Returns the manifest."""
+    """All shard files. Returns the manifest, which is to be written last: it is the commit."""
     entries: list[dict[str, Any]] = []
     stored: dict[str, dict[str, Any]] = {}
     size = 1 if len(shards) <= PACK else PACK
@@ -120,7 +134,7 @@ def write_shards(run: Run, shards: list[Shard], spec: Spec, sha256: str, config:
             entries.append(_entry(shard, name, start))
             start += len(shard.label)
     per_role = {role: sum(e["rows"] for e in entries if e["role"] == role) for role in ("train", "validation", "test")}
-    manifest = {
+    return {
         "format": 1,
         "data": {"name": config.data.name, "sha256": sha256},
         "basis": basis(config, SHARDS),
@@ -130,8 +144,6 @@ def write_shards(run: Run, shards: list[Shard], spec: Spec, sha256: str, config:
         "files": stored,
         "rows": {**per_role, "total": sum(per_role.values()), "lost": 0, "duplicated": 0},
     }
-    files.write(run.shards / "manifest.json", files.to_json(manifest))
-    return manifest
 
 
 def _pack_shards(pack: list[Shard]) -> Params:
@@ -295,7 +307,8 @@ def write_state(run: Run, number: int, owns: list[tuple[int, Params]]) -> None:
     for begin in range(0, len(owns), PACK):
         pack = owns[begin : begin + PACK]
         nodes = [node for node, _ in pack]
-        name = f"state-{nodes[0]:03d}-{nodes[-1]:03d}.safetensors"
+        which = files.sha256(repr(nodes).encode())[:8]  # two sets of nodes may begin and end alike
+        name = f"state-{nodes[0]:03d}-{nodes[-1]:03d}-{which}.safetensors"
         stacked = tree.stack(own for _, own in pack)
         if stacked:
             files.write(run.round(number) / name, files.pack(stacked, {"round": number, "nodes": nodes}))

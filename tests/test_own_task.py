@@ -73,11 +73,11 @@ def test_support_and_query_folders(tmp_path):
 
 
 def test_unlabelled_query(tmp_path):
-    for name in ("support/a/1.png", "support/b/1.png", "query/x2.png", "query/x10.jpg"):
+    for name in ("support/a/1.png", "support/b/1.png", "query/x2.png", f"query/x10{'y' * 200}.jpg"):
         image(tmp_path / name)
     task = read(tmp_path)
     assert task.query_y is None
-    assert task.query_names == ("query/x2.png", "query/x10.jpg")
+    assert task.query_names == ("query/x2.png", f"query/x10{'y' * 200}.jpg")
 
 
 def test_plain_classes_give_the_first_images_as_support(tmp_path):
@@ -140,7 +140,16 @@ def test_colour_and_one_channel_rows(tmp_path):
     assert colour.shape == (2, 3, 4, 4)
     np.testing.assert_array_equal(colour[0, :, 1, 2], [255, 128, 0])
     assert read(tmp_path, shape=(1, 4, 4)).support_x.shape == (2, 1, 4, 4)
-    assert read(tmp_path, shape=(1, 4, 6)).support_x.shape == (2, 1, 4, 6)
+
+
+def test_height_comes_before_width(tmp_path):
+    pixels = np.random.default_rng(2).integers(0, 256, (6, 4, 3), dtype=np.uint8)
+    for name in ("a/1.png", "a/2.png", "b/1.png"):
+        image(tmp_path / name, pixels)
+    np.testing.assert_array_equal(read(tmp_path, shape=(3, 6, 4), divide=255.0).support_x[0], np.moveaxis(pixels, 2, 0))
+    np.testing.assert_array_equal(
+        read(tmp_path, shape=(1, 6, 4), divide=255.0).support_x[0, 0], np.asarray(Image.fromarray(pixels).convert("L"))
+    )
 
 
 def test_images_as_programs_save_them(tmp_path):
@@ -390,6 +399,7 @@ BAD_FOLDERS = [
     (holding("a/3.png", bytes((32 << 20) + 1)), {}, "a/3.png: the image has 33,554,433 bytes", "right file"),
     (folder("a\x1b[2J/1.png", "b/1.png"), {}, r"the name has control characters", "another name"),
     (folder(os.fsdecode(b"\xff/1.png"), "b/1.png"), {}, "the name has control characters, or is not UTF-8", "another"),
+    (folder("a/" + "a" * 200 + "\n.png"), {}, "the name has control characters", "another name"),
     (folder("a" * 101 + "/1.png"), {}, "the name has 101 characters, more than 100", "another name"),
     (folder("a/1.png"), {"shape": (60,)}, "the rows of this data set have the shape (60,)", ".npz or .csv"),
     (folder("a/1.png"), {"shape": (2, 4, 4)}, "have the shape (2, 4, 4), they are no images", ".npz or .csv"),

@@ -82,8 +82,9 @@ def _columns(names: list[str], features: int, targets: int, path: Path) -> _Colu
     if len(names) == 1 and names[0].count(";") > 1:
         raise Problem("the columns are parted by semicolons", f"{path}:1", "save it with commas", DATA)
     place = {name: i for i, name in enumerate(names)}
-    if twice := next((name for i, name in enumerate(names) if place[name] != i), None):
-        raise Problem(f"there are two columns {twice[:NAME]!r}", f"{path}:1", "rename one of them", DATA)
+    for i, name in enumerate(names):
+        if place[name] != i:
+            raise Problem(f"there are two columns {name[:NAME]!r}", f"{path}:1", "rename one of them", DATA)
     labels = [f"target_{i}" for i in range(targets)] if targets else ["label"]
     if targets == 1 and "target" in names:
         labels = ["target"]

@@ -120,7 +120,7 @@ def _entries(root: Path, within: str) -> tuple[list[str], list[str]]:
 def _check(entry: os.DirEntry[str], is_folder: bool) -> None:
     if entry.is_symlink():
         raise Problem("this is a symbolic link", entry.path, "put the file or folder itself there", DATA)
-    if reason := unfit(entry.name if is_folder else entry.name[:NAME]):  # only classes have short names
+    if reason := unfit(entry.name, NAME if is_folder else 255):
         raise Problem(f"the name {reason}", entry.path, "give it another name", DATA)
     if not is_folder and not entry.name.lower().endswith((".png", ".jpg", ".jpeg")):
         raise Problem("only PNG and JPEG images are read", entry.path, "save it as one, or move it away", DATA)

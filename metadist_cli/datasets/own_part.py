@@ -44,12 +44,12 @@ def nearest(word: str, options: Collection[str]) -> str:
     return f"did you mean {plain[match[0]]!r}?" if match else f"there are: {some}"
 
 
-def unfit(name: str) -> str:
+def unfit(name: str, longest: int = NAME) -> str:
     """Why a name cannot stand in a report; empty where it can."""
     if not name:
         return "is empty"
-    if len(name) > NAME:
-        return f"has {len(name):,} characters, more than {NAME}"
+    if len(name) > longest:
+        return f"has {len(name):,} characters, more than {longest}"
     if re.search("[\0-\x1f\x7f-\x9f\ud800-\udfff]", name):
         return "has control characters, or is not UTF-8"
     return ""

@@ -51,9 +51,12 @@ def norm_init(name: str, width: int, norm: str, affine: str) -> tuple[Params, Pa
     return params, stats
 
 
-def normalise(
-    name: str, norm: str, params: Params, stats: Params, x: Tensor, train: bool, groups: int = 8
-) -> tuple[Tensor, Params]:
+def _groups(channels: int) -> int:
+    """8, 4, 2 or 1 groups of at least 8 channels: of one value (a 1x1 map) group norm leaves 0, of two their signs."""
+    return next((g for g in (8, 4, 2) if channels % g == 0 and channels >= 8 * g), 1)
+
+
+def normalise(name: str, norm: str, params: Params, stats: Params, x: Tensor, train: bool) -> tuple[Tensor, Params]:
     """One normalisation layer. x: (n, C, ...). Returns the output and the layer's new statistics.
 
     Mean and variance are written out: torch.func.grad through F.batch_norm under vmap has given silently wrong second
@@ -64,7 +67,7 @@ def normalise(
     shape = (1, x.shape[1]) + (1,) * (x.ndim - 2)
     new: Params = {}
     if norm == "group":
-        y = F.group_norm(x, math.gcd(groups, x.shape[1]), eps=_EPS)
+        y = F.group_norm(x, _groups(x.shape[1]), eps=_EPS)
     else:
         dims = [0, *range(2, x.ndim)]
         if norm == "batch" or train:

@@ -67,7 +67,8 @@ def _freeze(training: Training, number: int, parent: str, min_nodes: int | None,
         raise Problem(
             f"round {number} lacks {len(missing)} of {len(chosen)} nodes: {named}",
             str(training.run.round(number)),
-            f"train them (metadist train ... --nodes {missing[0]}), wait, or allow it with --min-nodes {len(there)}",
+            f"train them (metadist train ... --nodes {missing[0]}), wait"
+            + (f", or allow it with --min-nodes {len(there)}" if there else ""),
             RETRY,
         )
     inputs = {"files": accepted, "dropped": missing, "rejected": rejected}

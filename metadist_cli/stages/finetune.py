@@ -35,7 +35,7 @@ def finetune(config: Config, run: Run, console: Console, own: Path | None = None
     inputs = _inputs(config, main, others, setting.manifest, tasks if own else [])
     found = _finished(folder, inputs)
     if found is not None:
-        console.say(f"finetune: already done, {folder / 'report.html'}")
+        console.say(f"finetune: already done, {folder}")
         return found
     with command("finetune", config, run, setting.experiment) as result:
         began = time.monotonic()

@@ -36,6 +36,7 @@ def partition(config: Config, run: Run, console: Console) -> dict[str, Any]:
         from metadist_cli.report.pictures import partition_png
 
         files.write(run.shards / "partition.png", partition_png(manifest))
+        files.write(run.shards / "manifest.json", files.to_json(manifest))
         result |= _summary(manifest, run)
     console.say(f"partition: {len(shards)} shards in {run.shards}, picture in partition.png")
     return result

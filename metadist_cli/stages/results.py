@@ -84,7 +84,7 @@ def write_results(
     if config.finetune.save != "none":
         every = config.finetune.save == "all"
         written |= _adapted_models(config, setting, main, tasks, steps, every)
-    if config.finetune.predictions or not tasks[0].labelled:
+    if config.finetune.predictions or metrics["task"] != "new":
         written["predictions.csv"] = _predictions(setting.experiment.spec.classes, config, tasks, outcomes)
     rounds = [{"run": "main", **line} for line in round_metrics(run)]
     for name in metrics["baselines"]:
@@ -93,10 +93,18 @@ def write_results(
         title = f"{config.name}: {metrics['learner']}"
         examples = _examples(setting, tasks[0], outcomes[0])
         written |= render(title, metrics, rounds, setting.manifest, examples)
+    _forget(folder)
     for name, data in written.items():
         files.write(folder / name, data)
     metrics["files"] = sorted(written)
     files.write(folder / "metrics.json", files.to_json(metrics))
+
+
+def _forget(folder: Path) -> None:
+    """Results of other settings go, their commit first: a kill must not leave one setting's files under another's."""
+    for pattern in ("metrics.json", "*.safetensors", "adapted/*.safetensors", "*.csv", "*.html", "*.png"):
+        for path in folder.glob(pattern):
+            path.unlink(missing_ok=True)
 
 
 def _adapted_models(

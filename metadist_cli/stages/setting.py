@@ -33,26 +33,28 @@ def open_setting(config: Config, run: Run, console: Console) -> Setting:
     """The experiment of a run whose shards are there, with torch set up as the run says."""
     manifest = store.shard_manifest(run)
     experiment = assemble(config, store.spec_in(manifest))
-    execution = _execution(run, experiment, console)
-    torch.set_num_threads(execution["threads"])
-    return Setting(experiment, manifest, torch.device(execution["device"]), execution["block"])
-
-
-def _execution(run: Run, experiment: Experiment, console: Console) -> dict[str, Any]:
-    """The execution settings that the run stored, under what the config says by name; a change is told."""
-    fresh = resolve(experiment)
-    stored = _manifest(run).get("execution", fresh)
-    wanted = experiment.config.execution
-    said = {key: fresh[key] for key in ("device", "block", "threads") if getattr(wanted, key) != "auto"}
-    here = {key: fresh[key] for key in ("capability", "torch")}
-    now = stored | said | here
-    changed = [f"{key} {stored[key]} -> {now[key]}" for key in now if now[key] != stored.get(key)]
+    stored, execution = _execution(run, experiment)
+    changed = [f"{key} {stored.get(key)} -> {now}" for key, now in execution.items() if now != stored.get(key)]
     if changed:
         console.warn(
             f"this run began with other execution settings ({', '.join(changed)}): its last bits may differ from those "
             "of an undisturbed run"
         )
-    return now
+    torch.set_num_threads(execution["threads"])
+    return Setting(experiment, manifest, torch.device(execution["device"]), execution["block"])
+
+
+def _execution(run: Run, experiment: Experiment) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Execution settings as (the run began with, are used now): the stored ones under what the config says by name.
+
+    Until there is a round, nothing depends on them and the present ones are the first.
+    """
+    fresh = resolve(experiment)
+    stored = _manifest(run).get("execution", fresh) if run.checkpoint(0).exists() else fresh
+    wanted = experiment.config.execution
+    said = {key: fresh[key] for key in ("device", "block", "threads") if getattr(wanted, key) != "auto"}
+    here = {key: fresh[key] for key in ("capability", "torch")}
+    return stored, stored | said | here
 
 
 def _manifest(run: Run) -> dict[str, Any]:
@@ -68,13 +70,16 @@ def command(name: str, config: Config, run: Run, experiment: Experiment) -> Iter
     """
     began, clock = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), time.monotonic()
     with files.lock(run.path / ".lock"):
+        store.sweep(run)
         store.save_config(config, run)
+        stored, now = _execution(run, experiment)
+        manifest = (_manifest(run) or _first_manifest(experiment)) | {"execution": stored}
+        if manifest != _manifest(run):  # before the work, so that a kill does not lose what decides the last bits
+            files.write(run.path / "manifest.json", files.to_json(manifest))
         result: dict[str, Any] = {}
         yield result
-        manifest = _manifest(run) or _first_manifest(experiment)
         entry = {"command": name, "began": began, "seconds": round(time.monotonic() - clock, 3), "result": result}
-        now = resolve(experiment)
-        if now != manifest["execution"]:
+        if now != stored:
             entry["execution"] = now
         manifest["commands"].append(entry)
         files.write(run.path / "manifest.json", files.to_json(manifest))
@@ -86,7 +91,6 @@ def _first_manifest(experiment: Experiment) -> dict[str, Any]:
         "seed": experiment.config.seed,
         "learner": experiment.algorithm.learner.text,
         "model": experiment.model.text,
-        "execution": resolve(experiment),
         "versions": {
             "metadist": __version__,
             "python": platform.python_version(),

@@ -61,7 +61,8 @@ def train(config: Config, run: Run, console: Console, close_last: bool = False, 
         done = store.last_closed(run)
         if done >= rounds:
             console.say(f"{label}: already done, round {done} is closed")
-            return result | {"round": done, "global": sha256}
+            result |= {"round": done, "global": sha256}
+            return result
         began = time.monotonic()
         everybody = _load(training, sorted(training.weights))
         owns = store.read_state(run, done + 1, sorted(training.weights), training.first_own)
@@ -69,12 +70,15 @@ def train(config: Config, run: Run, console: Console, close_last: bool = False, 
             for number in range(done + 1, rounds + 1):
                 chosen = training.chosen(number)
                 ready = _ready(training, number, sha256)
+                clock = time.monotonic()
                 updates = _updates(training, everybody, chosen, ready, parent, owns, number)
-                if number == rounds and not close_last:
+                last = number == rounds and not close_last
+                if last or config.train.keep_nodes != "none":
+                    updates = list(updates)
                     _leave_open(training, number, sha256, [u for u in updates if u.node not in ready])
+                if last:
                     progress.advance()
                     break
-                clock = time.monotonic()
                 parent, sha256, metrics = close(training, number, parent, sha256, updates, clock)
                 progress.advance(1, **{k: f"{v:.3f}" for k, v in metrics.items()})
         result |= {
@@ -99,7 +103,8 @@ def train_nodes(config: Config, run: Run, console: Console, nodes: list[int], nu
     open_round = closed + 1
     number = open_round if number is None else number
     if number <= closed or number > config.train.rounds:
-        console.say(f"train: round {min(number, closed)} is already closed, nothing to do")
+        why = "is already closed" if number <= closed else f"is beyond train.rounds={config.train.rounds}"
+        console.say(f"train: round {number} {why}, nothing to do")
         return {"round": closed, "nodes": []}
     if number > open_round:
         hint = "run `metadist aggregate` for the round before, or wait and try again"
@@ -219,6 +224,7 @@ def _parent(training: Training) -> tuple[Params, str]:
     run = training.run
     closed = store.last_closed(run)
     if closed < 0:
+        store.save_config(training.setting.experiment.config, run)  # what all later calls are compared with
         return training.first, store.write_global(run, 0, training.first, {})
     params, _, sha256 = store.read_global(run, closed, training.first)
     return params, sha256
@@ -246,7 +252,11 @@ def _tidy(training: Training, number: int) -> None:
 
 def _note(run: Run, line: dict[str, Any]) -> None:
     with (run.path / "metrics.jsonl").open("a") as log:
-        log.write(json.dumps(line, sort_keys=True) + "\n")
+        log.write(_line(line))
+
+
+def _line(line: dict[str, Any]) -> str:
+    return json.dumps(line, sort_keys=True) + "\n"
 
 
 def round_metrics(run: Run) -> list[dict[str, Any]]:
@@ -263,13 +273,17 @@ def round_metrics(run: Run) -> list[dict[str, Any]]:
 
 
 def _mend_metrics(training: Training) -> None:
-    """Lines that a kill between a round's commit and its note left out, from the checkpoints' own headers."""
+    """Lines that a kill cut short, or left out after a round's commit, from the checkpoints' own headers."""
     run = training.run
-    noted = {line["round"] for line in round_metrics(run)}
+    path = run.path / "metrics.jsonl"
+    lines = {line["round"]: line for line in round_metrics(run)}
     for number in range(1, store.last_closed(run) + 1):
-        if number not in noted:
+        if number not in lines:
             header = store.read_global(run, number, training.first)[1]
-            _note(run, {"round": number, "nodes": header["nodes"], **header["metrics"]})
+            lines[number] = {"round": number, "nodes": header["nodes"], **header["metrics"]}
+    text = "".join(_line(lines[number]) for number in sorted(lines))
+    if text and (not path.exists() or path.read_text() != text):
+        files.write(path, text)
 
 
 def _named(nodes: list[int]) -> str:

@@ -1,0 +1,135 @@
+"""What the tests of the mathematics share: an entry of every registry, small tasks and pools, and two ways to compare."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from metadist_cli import seeds
+from metadist_cli.episodes import Pool
+from metadist_cli.learners import LEARNERS, Learner
+from metadist_cli.learners.types import Episode
+from metadist_cli.losses import CROSS_ENTROPY, Loss
+from metadist_cli.models import MODELS, Model
+from metadist_cli.shards import Shard, pool
+from metadist_cli.tree import Params
+
+Case = tuple[str, dict[str, Any]]
+
+# A new entry of a registry is added here and meets the whole suite; `covered` is False until it is.
+MODEL_CASES: list[Case] = [
+    ("mlp", {"hidden": [6]}),
+    ("mlp", {"hidden": []}),
+    ("mlp", {"hidden": [6, 5], "norm": "batch", "affine": "shift", "init": "truncated"}),
+    ("mlp", {"hidden": [6, 5], "norm": "batch_running", "activation": "softplus"}),
+    ("mlp", {"hidden": [6], "norm": "group", "activation": "tanh"}),
+    ("conv4", {"width": 4}),
+    ("conv4", {"width": 4, "pool": "max", "head": "flatten", "affine": "both"}),
+    ("conv4", {"width": 4, "norm": "batch_running", "affine": "both", "activation": "softplus"}),
+    ("conv4", {"width": 4, "norm": "group", "affine": "none", "activation": "tanh"}),
+    ("conv4", {"width": 4, "norm": "none"}),
+]
+LEARNER_CASES: list[Case] = [
+    ("maml", {}),
+    ("maml", {"first_order": True, "inner_steps": 2}),
+    ("maml", {"adapt_norm": False, "inner_steps": 2}),
+    ("reptile", {"inner_steps": 3, "inner_batch": 4}),
+    ("reptile", {"inner_optimizer": "sgd", "inner_lr": 0.1, "inner_steps": 2}),
+    ("supervised", {}),
+]
+OPTIMIZER_CASES: list[Case] = [
+    ("sgd", {}),
+    ("sgd", {"lr": 0.3, "decay_steps": 7}),
+    ("momentum", {}),
+    ("adam", {}),
+    ("adam", {"lr": 0.1, "beta1": 0.0, "decay_steps": 7}),
+]
+AGGREGATOR_CASES: list[Case] = [("mean", {}), ("mean", {"weight_by": "uniform"})]
+
+SHAPE, WAY = (16, 16), 3
+STEP, SEED = torch.tensor(0), torch.tensor(5)
+
+
+def covered(cases: list[Case], registry: Mapping[str, object]) -> bool:
+    return {name for name, _ in cases} == set(registry)
+
+
+def name_of(case: Case) -> str:
+    """A test id."""
+    return " ".join([case[0], *(f"{k}={v}" for k, v in case[1].items())])
+
+
+def model_of(case: Case, shape: tuple[int, ...] = SHAPE, outputs: int = WAY) -> Model:
+    return MODELS[case[0]](shape, outputs, **case[1])
+
+
+def learner_of(case: Case, model: Model, loss: Loss = CROSS_ENTROPY) -> Learner:
+    return LEARNERS[case[0]](model, loss, **case[1])
+
+
+def double(tree: Params) -> Params:
+    return {k: v.double() if v.is_floating_point() else v for k, v in tree.items()}
+
+
+def rand(*shape: int, seed: int = 0) -> Tensor:
+    """Normal float64 numbers."""
+    return torch.randn(*shape, generator=seeds.generator("test", seed), dtype=torch.float64)
+
+
+def jitter(tree: Params, seed: int = 0, by: float = 0.1) -> Params:
+    """A tree in general position: no zero biases, no ones."""
+    return {k: v + by * rand(*v.shape, seed=seed + i).abs().to(v.dtype) for i, (k, v) in enumerate(tree.items())}
+
+
+def episode(*lead: int, n: int = 6, shape: tuple[int, ...] = SHAPE, way: int = WAY, seed: int = 0) -> Episode:
+    """Tasks of n support and n + 2 query rows in float64, every class in both."""
+
+    def labels(count: int) -> Tensor:
+        return (torch.arange(count) % way).expand(*lead, count)
+
+    x = rand(*lead, 2 * n + 2, *shape, seed=seed)
+    return Episode(*_split(x, n, len(lead), labels(n), labels(n + 2)))
+
+
+def _split(x: Tensor, n: int, axis: int, *labels: Tensor) -> tuple[Tensor, ...]:
+    return x.narrow(axis, 0, n), labels[0], x.narrow(axis, n, x.shape[axis] - n), labels[1]
+
+
+def at(e: Episode, *place: int) -> Episode:
+    return Episode(*(leaf[place] for leaf in e))
+
+
+def nodes_of(sizes: list[int], classes: int = WAY, shape: tuple[int, ...] = (4,), seed: int = 0) -> Pool:
+    """A float64 pool: node i has sizes[i] rows of classes in turn, each row different; node numbers 3, 5, 7..."""
+    shards = []
+    for i, size in enumerate(sizes):
+        label = np.sort(np.arange(size) % classes)
+        x = rand(size, *shape, seed=seed + i).numpy() + label.reshape(-1, *(1,) * len(shape))
+        shards.append(Shard(3 + 2 * i, f"node-{i}", "train", x, label, None, np.arange(size)))
+    return pool(shards, 1)
+
+
+def gap(one: Params | Tensor, two: Params | Tensor) -> float:
+    """The largest difference; infinite where names, shapes or kinds differ."""
+    if isinstance(one, Tensor) and isinstance(two, Tensor):
+        if one.shape != two.shape or one.dtype != two.dtype:
+            return float("inf")
+        return float((one - two).abs().max()) if one.numel() else 0.0
+    if isinstance(one, Tensor) or isinstance(two, Tensor) or set(one) != set(two):
+        return float("inf")
+    return max((gap(v, two[k]) for k, v in one.items()), default=0.0)
+
+
+def same(one: Params, two: Params) -> bool:
+    """Equal bit for bit (but for the sign of a zero)."""
+    return set(one) == set(two) and all(v.dtype == two[k].dtype and torch.equal(v, two[k]) for k, v in one.items())
+
+
+def slope(f: Callable[[Params], Tensor], at: Params, direction: Params, h: float = 1e-5) -> float:
+    """Central difference of a scalar function along a direction, in float64."""
+    ahead, behind = ({k: v + s * h * direction[k] for k, v in at.items()} for s in (1, -1))
+    return float((f(ahead) - f(behind)) / (2 * h))

@@ -1,0 +1,189 @@
+"""The command line for tests: in this process, or as a process that can be killed at a chosen moment.
+
+As a script it is `metadist` with faults from the environment:
+  FAULT=stage:n:signal   send itself the signal at the n-th write's "temp", "synced" or "renamed"
+  READY=1                print "ready" once everything is imported
+  PERSONAL=1             know the learner `personal`, whose nodes keep something
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+ROOT = Path(__file__).resolve().parents[1]
+TINY = """\
+task: {kind: local, support: 5, query: 10, new: {test: 2}}
+partition: {name: iid, nodes: 8}
+model: {name: mlp, hidden: [16]}
+learner: {name: maml, inner_lr: 0.1, inner_steps: 1}
+train: {rounds: 3, local_steps: 2, meta_batch: 2}
+finetune: {episodes: 6}
+execution: {threads: 1}
+"""
+
+
+class Done(NamedTuple):
+    """A command that has ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+class Lab:
+    """A folder with tiny.yaml and runs/; commands are given without the options that say so."""
+
+    def __init__(self, folder: Path, text: str = TINY):
+        self.folder, self.config, self.runs = folder, folder / "tiny.yaml", folder / "runs"
+        self.config.write_text(text)
+
+    def __call__(self, command: str, *arguments: str, code: int = 0, name: str = "") -> Done:
+        """A command in this process, on tiny.yaml; it must end with this code."""
+        from typer.testing import CliRunner
+
+        from metadist_cli.cli import app
+
+        result = CliRunner().invoke(app, self.arguments(command, *arguments, name=name))
+        done = Done(result.exit_code, result.stdout, result.stderr)
+        assert done.code == code, f"{command} {arguments}: {done.code}, not {code}\n{done.out}{done.err}"
+        return done
+
+    def arguments(self, command: str, *arguments: str, name: str = "") -> list[str]:
+        named = ["--name", name] if name else []
+        return [command, str(self.config), *arguments, "--runs-dir", str(self.runs), *named]
+
+    def process(self, command: str, *arguments: str, name: str = "", **environment: str) -> Done:
+        """The same in a process of its own."""
+        return process(*self.arguments(command, *arguments, name=name), **environment)
+
+    def run(self, name: str = "tiny") -> Path:
+        return self.runs / name
+
+    def checkpoint(self, number: int, name: str = "tiny") -> bytes:
+        return (self.run(name) / "rounds" / f"{number:04d}" / "global.safetensors").read_bytes()
+
+    def update(self, number: int, node: int, name: str = "tiny") -> Path:
+        return self.run(name) / "rounds" / f"{number:04d}" / f"nodes-{node:03d}-{node:03d}.safetensors"
+
+    def trained(self, name: str = "tiny") -> list[int]:
+        """The training nodes."""
+        return [node["node"] for node in self.shards(name)["nodes"] if node["role"] == "train"]
+
+    def shards(self, name: str = "tiny") -> dict[str, Any]:
+        from metadist_cli.files import from_json
+
+        return from_json((self.run(name) / "shards" / "manifest.json").read_bytes(), "manifest")
+
+
+def environment(**extra: str) -> dict[str, str]:
+    plain = {k: v for k, v in os.environ.items() if k not in ("FORCE_COLOR", "METADIST_RUNS", "TTY_COMPATIBLE")}
+    return {**plain, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "error", **extra}
+
+
+def start(*arguments: str, module: bool = False, cwd: Path | None = None, **extra: str) -> subprocess.Popen[str]:
+    """metadist as a process: through this script, or through `python -m metadist_cli`."""
+    door = ["-m", "metadist_cli"] if module else [__file__]
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen([sys.executable, *door, *arguments], env=environment(**extra), cwd=cwd, **pipes)
+
+
+def process(*arguments: str, module: bool = False, cwd: Path | None = None, **extra: str) -> Done:
+    with start(*arguments, module=module, cwd=cwd, **extra) as running:
+        out, err = running.communicate(timeout=300)
+    return Done(running.returncode, out, err)
+
+
+def contents(folder: Path, *parts: str) -> dict[str, bytes]:
+    """Every file under some parts of a folder, by its path; without leftovers of killed writes."""
+    found = {}
+    for part in parts or (".",):
+        for path in sorted((folder / part).rglob("*")):
+            if path.is_file() and not path.name.startswith("."):
+                found[path.relative_to(folder).as_posix()] = path.read_bytes()
+    return found
+
+
+def results(run: Path) -> dict[str, bytes]:
+    """What no kill may change: shards, global checkpoints, adapted model and report, metrics.json without its times."""
+    from metadist_cli.files import from_json, to_json
+
+    found = contents(run, "shards", "finetune")
+    found |= {k: v for k, v in contents(run, "rounds").items() if k.endswith("global.safetensors")}
+    for name in [name for name in found if name.endswith("metrics.json")]:
+        metrics = from_json(found[name], name)
+        assert metrics.pop("seconds")
+        found[name] = to_json(metrics).encode()
+    return found
+
+
+def personal(model: Any, loss: Any, *, rate: float = 0.5) -> Any:
+    """A learner for tests: every node keeps a vector that is added to the outputs, and learns it as it goes."""
+    import torch
+    from torch.func import grad
+
+    from metadist_cli.learners.supervised import supervised
+    from metadist_cli.learners.types import scores, whole
+
+    plain = supervised(model, loss)
+
+    def init(generator: torch.Generator) -> Any:
+        meta, stats, _ = plain.init(generator)
+        return meta, stats, {"vector": torch.zeros_like(meta["head.bias"]), "steps": torch.zeros((), dtype=torch.int64)}
+
+    def meta_gradient(meta: Any, stats: Any, node_state: Any, episode: Any, step: Any, seed: Any) -> Any:
+        x, y = whole(episode)
+
+        def batch_loss(meta: Any, vector: Any) -> Any:
+            out, new = model.apply(meta, stats, x, True, seed)
+            value = loss.value(out + vector, y)
+            return value, (new, scores(loss, value, out, y))
+
+        both = grad(batch_loss, argnums=(0, 1), has_aux=True)
+        (direction, towards), (new, metrics) = both(meta, node_state["vector"])
+        kept = {"vector": node_state["vector"] - rate * towards, "steps": node_state["steps"] + 1}
+        return direction, new, kept, metrics
+
+    return plain._replace(init=init, meta_gradient=meta_gradient, text="personal")
+
+
+def counted(act: Callable[[int, str], None]) -> Callable[[str], None]:
+    """A stand-in for files._stage that tells act(n, stage) where a write is; n counts the writes from 1."""
+    count = 0
+
+    def stage(name: str) -> None:
+        nonlocal count
+        count += name == "temp"
+        act(count, name)
+
+    return stage
+
+
+def _fault(n: int, stage: str) -> None:
+    wanted, moment, signal = os.environ["FAULT"].split(":")
+    if (stage, n) == (wanted, int(moment)):
+        os.kill(os.getpid(), int(signal))
+
+
+def _main() -> None:
+    from metadist_cli import cli, files
+
+    if os.environ.get("PERSONAL"):
+        from metadist_cli.learners import LEARNERS
+
+        LEARNERS["personal"] = personal
+    if os.environ.get("FAULT"):
+        files._stage = counted(_fault)
+    if os.environ.get("READY"):
+        import metadist_cli.stages.pipeline
+
+        print("ready", flush=True)
+    cli.main()
+
+
+if __name__ == "__main__":
+    _main()

@@ -1,0 +1,148 @@
+"""The pipeline in pieces: by hand, node by node, on another machine; whatever the way, the same checkpoint."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from runner import Lab, contents
+
+pytestmark = pytest.mark.usefixtures("plain")
+SAMPLED = "train.nodes_per_round=0.5"
+SYNTHETIC = "data={name: synthetic, nodes: 8, rows: 24, features: 12}"
+
+
+def by_hand(lab: Lab, *settings: str, name: str, rounds: int = 3) -> bytes:
+    """The last global checkpoint of partition, then train and aggregate in turn."""
+    lab("partition", *settings, name=name)
+    for number in range(1, rounds + 1):
+        lab("train", *settings, f"train.rounds={number}", name=name)
+        lab("aggregate", *settings, f"train.rounds={number}", name=name)
+    return lab.checkpoint(rounds, name)
+
+
+def node_by_node(lab: Lab, *settings: str, name: str, rounds: int = 3) -> bytes:
+    """The last global checkpoint where every node is trained by a call of its own, the last node first."""
+    lab("partition", *settings, name=name)
+    for _ in range(rounds):
+        for node in reversed(lab.trained(name)):
+            lab("train", *settings, "--nodes", str(node), name=name)
+        lab("aggregate", *settings, name=name)
+    return lab.checkpoint(rounds, name)
+
+
+@pytest.mark.parametrize("state", ["reset", "average", "keep"])
+@pytest.mark.parametrize("sampling", ["train.nodes_per_round=all", SAMPLED])
+def test_run_and_by_hand_and_node_by_node(lab: Lab, state: str, sampling: str):
+    settings = (f"train.outer_state={state}", sampling)
+    lab("run", *settings)
+    assert by_hand(lab, *settings, name="hand") == lab.checkpoint(3)
+    one = (*settings, "execution.block=1")
+    lab("run", *one, name="one")
+    assert by_hand(lab, *one, name="one-hand") == lab.checkpoint(3, "one")
+    assert node_by_node(lab, *one, name="one-node") == lab.checkpoint(3, "one")
+    assert lab.checkpoint(3, "one") != lab.checkpoint(2, "one")
+
+
+def test_settings_that_must_matter(lab: Lab):
+    """The equalities above are not those of runs that do nothing."""
+    ends = []
+    for i, setting in enumerate(["train.outer_state=reset", "train.outer_state=average", "train.outer_state=keep", SAMPLED]):
+        lab("run", setting, name=f"r{i}")
+        ends.append(lab.checkpoint(3, f"r{i}"))
+    assert len(set(ends)) == len(ends)
+
+
+@pytest.mark.parametrize("sampling", ["train.nodes_per_round=all", SAMPLED])
+def test_state_that_belongs_to_nodes(personal_lab: Lab, sampling: str):
+    lab, settings = personal_lab, (sampling, "execution.block=1", "train.rounds=4")
+    lab("run", *settings)
+    assert node_by_node(lab, *settings, name="node", rounds=4) == lab.checkpoint(4)
+    lab("partition", *settings, name="hand")
+    for number in range(1, 5):
+        rounds = (*settings[:2], f"train.rounds={number}")
+        lab("train", *rounds, name="hand")
+        lab("aggregate", *rounds, name="hand")
+    assert lab.checkpoint(4, "hand") == lab.checkpoint(4)
+    assert node_state(lab, "tiny") == node_state(lab, "node") == node_state(lab, "hand")
+    lab("run", *settings, "learner.rate=0.0001", name="other")
+    assert lab.checkpoint(4, "other") != lab.checkpoint(4)
+
+
+def node_state(lab: Lab, name: str) -> dict[int, dict[str, list[float]]]:
+    """What every training node keeps after the last round, and how many steps it has made: 2 a round."""
+    from metadist_cli import store
+    from metadist_cli.config import load
+    from metadist_cli.experiment import assemble, start
+
+    run = store.Run.at(lab.run(name))
+    first = start(assemble(load(run.path), store.spec_in(store.shard_manifest(run))))[1]
+    kept = store.read_state(run, 5, lab.trained(name), first)
+    steps = sum(int(own["node/steps"]) for own in kept.values())
+    assert steps == 2 * 4 * (3 if load(run.path).train.nodes_per_round == 0.5 else 6)
+    return {node: {k: v.tolist() for k, v in own.items()} for node, own in kept.items()}
+
+
+@pytest.mark.parametrize("data", ["data={name: digits}", SYNTHETIC])
+def test_another_machine(lab: Lab, tmp_path: Path, data: str):
+    """Config, manifests, the global checkpoint and one shard travel there; one node file travels back."""
+    settings = (data, "execution.block=1", "train.rounds=1")
+    lab("run", *settings, name="whole")
+    lab("partition", *settings)
+    other, here = tmp_path / "elsewhere" / "site", lab.run()
+    nodes = [n for n in lab.trained() if n != 3]
+    lab("train", *settings, "--nodes", ",".join(map(str, nodes)))
+    carry = ("config.yaml", "manifest.json", "shards/manifest.json", "rounds/0000/global.safetensors")
+    for path in (*carry, "shards/node-003.safetensors"):
+        (other / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(here / path, other / path)
+
+    from typer.testing import CliRunner
+
+    from metadist_cli.cli import app
+
+    there = CliRunner().invoke(app, ["train", str(other), "--nodes", "3"])
+    assert there.exit_code == 0, there.output
+    assert CliRunner().invoke(app, ["train", str(other), "--nodes", "2"]).exit_code == 4  # its rows are not there
+    new = set(contents(other)) - {*carry, "shards/node-003.safetensors", "log.txt"}
+    assert new == {"rounds/0001/nodes-003-003.safetensors"}
+
+    missing = lab("aggregate", *settings, code=75).err
+    assert "lacks 1 of 6 nodes: 3" in missing
+    shutil.copy(other / new.pop(), lab.update(1, 3))
+    lab("aggregate", *settings)
+    assert lab.checkpoint(1) == lab.checkpoint(1, "whole")
+
+
+def test_rows_stay_in_the_shards(lab: Lab, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.undo()  # with real reports
+    rows = "finetune.predictions=true"
+    settings = (SYNTHETIC, "execution.block=1", "train.keep_nodes=all", rows, "finetune.save=all")
+    lab("run", *settings)
+    lab("train", *settings, "train.rounds=4", "--nodes", "0-1")
+    lab("train", *settings, "train.rounds=4")
+    from metadist_cli import store
+
+    run = store.Run.at(lab.run())
+    manifest = store.shard_manifest(run)
+    shards = store.read_shards(run, manifest, [n["node"] for n in manifest["nodes"]])
+    x = np.concatenate([shard.x for shard in shards])
+    assert x.shape == (192, 12)
+    assert len(np.unique(x)) > 0.99 * x.size  # any of them found elsewhere would mean something
+    found = contents(lab.run())
+    assert sum("nodes-" in name for name in found) >= 4
+    for name, data in found.items():
+        shard = name.startswith("shards/node-")
+        traces = sum(any(trace in data for trace in traces_of(row)) for row in x)
+        assert traces == (24 if shard else 0), f"{name} holds {traces} rows"
+
+
+def traces_of(row: np.ndarray) -> list[bytes]:
+    """Ways to write a row, or three neighbouring values of it, down: as numbers, as grey levels, as text."""
+    parts = [row[i : i + 3] for i in range(0, len(row) - 2, 3)]
+    binary = [part.astype(kind).tobytes() for part in parts for kind in (np.float16, np.float32, np.float64)]
+    grey = np.round((row - row.min()) / np.ptp(row) * 255).astype(np.uint8).tobytes()
+    texts = [text.encode() for value in row for text in (f"{value:.6f}", str(value), repr(float(value)))]
+    return [*binary, grey, *texts]
