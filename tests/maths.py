@@ -77,7 +77,7 @@ def double(tree: Params) -> Params:
 
 def rand(*shape: int, seed: int = 0) -> Tensor:
     """Normal float64 numbers."""
-    return torch.randn(*shape, generator=seeds.generator("test", seed), dtype=torch.float64)
+    return torch.randn(shape, generator=seeds.generator("test", seed), dtype=torch.float64)
 
 
 def jitter(tree: Params, seed: int = 0, by: float = 0.1) -> Params:
@@ -130,6 +130,9 @@ def same(one: Params, two: Params) -> bool:
 
 
 def slope(f: Callable[[Params], Tensor], at: Params, direction: Params, h: float = 1e-5) -> float:
-    """Central difference of a scalar function along a direction, in float64."""
-    ahead, behind = ({k: v + s * h * direction[k] for k, v in at.items()} for s in (1, -1))
-    return float((f(ahead) - f(behind)) / (2 * h))
+    """Central difference of fourth order of a scalar function along a direction, in float64."""
+
+    def value(steps: int) -> float:
+        return float(f({k: v + steps * h * direction[k] for k, v in at.items()}))
+
+    return (8 * (value(1) - value(-1)) - (value(2) - value(-2))) / (12 * h)

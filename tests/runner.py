@@ -179,7 +179,6 @@ def _main() -> None:
     if os.environ.get("FAULT"):
         files._stage = counted(_fault)
     if os.environ.get("READY"):
-        import metadist_cli.stages.pipeline
 
         print("ready", flush=True)
     cli.main()

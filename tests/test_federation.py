@@ -49,7 +49,9 @@ def test_run_and_by_hand_and_node_by_node(lab: Lab, state: str, sampling: str):
 def test_settings_that_must_matter(lab: Lab):
     """The equalities above are not those of runs that do nothing."""
     ends = []
-    for i, setting in enumerate(["train.outer_state=reset", "train.outer_state=average", "train.outer_state=keep", SAMPLED]):
+    for i, setting in enumerate(
+        ["train.outer_state=reset", "train.outer_state=average", "train.outer_state=keep", SAMPLED]
+    ):
         lab("run", setting, name=f"r{i}")
         ends.append(lab.checkpoint(3, f"r{i}"))
     assert len(set(ends)) == len(ends)

@@ -211,7 +211,9 @@ def test_published_parameter_counts() -> None:
     reptile = size("conv4", (28, 28), 5, pool="stride", head="flatten", affine="both")
     assert sum(reptile.values()) == 113_221
     hidden = [256, 128, 64, 64]
-    assert size("mlp", (28, 28), 5, hidden=hidden, norm="batch", affine="none") == dict(weights=246_597, shift=0, scale=0)
+    assert size("mlp", (28, 28), 5, hidden=hidden, norm="batch", affine="none") == dict(
+        weights=246_597, shift=0, scale=0
+    )
     shifted = size("mlp", (28, 28), 5, hidden=hidden, norm="batch", affine="shift")
     assert shifted == {"weights": 246_597, "shift": 512, "scale": 0}
     assert sum(size("mlp", (1,), 1, hidden=[40, 40]).values()) == 1_761

@@ -185,6 +185,7 @@ class OtherTask(Model):
 
 
 class Finetune(Model):
+    name: str = Field("new", pattern=NAME, description="Folder of the results, below finetune/.")
     steps: Annotated[int, Field(ge=0)] | None = Field(None, description="Steps of adaptation; null: as in training.")
     batch: Positive | None = Field(None, description="Rows of a minibatch in adaptation; null: the whole support set.")
     episodes: Positive = Field(600, description="New tasks over which the report averages.")

@@ -31,7 +31,7 @@ def finetune(config: Config, run: Run, console: Console, own: Path | None = None
     main = _trained(config, run, setting.experiment)
     others = _baselines(config, run, setting, console)
     tasks = _new_tasks(config, run, setting) if own is None else [own_task(config, setting, own)]
-    folder = run.path / "finetune" / ("new" if own is None else own_name(own))
+    folder = run.path / "finetune" / (config.finetune.name if own is None else own_name(own))
     inputs = _inputs(config, main, others, setting.manifest, tasks if own else [])
     found = _finished(folder, inputs)
     if found is not None:
@@ -50,7 +50,7 @@ def finetune(config: Config, run: Run, console: Console, own: Path | None = None
                 outcomes[name] = [_judge(trained, task, steps, setting) for task in tasks]
                 progress.advance()
         metrics = _metrics(config, setting, judged, outcomes, tasks, steps)
-        metrics |= {"task": folder.name, "inputs": inputs}
+        metrics |= {"task": "new" if own is None else folder.name, "inputs": inputs}
         metrics["seconds"] = {"evaluate": round(time.monotonic() - began, 3)}
         write_results(config, run, folder, setting, main, tasks, outcomes["main"], metrics, steps)
         result |= {key: metrics[key] for key in ("metric", "before", "after", "scratch")}

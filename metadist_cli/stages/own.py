@@ -41,6 +41,5 @@ def own_task(config: Config, setting: Setting, path: Path) -> Tasks:
 
 
 def own_name(path: Path) -> str:
-    """The folder of its results: the file's name in small letters, anything unusual as a dash; never "new"."""
-    name = re.sub(r"[^a-z0-9]+", "-", path.resolve().stem.lower()).strip("-")[:64] or "task"
-    return f"{name}-task" if name == "new" else name
+    """The folder of its results: "task-" and the file's name in small letters, anything unusual as a dash."""
+    return "task-" + re.sub(r"[^a-z0-9]+", "-", path.resolve().stem.lower()).strip("-")[:58]

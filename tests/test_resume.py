@@ -1,0 +1,254 @@
+"""Whatever kills a command and whenever: the same command again ends in the same bytes."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+import signal
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from runner import TINY, Done, Lab, counted, results, start
+
+from metadist_cli import files
+
+STAGES = ("temp", "synced", "renamed")
+SMALL = (
+    "data={name: synthetic, nodes: 4, rows: 24, features: 12}",
+    "partition.nodes=4",
+    "task.new.test=1",
+    "task.support=4",
+    "train.rounds=2",
+    "finetune.episodes=2",
+)
+Step = tuple[str, ...]  # a command and its arguments
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing catches it, and no temporary file is removed on its way."""
+
+
+def kill(n: int, stage: str) -> Callable[[str], None]:
+    """A files._stage that kills at the n-th write's stage."""
+
+    def act(now: int, there: str) -> None:
+        if (now, there) == (n, stage):
+            raise Killed
+
+    return counted(act)
+
+
+@pytest.fixture
+def crash(monkeypatch: pytest.MonkeyPatch) -> Callable[[Lab, Sequence[Step], int, str], bool]:
+    """Run the steps in turn until the n-th write's stage kills one, then that one again and the rest; was there one?"""
+
+    def go(lab: Lab, steps: Sequence[Step], n: int, stage: str) -> bool:
+        died = False
+        remove = os.unlink
+
+        def unlink(path, **options) -> None:
+            if not Path(path).name.startswith(".tmp-"):
+                remove(path, **options)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(files, "_stage", kill(n, stage))
+            patch.setattr(os, "unlink", unlink)
+            left = list(steps)
+            try:
+                while left:
+                    lab(*left[0])
+                    left.pop(0)
+            except Killed:
+                died = True
+        for step in left:
+            lab(*step)
+        return died
+
+    return go
+
+
+def sweep(lab: Lab, steps: Sequence[Step], crash: Callable[..., bool], outcome: Callable[[Path], object]) -> int:
+    """Kill at every stage of every write of the steps; the outcome never changes. Returns the number of writes."""
+    for step in steps:
+        lab(*step)
+    calm = outcome(lab.run())
+    assert calm
+    for n in itertools.count(1):
+        died = []
+        for stage in STAGES:
+            lab.runs = lab.folder / f"runs-{n}-{stage}"
+            died.append(crash(lab, steps, n, stage))
+            assert outcome(lab.run()) == calm, f"killed at {stage} of write {n}"
+        if not any(died):
+            return n - 1
+        assert all(died)
+    raise AssertionError
+
+
+def test_killed_in_any_write_of_a_run(lab: Lab, plain: None, crash):
+    writes = sweep(lab, [("run", *SMALL)], crash, results)
+    assert writes >= 15  # config, manifests, 4 shards, 3 global checkpoints, model, report and metrics
+
+
+def test_killed_in_any_write_of_a_run_with_node_state(personal_lab: Lab, crash, plain: None):
+    settings = (*SMALL, "finetune.save=none", "train.rounds=3", "train.nodes_per_round=2", "train.keep_nodes=last")
+    sweep(personal_lab, [("run", *settings)], crash, with_state)
+
+
+def test_killed_in_any_write_by_hand(personal_lab: Lab, crash, plain: None):
+    """Nodes one by one and all at once, two rounds; what nodes keep survives as well."""
+    settings = (*SMALL, "execution.block=1")
+    by_hand = [
+        ("partition", *settings),
+        ("train", *settings, "--nodes", "0-3"[:1]),
+        ("train", *settings, "train.rounds=1"),
+        ("aggregate", *settings),
+        ("train", *settings),
+        ("aggregate", *settings),
+    ]
+    personal_lab("partition", *settings)
+    node = personal_lab.trained()[-1]
+    by_hand[1] = ("train", *settings, "--nodes", str(node))
+    personal_lab.runs = personal_lab.folder / "calm"
+    sweep(personal_lab, by_hand, crash, with_state)
+
+
+def with_state(run: Path) -> dict[str, object]:
+    """Global checkpoints, and what every node keeps after the last round, in whatever files."""
+    from metadist_cli import store
+    from metadist_cli.config import load
+    from metadist_cli.experiment import assemble
+    from metadist_cli.experiment import start as first
+
+    place = store.Run.at(run)
+    own = first(assemble(load(run), store.spec_in(store.shard_manifest(place))))[1]
+    nodes = [n["node"] for n in store.shard_manifest(place)["nodes"] if n["role"] == "train"]
+    kept = store.read_state(place, 99, nodes, own)
+    assert any(int(state["node/steps"]) > 0 for state in kept.values())
+    found = {name: data for name, data in results(run).items() if name.endswith("global.safetensors")}
+    return found | {str(n): {k: v.tolist() for k, v in state.items()} for n, state in kept.items()}
+
+
+def test_no_leftovers(lab: Lab, plain: None, crash):
+    """What a killed write left is gone once the run goes on."""
+    for n in range(3, 15, 2):
+        lab.runs = lab.folder / f"runs-{n}"
+        assert crash(lab, [("run", *SMALL)], n, "synced")
+        lab("finetune", *SMALL, "finetune.steps=2")
+        assert not list(lab.run().rglob(".tmp-*"))
+
+
+def test_a_line_of_metrics_that_was_cut_short(lab: Lab, plain: None):
+    lab("run", *SMALL)
+    log = lab.run() / "metrics.jsonl"
+    whole = log.read_text()
+    assert whole.count("\n") == 2
+    log.write_text(whole[:-20])
+    lab("run", *SMALL, "train.rounds=3")
+    lines = [files.from_json(line.encode(), "") for line in log.read_text().splitlines()]
+    assert [line["round"] for line in lines] == [1, 2, 3]
+    told = files.from_json(whole.splitlines()[1].encode(), "")
+    assert {**told, **lines[1]} == told  # all but the times are in the checkpoint's header
+
+
+def test_killed_between_two_evaluations(lab: Lab, plain: None, crash):
+    """Killed half-way to other settings, then set back: the old settings' results, not the other's files."""
+    lab("run", *SMALL, "finetune.save=all")
+    before = results(lab.run())
+    for n in range(1, 6):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(files, "_stage", kill(n, "renamed"))
+            with pytest.raises(Killed):
+                lab("finetune", *SMALL, "finetune.save=all", "finetune.steps=3")
+        lab("finetune", *SMALL, "finetune.save=all")
+        assert results(lab.run()) == before
+
+
+# ------------------------------------------------------------------------------------------- real processes
+
+
+class Landed(NamedTuple):
+    """A killed process: where the run stood, and whether in the middle of a write."""
+
+    where: str
+    writing: bool
+
+
+LONG = TINY.replace("rounds: 3", "rounds: 60").replace("local_steps: 2", "local_steps: 4") + (
+    "data: {name: synthetic, nodes: 8, rows: 40, features: 12}\n"
+)
+
+
+@pytest.mark.slow
+def test_killed_twenty_times(tmp_path: Path):
+    """SIGKILL at 20 moments over the calm run's length after start-up, and in writes; started again each time."""
+    rng = random.Random(0)
+    calm = Lab(tmp_path / "calm", LONG)
+    length = min(until_the_end(calm), until_the_end(Lab(tmp_path / "calm2", LONG)))
+    wanted = results(calm.run())
+    assert results(tmp_path / "calm2" / "runs" / "tiny") == wanted
+    moments = [("sleep", (i + rng.random()) / 20 * length) for i in range(20)]
+    writes = [("write", f"{stage}:{n}:9") for stage, n in zip(STAGES * 2, (5, 12, 30, 55, 75, 77), strict=True)]
+
+    def trial(number: int, kind: str, moment: float | str) -> Landed:
+        lab = Lab(tmp_path / f"{kind}{number}", LONG)
+        first = {"READY": "1"} | ({"FAULT": str(moment)} if kind == "write" else {})
+        done = killed(lab, float(moment) if kind == "sleep" else 60.0, first)
+        place = landed(lab, done)
+        again = lab.process("run")
+        assert again.code == 0, again
+        assert "Traceback" not in done.out + done.err + again.out + again.err + (lab.run() / "log.txt").read_text()
+        assert results(lab.run()) == wanted, f"killed at {moment}"
+        return place
+
+    with ThreadPoolExecutor(2) as two:
+        places = list(two.map(lambda trial_: trial(*trial_), [(i, *m) for i, m in enumerate(moments + writes)]))
+        for i in itertools.count(100):  # the moments are uniform, but what they meet is up to the machine
+            in_training = sum(p.where == "train" for p in places)
+            in_finetune = sum(p.where == "finetune" for p in places)
+            if in_training >= 5 and in_finetune >= 1 and sum(p.writing for p in places) >= 3 and len(places) >= 26:
+                break
+            assert i < 112, f"no luck: {places}"
+            places.append(trial(i, "sleep", rng.random() * length))
+
+
+def until_the_end(lab: Lab) -> float:
+    """Seconds that an undisturbed run takes once everything is imported."""
+    with start(*lab.arguments("run"), READY="1") as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        clock = time.monotonic()
+        _, err = process.communicate(timeout=120)
+        assert (process.returncode, err) == (0, "")
+        return time.monotonic() - clock
+
+
+def killed(lab: Lab, after: float, extra: dict[str, str]) -> Done:
+    """A run that gets SIGKILL so many seconds after its start-up, unless it ends before."""
+    with start(*lab.arguments("run"), **extra) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        try:
+            process.wait(after)
+        except Exception:
+            process.kill()
+        out, err = process.communicate(timeout=120)
+    assert process.returncode in (0, -signal.SIGKILL), err
+    return Done(process.returncode, out, err)
+
+
+def landed(lab: Lab, done: Done) -> Landed:
+    run = lab.run()
+    writing = any(run.rglob(".tmp-*"))
+    if done.code == 0:
+        return Landed("end", False)
+    if not (run / "shards" / "manifest.json").exists():
+        return Landed("partition", writing)
+    if not (run / "rounds" / "0060" / "global.safetensors").exists():
+        return Landed("train", writing)
+    return Landed("end" if (run / "finetune" / "new" / "metrics.json").exists() else "finetune", writing)
