@@ -34,7 +34,7 @@ File = Annotated[
     str, typer.Argument(metavar="CONFIG", help="YAML file, name of a shipped config, or a run's directory.")
 ]
 Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings instead of the file's: train.rounds=20.")
+    list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings instead of the file's: train.rounds=20.")
 ]
 RunsDir = Annotated[Path, typer.Option("--runs-dir", help="Where runs are kept.", envvar="METADIST_RUNS")]
 Name = Annotated[str | None, typer.Option("--name", help="Name of the run; default: the config's, or its file's.")]
@@ -121,7 +121,7 @@ def partition(
 
         return stage(config, run, console)
 
-    _stage(body, file, overrides, runs_dir, name, (json, quiet, verbose), dry_run, restart, "train")
+    _stage(body, file, overrides, runs_dir, name, (json, quiet, verbose), dry_run, restart)
 
 
 @app.command(epilog="Example: metadist train quickstart --nodes 0-3,7")
@@ -153,7 +153,7 @@ def train(
             return stage(config, run, console)
         return train_nodes(config, run, console, _numbers(nodes), round_)
 
-    _stage(body, file, overrides, runs_dir, name, (json, quiet, verbose), dry_run, next_step="aggregate")
+    _stage(body, file, overrides, runs_dir, name, (json, quiet, verbose), dry_run)
 
 
 @app.command(epilog="Example: metadist aggregate quickstart --min-nodes 18")
@@ -177,7 +177,7 @@ def aggregate(
 
         return stage(config, run, console, min_nodes)
 
-    _stage(body, file, overrides, runs_dir, name, (json, quiet, verbose), dry_run, next_step="finetune")
+    _stage(body, file, overrides, runs_dir, name, (json, quiet, verbose), dry_run)
 
 
 @app.command(epilog="Example: metadist finetune quickstart --task my_letters/")
@@ -235,7 +235,6 @@ def _stage(
     voice: tuple[bool, bool, bool],
     dry: bool,
     restart: bool = False,
-    next_step: str | None = None,
 ) -> None:
     """Load the config, open the run, do the work and say what comes next."""
 
@@ -257,8 +256,8 @@ def _stage(
         result = body(config, run, console)
         if path.exists():
             console.open_log(path / "log.txt")
-        if next_step:
-            console.say(f"next: metadist {next_step} {_again(file, overrides, runs_dir, name)}")
+        if step := result.get("next"):
+            console.say(f"next: metadist {step} {_again(file, overrides, runs_dir, name)}")
         return result
 
     _speak(work, *voice)

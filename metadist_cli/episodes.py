@@ -175,9 +175,9 @@ def gather(pool: Pool, support: np.ndarray, query: np.ndarray, labels: tuple[np.
 def counts(n: int, support: int | float, query: int | float | str) -> tuple[int, int]:
     """How many of n rows are support and query: numbers stay, fractions are of n (at least 1), "rest" is the rest.
 
-    The query's fraction is rounded down, so that two fractions of 1 together never take more than n >= 2 rows.
+    A fraction leaves at least one row of n >= 2, and the query's is rounded down: 0.5 and 0.5 of 7 are 4 and 3.
     """
-    few = support if isinstance(support, int) else max(1, round(support * n))
+    few = support if isinstance(support, int) else max(1, min(round(support * n), n - 1))
     if isinstance(query, str):
         return few, n - few
     return few, query if isinstance(query, int) else max(1, int(query * n + 1e-9))

@@ -42,7 +42,8 @@ class Problem(Exception):
         return (self, *self.others)
 
     def __str__(self) -> str:
-        return "\n".join(_render(p) for p in self.all)
+        text = "\n".join(_render(p) for p in self.all)
+        return f"{text}\n{len(self.all)} problems. Nothing was done." if self.others else text
 
 
 def _render(p: Problem) -> str:

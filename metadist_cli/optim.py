@@ -40,8 +40,7 @@ class Optimizer(NamedTuple):
 def _rate(lr: float, decay_steps: int | None, step: int | Tensor) -> float | Tensor:
     if decay_steps is None:
         return lr
-    left = 1 - torch.as_tensor(step, dtype=torch.float64) / decay_steps
-    return lr * left.clamp(min=0).float()
+    return lr * (1 - torch.as_tensor(step).float() / decay_steps).clamp(min=0)
 
 
 def _unbias(beta: float, count: Tensor) -> Tensor | float:

@@ -60,7 +60,7 @@ def subset(base: int, *counters: np.ndarray | int, of: np.ndarray | int, size: i
     of = np.asarray(of)
     shape = np.broadcast_shapes(of.shape, *(c.shape for c in counters))
     if size > _SORT_ABOVE:
-        wide = np.arange(int(of.max()))
+        wide = np.arange(int(of.max(initial=size)))
         keys = bits(base, *(np.broadcast_to(c, shape)[..., None] for c in counters), wide)
         keys = np.where(wide < of[..., None], keys, np.uint64(0xFFFFFFFFFFFFFFFF))
         return np.argsort(keys, axis=-1, kind="stable")[..., :size]

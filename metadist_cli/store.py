@@ -290,13 +290,22 @@ def read_updates(path: Path, number: int, parent: str, template: Params, weights
             str(path),
             f"delete it and train them again: metadist train ... --nodes, round {number}",
         )
-    if not isinstance(nodes, list) or not isinstance(metrics, list) or len(nodes) != len(metrics) or not nodes:
+    if not _well_formed(nodes, metrics):
         raise Problem("the header does not say which nodes it holds", str(path), "delete it and train them again")
     strangers = [n for n in nodes if n not in weights]
     if strangers:
         raise Problem(f"node {strangers[0]} does not take part in round {number}", str(path), "delete the file")
     files.check(stacked, {k: v.expand(len(nodes), *v.shape) for k, v in template.items()}, str(path))
     return [NodeUpdate(node, tree.index(stacked, i), {}, weights[node], metrics[i]) for i, node in enumerate(nodes)]
+
+
+def _well_formed(nodes: Any, metrics: Any) -> bool:
+    """Whether a stranger's header names each node once and gives figures of one kind for each."""
+    if not (isinstance(nodes, list) and isinstance(metrics, list) and 0 < len(nodes) == len(metrics)):
+        return False
+    figures = [m for m in metrics if isinstance(m, dict) and all(type(v) is float for v in m.values())]
+    kinds = {tuple(sorted(m)) for m in figures}
+    return all(type(n) is int for n in nodes) and len(set(nodes)) == len(figures) == len(nodes) and len(kinds) == 1
 
 
 # What belongs to nodes

@@ -113,6 +113,19 @@ def empty_query(config: Config) -> Iterator[Complaint]:
         yield Complaint(("task", "query"), message, "add `task: {query: 1}` to `finetune`")
 
 
+def rows_of_a_step(config: Config) -> Iterator[Complaint]:
+    from metadist_cli.learners import WHOLE_EPISODE
+
+    if config.train.batch is None:
+        return
+    path, hint = ("train", "batch"), "take it out; the task's own sizes count"
+    if isinstance(config.task, Episodic):
+        yield Complaint(path, "episodic tasks have way times shot rows: a minibatch has no meaning", hint)
+    elif config.learner.name not in WHOLE_EPISODE:
+        message = f'learner "{config.learner.name}" takes `support` and `query` rows of a local task, not a minibatch'
+        yield Complaint(path, message, hint)
+
+
 def names_of_baselines(config: Config) -> Iterator[Complaint]:
     for name in sorted(RESERVED & config.baselines.keys()):
         message = f"`{name}` cannot be a baseline's name: the report uses it"
@@ -128,6 +141,7 @@ CHECKS: tuple[Callable[[Config], Iterator[Complaint]], ...] = (
     split_of_rows,
     other_task,
     empty_query,
+    rows_of_a_step,
     names_of_baselines,
 )
 

@@ -150,7 +150,10 @@ class Train(Model):
         None, description="Outer steps of a node in a round; 10 if no length is given."
     )
     local_epochs: Positive | None = Field(None, description="Passes of a node over its rows in a round (local tasks).")
-    batch: Positive | None = Field(None, description="Rows of a minibatch in local tasks; null: all rows of the node.")
+    batch: Positive | None = Field(
+        None,
+        description="Rows of a step in local tasks, for learners that set no support aside; null: as the task says.",
+    )
     meta_batch: Positive = Field(4, description="Tasks whose meta-gradients are averaged in one outer step.")
     nodes_per_round: Literal["all"] | Positive | Fraction = Field(
         "all", description="Nodes that take part in a round: all, a number, or a fraction of the training nodes."
@@ -185,7 +188,7 @@ class OtherTask(Model):
 
 
 class Finetune(Model):
-    name: str = Field("new", pattern=NAME, description="Folder of the results, below finetune/.")
+    name: str = Field("new", pattern=NAME, examples=["new"], description="Folder of the results, below finetune/.")
     steps: Annotated[int, Field(ge=0)] | None = Field(None, description="Steps of adaptation; null: as in training.")
     batch: Positive | None = Field(None, description="Rows of a minibatch in adaptation; null: the whole support set.")
     episodes: Positive = Field(600, description="New tasks over which the report averages.")

@@ -36,7 +36,8 @@ def aggregate(config: Config, run: Run, console: Console, min_nodes: int | None 
         inputs = _freeze(training, number, sha256, min_nodes, console)
         updates = _frozen(training, number, sha256, inputs)
         _, sha256, metrics = close(training, number, parent, sha256, updates, clock, inputs["dropped"])
-        result |= {"round": number, "closed": True, "global": sha256, "dropped": inputs["dropped"], **metrics}
+        result |= {"round": number, "closed": True, "global": sha256, "dropped": inputs["dropped"], "metrics": metrics}
+        result["next"] = "finetune" if number >= config.train.rounds else "train"
     used = len(training.chosen(number)) - len(inputs["dropped"])
     console.say(f"aggregate: round {number} is closed, {used} nodes, sha256 {sha256[:12]}")
     return result

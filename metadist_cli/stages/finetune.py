@@ -68,7 +68,8 @@ def _trained(config: Config, run: Run, experiment: Experiment) -> Trained:
     number = closed if config.finetune.round is None else config.finetune.round
     if number > closed or closed < 0 or (number == 0 and config.finetune.round is None):
         have = f"round {closed} is the newest" if closed > 0 else "no round is closed yet"
-        hint = "train and aggregate first: metadist run does all of it"
+        waits = bool(store.update_files(run, closed + 1))
+        hint = "close the open round: metadist aggregate" if waits else "train first: metadist run does all of it"
         raise Problem(f"there is no global checkpoint to adapt ({have})", str(run.path), hint, DATA)
     params, _, sha256 = store.read_global(run, number, start(experiment)[0])
     return Trained(experiment, params, number, sha256)

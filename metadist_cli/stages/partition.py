@@ -55,7 +55,7 @@ def _complete(run: Run) -> bool:
 def _summary(manifest: dict[str, Any], run: Run) -> dict[str, Any]:
     roles = [node["role"] for node in manifest["nodes"]]
     nodes = {role: roles.count(role) for role in ("train", "validation", "test")}
-    return {"nodes": nodes, "rows": manifest["rows"], "shards": str(run.shards)}
+    return {"nodes": nodes, "rows": manifest["rows"], "shards": str(run.shards), "next": "train"}
 
 
 def show(shards: list[Shard], spec: Spec, console: Console) -> None:

@@ -61,7 +61,7 @@ def train(config: Config, run: Run, console: Console, close_last: bool = False, 
         done = store.last_closed(run)
         if done >= rounds:
             console.say(f"{label}: already done, round {done} is closed")
-            result |= {"round": done, "global": sha256}
+            result |= {"round": done, "global": sha256, "next": "finetune"}
             return result
         began = time.monotonic()
         everybody = _load(training, sorted(training.weights))
@@ -84,9 +84,12 @@ def train(config: Config, run: Run, console: Console, close_last: bool = False, 
         result |= {
             "round": store.last_closed(run),
             "open": None if close_last else rounds,
+            "next": "finetune" if close_last else "aggregate",
             "global": sha256,
             "seconds": round(time.monotonic() - began, 3),
         }
+    if not close_last:
+        console.say(f"{label}: round {rounds} is trained and open, it waits to be aggregated")
     return result
 
 
@@ -236,10 +239,12 @@ def _load(training: Training, nodes: list[int]) -> Pool:
 
 
 def _mean_metrics(updates: list[NodeUpdate]) -> dict[str, float]:
-    """Means over nodes, weighted by rows."""
+    """Means over nodes, weighted by rows, of the figures that all of them give."""
     weights = np.array([u.weight for u in updates], dtype=np.float64)
-    names = updates[0].metrics if updates else {}
-    return {k: float((weights * [u.metrics[k] for u in updates]).sum() / weights.sum()) for k in names}
+    names = [name for name in updates[0].metrics if all(name in u.metrics for u in updates)] if updates else []
+    with np.errstate(over="ignore"):
+        means = {k: float((weights * [u.metrics[k] for u in updates]).sum() / weights.sum()) for k in sorted(names)}
+    return {k: v for k, v in means.items() if np.isfinite(v)}
 
 
 def _tidy(training: Training, number: int) -> None:
