@@ -146,6 +146,13 @@ def new_tasks(config: Config, spec: Spec, rows: int, count: int) -> Sampler:
         way, shot = other.way or task.way, other.shot or task.shot
         query = other.query if isinstance(other.query, int) else task.query
         renumber = spec.kind == "classification"
+        if renumber and way != outputs(config, spec):
+            raise Problem(
+                f"the model tells {outputs(config, spec)} classes apart, a new task has {way}",
+                "finetune.task.way",
+                "leave it out: only learners without a last layer of fixed width take another way",
+                CONFIG,
+            )
         return episodes.episodic(seed, 1, count, way, shot, query, renumber)
     support, query = episodes.counts(rows, other.support or task.support, other.query or task.query)
     if support < 1 or query < 1 or support + query > rows:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -135,58 +135,35 @@ def _class_roles(data: Dataset, held: Held, seed: int) -> np.ndarray:
                 CONFIG,
             )
         return data.role
-    bases = np.unique(data.base[data.label])
-    if held.test is None:
-        raise Problem(
-            "how many classes are kept for new tasks is not said",
-            "task.new.test",
-            f"for example {max(1, len(bases) // 4)} of the {len(bases)} classes",
-            CONFIG,
-        )
-    if isinstance(held.test, int):
-        drawn = seeds.numpy_generator(seed, "held out").permutation(bases)
-        count = held.test
-    else:
-        named = [int(data.base[_index(name, data.classes, "class")]) for name in held.test]
-        rest = np.setdiff1d(bases, named)
-        drawn = np.concatenate([named, seeds.numpy_generator(seed, "held out").permutation(rest)]).astype(np.int64)
-        count = len(named)
-    if count + held.validation >= len(bases):
-        raise Problem(
-            f"{count} classes for test and {held.validation} for validation leave none of {len(bases)} to train on",
-            "task.new",
-            "keep fewer",
-            CONFIG,
-        )
-    role_of_base = np.zeros(int(data.base.max()) + 1, dtype=np.int8)
-    role_of_base[drawn[:count]] = 2
-    role_of_base[drawn[count : count + held.validation]] = 1
-    return role_of_base[data.base]
+    bases, place = np.unique(data.base, return_inverse=True)
+    return _draw_roles(len(bases), held, lambda name: int(place[_index(name, data.classes, "class")]), seed)[place]
 
 
 def _node_roles(names: list[str], held: Held, seed: int) -> list[str]:
-    roles = ["train"] * len(names)
+    drawn = _draw_roles(len(names), held, lambda name: _index(name, tuple(names), "node"), seed)
+    return [ROLES[role] for role in drawn]
+
+
+def _draw_roles(count: int, held: Held, place: Callable[[str], int], seed: int) -> np.ndarray:
+    """(count,) 0 train, 1 validation, 2 test: the named ones, or so many drawn by the seed. place: of a name."""
     if held.test is None:
-        raise Problem("how many nodes are kept for new tasks is not said", "task.new.test", "give a count", CONFIG)
-    if isinstance(held.test, int):
-        order = [int(i) for i in seeds.numpy_generator(seed, "held out").permutation(len(names))]
-        count = held.test
-    else:
-        named = [_index(name, tuple(names), "node") for name in held.test]
-        rest = [i for i in range(len(names)) if i not in named]
-        order = named + [int(i) for i in seeds.numpy_generator(seed, "held out").permutation(rest)]
-        count = len(named)
-    if count + held.validation >= len(names):
+        hint = f"for example {max(1, count // 4)} of the {count} {held.source}"
+        raise Problem(f"how many {held.source} are kept for new tasks is not said", "task.new.test", hint, CONFIG)
+    names = () if isinstance(held.test, int) else held.test
+    named = list(dict.fromkeys(place(name) for name in names))
+    test = held.test if isinstance(held.test, int) else len(named)
+    if test + held.validation >= count:
         raise Problem(
-            f"{count} nodes for test and {held.validation} for validation leave none of {len(names)} to train on",
+            f"{test} {held.source} for test and {held.validation} for validation leave none of {count} to train on",
             "task.new",
             "keep fewer, or make more nodes (partition.nodes counts all of them)",
             CONFIG,
         )
-    for i in order[:count]:
-        roles[i] = "test"
-    for i in order[count : count + held.validation]:
-        roles[i] = "validation"
+    rest = seeds.numpy_generator(seed, "held out").permutation(np.setdiff1d(np.arange(count), named))
+    order = np.concatenate([named, rest]).astype(np.int64)
+    roles = np.zeros(count, dtype=np.int8)
+    roles[order[:test]] = ROLES.index("test")
+    roles[order[test : test + held.validation]] = ROLES.index("validation")
     return roles
 
 

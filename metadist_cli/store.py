@@ -283,14 +283,14 @@ def read_updates(path: Path, number: int, parent: str, template: Params, weights
     """
     data = files.read(path, _limit(template, min(PACK, len(weights))), "node file")
     stacked, header = files.unpack(data, str(path))
-    nodes, metrics = header.get("nodes"), header.get("metrics")
     if header.get("round") != number or header.get("parent") != parent:
         raise Problem(
             f"these nodes were trained from another checkpoint than round {number - 1}'s",
             str(path),
             f"delete it and train them again: metadist train ... --nodes, round {number}",
         )
-    if not _well_formed(nodes, metrics):
+    nodes, metrics = _told(header)
+    if not nodes:
         raise Problem("the header does not say which nodes it holds", str(path), "delete it and train them again")
     strangers = [n for n in nodes if n not in weights]
     if strangers:
@@ -299,13 +299,15 @@ def read_updates(path: Path, number: int, parent: str, template: Params, weights
     return [NodeUpdate(node, tree.index(stacked, i), {}, weights[node], metrics[i]) for i, node in enumerate(nodes)]
 
 
-def _well_formed(nodes: Any, metrics: Any) -> bool:
-    """Whether a stranger's header names each node once and gives figures of one kind for each."""
+def _told(header: dict[str, Any]) -> tuple[list[int], list[dict[str, float]]]:
+    """(nodes, their figures) of a stranger's header; none where it does not name each node once, with like figures."""
+    nodes, metrics = header.get("nodes"), header.get("metrics")
     if not (isinstance(nodes, list) and isinstance(metrics, list) and 0 < len(nodes) == len(metrics)):
-        return False
+        return [], []
     figures = [m for m in metrics if isinstance(m, dict) and all(type(v) is float for v in m.values())]
     kinds = {tuple(sorted(m)) for m in figures}
-    return all(type(n) is int for n in nodes) and len(set(nodes)) == len(figures) == len(nodes) and len(kinds) == 1
+    sound = all(type(n) is int for n in nodes) and len(set(nodes)) == len(figures) == len(nodes) and len(kinds) == 1
+    return (nodes, figures) if sound else ([], [])
 
 
 # What belongs to nodes

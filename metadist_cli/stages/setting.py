@@ -73,7 +73,7 @@ def command(name: str, config: Config, run: Run, experiment: Experiment) -> Iter
         store.sweep(run)
         store.save_config(config, run)
         stored, now = _execution(run, experiment)
-        manifest = (_manifest(run) or _first_manifest(experiment)) | {"execution": stored}
+        manifest: dict[str, Any] = (_manifest(run) or _first_manifest(experiment)) | {"execution": stored}
         if manifest != _manifest(run):  # before the work, so that a kill does not lose what decides the last bits
             files.write(run.path / "manifest.json", files.to_json(manifest))
         result: dict[str, Any] = {}
