@@ -135,8 +135,13 @@ def _class_roles(data: Dataset, held: Held, seed: int) -> np.ndarray:
                 CONFIG,
             )
         return data.role
-    bases, place = np.unique(data.base, return_inverse=True)
-    return _draw_roles(len(bases), held, lambda name: int(place[_index(name, data.classes, "class")]), seed)[place]
+    present = np.unique(data.label)
+    names = tuple(data.classes[c] for c in present)
+    bases, place = np.unique(data.base[present], return_inverse=True)
+    drawn = _draw_roles(len(bases), held, lambda name: int(place[_index(name, names, "class")]), seed)
+    roles = np.zeros(len(data.classes), dtype=np.int8)
+    roles[present] = drawn[place]
+    return roles
 
 
 def _node_roles(names: list[str], held: Held, seed: int) -> list[str]:

@@ -1,4 +1,4 @@
-"""What the tests of the mathematics share: an entry of every registry, small tasks and pools, and two ways to compare."""
+"""What the tests of the mathematics share: entries of every registry, tasks and pools, and two ways to compare."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 As a script it is `metadist` with faults from the environment:
   FAULT=stage:n:signal   send itself the signal at the n-th write's "temp", "synced" or "renamed"
-  READY=1                print "ready" once everything is imported
+  READY=1                print "ready" once everything is imported and warm
   PERSONAL=1             know the learner `personal`, whose nodes keep something
 """
 
@@ -40,6 +40,7 @@ class Lab:
 
     def __init__(self, folder: Path, text: str = TINY):
         self.folder, self.config, self.runs = folder, folder / "tiny.yaml", folder / "runs"
+        folder.mkdir(parents=True, exist_ok=True)
         self.config.write_text(text)
 
     def __call__(self, command: str, *arguments: str, code: int = 0, name: str = "") -> Done:
@@ -179,7 +180,6 @@ def _main() -> None:
     if os.environ.get("FAULT"):
         files._stage = counted(_fault)
     if os.environ.get("READY"):
-
         print("ready", flush=True)
     cli.main()
 

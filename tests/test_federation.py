@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from runner import Lab, contents
 
+from metadist_cli import files
+
 pytestmark = pytest.mark.usefixtures("plain")
 SAMPLED = "train.nodes_per_round=0.5"
 SYNTHETIC = "data={name: synthetic, nodes: 8, rows: 24, features: 12}"
@@ -71,6 +73,30 @@ def test_state_that_belongs_to_nodes(personal_lab: Lab, sampling: str):
     assert node_state(lab, "tiny") == node_state(lab, "node") == node_state(lab, "hand")
     lab("run", *settings, "learner.rate=0.0001", name="other")
     assert lab.checkpoint(4, "other") != lab.checkpoint(4)
+
+
+def test_states_of_sets_of_nodes_that_begin_and_end_alike(personal_lab: Lab):
+    """Two node files are lost; training their nodes again does not touch what a third one keeps."""
+    lab, settings, one = personal_lab, ("execution.block=1", "train.rounds=4"), "train.rounds=1"
+    lab("run", *settings)
+    lab("partition", *settings, name="two")
+    first, _, third, *_, last = lab.trained("two")
+    lab("train", *settings, "--nodes", f"{first},{third},{last}", name="two")
+    for node in (first, last):
+        lab.update(1, node, "two").unlink()
+    lab("train", *settings, one, name="two")
+    lab("aggregate", *settings, one, name="two")
+    lab("run", *settings, name="two")
+    assert lab.checkpoint(4, "two") == lab.checkpoint(4)
+    assert node_state(lab, "two") == node_state(lab, "tiny")
+
+
+def test_schedules_go_on_from_round_to_round(lab: Lab):
+    """2 local steps a round, a rate that is 0 after 2 steps: nothing moves any more after round 1."""
+    outer = "train.outer={name: sgd, lr: 0.1, decay_steps: 2}"
+    assert node_by_node(lab, outer, name="node") == by_hand(lab, outer, "execution.block=1", name="hand")
+    weights = [files.unpack(lab.checkpoint(n, "node"), "")[0]["meta/head.weight"].tolist() for n in range(4)]
+    assert weights[0] != weights[1] == weights[2] == weights[3]
 
 
 def node_state(lab: Lab, name: str) -> dict[int, dict[str, list[float]]]:

@@ -158,7 +158,7 @@ def test_conv4_is_what_torch_computes(width: int, norm: str, head: str, pool: st
 
 @pytest.mark.parametrize("shape", [(50, 6), (10, 6, 5, 4)])
 def test_running_statistics_are_those_of_torch(shape: tuple[int, ...]) -> None:
-    """After many steps on the same rows, and at test time, by torch's batch norm that is given E[x] and E[x^2] - E[x]^2."""
+    """After some steps, and at test time, by torch's batch norm that is given E[x] and E[x^2] - E[x]^2."""
     x = 3 + 2 * rand(*shape)
     dims = [0, *range(2, len(shape))]
     stats = {"n.mean": torch.zeros(6).double(), "n.square": torch.ones(6).double()}
@@ -211,9 +211,8 @@ def test_published_parameter_counts() -> None:
     reptile = size("conv4", (28, 28), 5, pool="stride", head="flatten", affine="both")
     assert sum(reptile.values()) == 113_221
     hidden = [256, 128, 64, 64]
-    assert size("mlp", (28, 28), 5, hidden=hidden, norm="batch", affine="none") == dict(
-        weights=246_597, shift=0, scale=0
-    )
+    bare = size("mlp", (28, 28), 5, hidden=hidden, norm="batch", affine="none")
+    assert bare == {"weights": 246_597, "shift": 0, "scale": 0}
     shifted = size("mlp", (28, 28), 5, hidden=hidden, norm="batch", affine="shift")
     assert shifted == {"weights": 246_597, "shift": 512, "scale": 0}
     assert sum(size("mlp", (1,), 1, hidden=[40, 40]).values()) == 1_761

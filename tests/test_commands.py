@@ -1,0 +1,522 @@
+"""What every command does when it is repeated, late, incomplete or interrupted, and how it speaks."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import pty
+import re
+import shlex
+import shutil
+import struct
+import subprocess
+import sys
+import termios
+import tomllib
+from pathlib import Path
+
+import pytest
+from runner import ROOT, Lab, contents, environment, process, results
+
+from metadist_cli import files
+
+COMMANDS = ("partition", "train", "aggregate", "finetune", "run")
+ONE = "execution.block=1"
+pytestmark = pytest.mark.usefixtures("plain")
+
+
+def still(lab: Lab, command: str, *arguments: str, code: int = 0) -> str:
+    """What a command says that must leave everything but the notes of itself as it is."""
+    before = substance(lab.run())
+    done = lab(command, *arguments, code=code)
+    assert substance(lab.run()) == before
+    return done.out + done.err
+
+
+def substance(run: Path) -> dict[str, bytes]:
+    notes = ("log.txt", "config.yaml", "manifest.json")
+    return {name: data for name, data in contents(run).items() if name not in notes}
+
+
+# ------------------------------------------------------------------------- repeated, late and incomplete
+
+
+def test_every_command_may_be_repeated(lab: Lab):
+    for command, said in [
+        ("partition", "already done"),
+        ("train", "round 3/3"),
+        ("aggregate", "nothing is open"),
+        ("finetune", "already done"),
+    ]:
+        lab(command)
+        assert said in still(lab, command)
+    assert "round 3 is closed" in still(lab, "train")
+    said = still(lab, "run")
+    assert said.count("already done") == 3
+
+
+def test_commands_in_the_wrong_order(lab: Lab):
+    for command in ("train", "aggregate", "finetune"):
+        done = lab(command, code=4)
+        assert "no shards yet" in done.err
+        assert "metadist partition" in done.err
+        assert not lab.run().exists()
+    lab("partition")
+    assert "nothing is open" in still(lab, "aggregate")
+    for next_step in ("metadist run", "metadist aggregate"):  # neither without any round nor with round 0 alone
+        said = still(lab, "finetune", code=4)
+        assert "no global checkpoint" in said
+        assert next_step in said
+        lab("train", "--nodes", "0")
+
+
+def test_training_single_nodes(lab: Lab):
+    lab("partition")
+    test = next(n["node"] for n in lab.shards()["nodes"] if n["role"] == "test")
+    assert f"node {test} does not train here" in still(lab, "train", "--nodes", str(test), code=2)
+    assert "node 99 " in still(lab, "train", "--nodes", "0-3,99", code=2)
+    for wrong in ("", "x", "3-1", "-1", "1,,2", "1.5", "0x1", "9" * 30):
+        assert "no node" in still(lab, "train", "--nodes", wrong, code=2)
+    assert "--round goes with --nodes" in still(lab, "train", "--round", "1", code=2)
+    lab("train", "--nodes", "3")
+    assert [p.name for p in (lab.run() / "rounds" / "0001").glob("nodes*")] == ["nodes-003-003.safetensors"]
+    assert "already trained" in still(lab, "train", "--nodes", "3")
+    assert "already trained" in still(lab, "train", "--nodes", "3", "--round", "1")
+    said = still(lab, "train", "--nodes", "3", "--round", "2", code=75)
+    assert "round 2 needs the checkpoint of round 1" in said
+    assert "metadist aggregate" in said
+    lab("train", "train.rounds=1")
+    lab("aggregate", "train.rounds=1")
+    assert "round 1 is already closed" in still(lab, "train", "--nodes", "3", "--round", "1")
+    assert "beyond train.rounds=1" in still(lab, "train", "--nodes", "3", "train.rounds=1")
+
+
+def test_nodes_that_are_not_drawn(lab: Lab):
+    half = "train.nodes_per_round=0.5"
+    lab("partition", half)
+    files_of = {n: "not drawn" not in lab("train", half, "--nodes", str(n)).out for n in lab.trained()}
+    assert sum(files_of.values()) == 3
+    lab("aggregate", half)
+    assert (lab.run() / "rounds" / "0001" / "global.safetensors").exists()
+
+
+def test_round_without_all_nodes(lab: Lab, tmp_path: Path):
+    lab("partition", ONE)
+    nodes = lab.trained()
+    lab("train", ONE, "--nodes", ",".join(map(str, nodes)))
+    late = {n: shutil.copy(lab.update(1, n), tmp_path) for n in nodes if lab.update(1, n).exists()}
+    shutil.rmtree(lab.run() / "rounds" / "0001")
+    lab("train", ONE, "--nodes", ",".join(map(str, nodes[:3])))
+    said = still(lab, "aggregate", code=75)
+    assert f"round 1 lacks 3 of 6 nodes: {', '.join(map(str, nodes[3:]))}" in said
+    assert f"--nodes {nodes[3]}" in said
+    assert "--min-nodes 3" in said
+    assert "lacks 3 of 6" in still(lab, "aggregate", "--min-nodes", "4", code=75)
+    told = json.loads(lab("aggregate", "--min-nodes", "3", "--json").out)
+    assert told["dropped"] == nodes[3:]
+    assert header(lab, 1)["dropped"] == nodes[3:]
+    assert header(lab, 1)["nodes"] == 3
+    name = Path(next(iter(late.values()))).name if late else "nodes-003-003.safetensors"
+    (lab.run() / "rounds" / "0001" / name).write_bytes(b"too late")
+    said = still(lab, "aggregate")
+    assert f"too late for round 1, not used: {name}" in said
+    still(lab, "aggregate", "--min-nodes", "1")
+
+
+def test_figures_of_different_kinds(lab: Lab):
+    """A node that measures something else, or without sense, has its model used and its figures left out."""
+    lab("partition", ONE)
+    for node in lab.trained():
+        lab("train", ONE, "--nodes", str(node))
+    for node, figures in [(1, {"loss": 1.0, "speed": 2.0}), (2, {"loss": 1e308, "accuracy": 0.5})]:
+        tensors, head = files.unpack(lab.update(1, node).read_bytes(), "")
+        lab.update(1, node).write_bytes(files.pack(tensors, head | {"metrics": [figures]}))
+    lab("aggregate", ONE)
+    assert header(lab, 1)["metrics"] == {}
+    assert header(lab, 1)["nodes"] == 6
+
+
+def header(lab: Lab, number: int) -> dict:
+    return files.unpack(lab.checkpoint(number), "")[1]
+
+
+def test_frozen_inputs_stay(lab: Lab, monkeypatch: pytest.MonkeyPatch):
+    """Killed after it took stock: a node that comes afterwards does not change the round any more."""
+    for name in ("tiny", "calm"):
+        lab("partition", ONE, name=name)
+        lab("train", ONE, "--nodes", "0-1", name=name)
+    lab("aggregate", "--min-nodes", "2", ONE, name="calm")
+    with monkeypatch.context() as patch:
+        patch.setattr("metadist_cli.stages.aggregate.close", lambda *_: 1 / 0)
+        lab("aggregate", "--min-nodes", "2", ONE, code=1)
+    lab("train", ONE, "--nodes", "2-3")
+    lab("aggregate", ONE)
+    assert lab.checkpoint(1) == lab.checkpoint(1, "calm")
+    assert header(lab, 1)["nodes"] == 2
+
+
+def test_other_settings_are_refused(lab: Lab):
+    lab("run")
+    said = still(lab, "run", "learner.inner_lr=0.2", "partition.nodes=9", "seed=1", code=4)
+    for text in ("learner.inner_lr: 0.1 there, 0.2 now", "partition.nodes: 8 there, 9 now", "seed: 0 there, 1 now"):
+        assert text in said
+    for way in ("--name", "--restart", "set them back"):
+        assert way in said
+    for command in COMMANDS:
+        assert "seed" in still(lab, command, "seed=1", code=4)
+    for free in ("execution.memory=1GiB", "train.keep_nodes=last", "finetune.episodes=6", "train.rounds=3"):
+        still(lab, "run", free)
+    lab("partition", name="late")  # until there is a checkpoint, only what the shards depend on is bound
+    lab("train", "learner.inner_lr=0.2", "--nodes", "0", name="late")
+    assert "inner_lr: 0.2 there, 0.1 now" in lab("train", "--nodes", "1", name="late", code=4).err
+    lab("train", "learner.inner_lr=0.2", "--nodes", "1", name="late")
+
+
+def test_restart_keeps_the_old_run(lab: Lab):
+    lab("partition")
+    first = substance(lab.run())
+    said = lab("partition", "seed=1", "--restart").out
+    assert "tiny.old-1" in said
+    assert substance(lab.run("tiny.old-1")) == first
+    assert substance(lab.run()).keys() == first.keys()
+    assert substance(lab.run()) != first
+    lab("run", "seed=2", "--restart")
+    assert lab.shards()["basis"]["seed"] == 2
+    assert lab.shards("tiny.old-2")["basis"]["seed"] == 1
+    lab("run", "--restart", name="new")  # nothing there to be kept
+    assert not lab.run("new.old-1").exists()
+
+
+def test_more_rounds_and_fewer(lab: Lab):
+    settings = ("train.outer_state=keep", "aggregate.server={name: adam, lr: 0.1}", "train.nodes_per_round=4")
+    lab("run", *settings, "train.rounds=5", name="five")
+    lab("run", *settings, "train.rounds=2")
+    lab("run", *settings, "train.rounds=5")
+    assert results(lab.run()) == {k: v.replace(b'"five"', b'"tiny"') for k, v in results(lab.run("five")).items()}
+    said = still(lab, "run", *settings, "train.rounds=1")
+    assert "round 5 is closed" in said
+    still(lab, "train", *settings, "train.rounds=4")
+    assert lab.run().joinpath("config.yaml").read_text().count("rounds: 4")
+
+
+def test_a_run_by_its_folder(lab: Lab):
+    from typer.testing import CliRunner
+
+    from metadist_cli.cli import app
+
+    lab("run", "seed=7", name="seven")
+    before = substance(lab.run("seven"))
+    again = CliRunner().invoke(app, ["run", str(lab.run("seven"))])
+    assert again.exit_code == 0
+    assert substance(lab.run("seven")) == before
+    more = CliRunner().invoke(app, ["run", str(lab.run("seven")), "train.rounds=4"])
+    assert more.exit_code == 0
+    lab("run", "seed=7", "train.rounds=4", name="four")
+    assert lab.checkpoint(4, "seven") == lab.checkpoint(4, "four")
+
+
+def test_lock_is_held(lab: Lab):
+    lab("partition")
+    lab("train", "train.rounds=1")
+    with files.lock(lab.run() / ".lock"):
+        for command in ("train", "aggregate", "run"):
+            assert "another metadist process" in still(lab, command, code=75)
+        assert "another metadist process" in still(lab, "run", "--restart", code=75)
+        assert not lab.run("tiny.old-1").exists()
+        still(lab, "partition")  # is done, asks nothing
+        lab("train", "train.rounds=1", "--nodes", "3")  # other nodes, other files: no lock
+    lab("aggregate")
+    with files.lock(lab.run() / ".lock"):
+        still(lab, "finetune", code=75)
+    lab("finetune")
+
+
+@pytest.mark.parametrize(("signal", "code"), [(2, 130), (15, 143)])
+def test_stopped_in_training(lab: Lab, signal: int, code: int):
+    """Ctrl-C and SIGTERM leave a run that the printed command finishes."""
+    lab("run", name="calm")
+    stopped = lab.process("run", "train.rounds=3", FAULT=f"synced:16:{signal}")
+    assert stopped.code == code, stopped
+    assert "Traceback" not in stopped.out + stopped.err
+    assert not list(lab.run().rglob(".tmp-*"))
+    assert (lab.run() / "rounds" / "0000" / "global.safetensors").exists()
+    assert not (lab.run() / "rounds" / "0003" / "global.safetensors").exists()
+    command = re.search(r"go on with the same command: metadist (.*)", stopped.err)
+    assert command
+    if code == 130:
+        again = process(*shlex.split(command[1]), "-q")
+        assert (again.code, again.out, again.err) == (0, "", "")
+    else:
+        lab("run")
+    assert lab.checkpoint(3) == lab.checkpoint(3, "calm")  # a process of its own comes to the same bits
+
+
+# ------------------------------------------------------------------------------------- damaged and foreign files
+
+
+def damage(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[-5] ^= 1
+    path.write_bytes(data)
+
+
+def test_damaged_shard(lab: Lab):
+    lab("partition")
+    lab("train", "--nodes", "1")
+    shard = lab.run() / "shards" / "node-002.safetensors"
+    whole = shard.read_bytes()
+    damage(shard)
+    for command in ("train", "run"):
+        said = still(lab, command, code=4)
+        assert "node-002.safetensors" in said
+        assert "metadist partition" in said
+    lab("train", "--nodes", "3")  # the others are as they were
+    shard.unlink()
+    assert "node-002.safetensors" in still(lab, "train", code=4)
+    lab("partition")
+    assert shard.read_bytes() == whole
+    shard.write_bytes(whole[:-1])
+    lab("run")
+    assert shard.read_bytes() == whole
+
+
+def test_damaged_global_checkpoint(lab: Lab):
+    lab("run")
+    newest = lab.run() / "rounds" / "0003" / "global.safetensors"
+    whole = newest.read_bytes()
+    damage(newest)
+    for command, more in [("train", "train.rounds=4"), ("run", "train.rounds=4"), ("finetune", "finetune.steps=2")]:
+        said = still(lab, command, more, code=4)
+        assert "0003/global.safetensors" in said
+        assert "damaged" in said
+    newest.write_bytes(lab.checkpoint(2))
+    assert "round 2" in still(lab, "train", "train.rounds=4", code=4)
+    newest.unlink()  # then the round is open again, and ends in the same bytes
+    lab("run")
+    assert newest.read_bytes() == whole
+
+
+def foreign(lab: Lab, kind: str) -> tuple[Path, str]:
+    """Put a wrong node file in place of node 1's; returns it and what is to be said of it."""
+    path = lab.update(1, 1)
+    data = path.read_bytes()
+    tensors, head = files.unpack(data, "")
+    match kind:
+        case "damaged":
+            damage(path)
+            return path, "damaged"
+        case "empty":
+            path.write_bytes(b"")
+            return path, "empty"
+        case "link":
+            path.rename(path.with_name("elsewhere"))
+            path.symlink_to("elsewhere")
+            return path, "not a regular file"
+        case "other round":
+            path.write_bytes(files.pack(tensors, head | {"round": 2}))
+            return path, "another checkpoint"
+        case "other parent":
+            path.write_bytes(files.pack(tensors, head | {"parent": "0" * 64}))
+            return path, "another checkpoint"
+        case "other model":
+            path.write_bytes(files.pack({k: v[:, :1] for k, v in tensors.items()}, head))
+            return path, "instead of"
+        case "not finite":
+            path.write_bytes(files.pack({k: v / 0 for k, v in tensors.items()}, head))
+            return path, "not finite"
+        case "held-out node":
+            test = next(n["node"] for n in lab.shards()["nodes"] if n["role"] == "test")
+            path.write_bytes(files.pack(tensors, head | {"nodes": [test]}))
+            return path, f"node {test} does not take part"
+        case "foreign node":
+            path.write_bytes(files.pack(tensors, head | {"nodes": [99]}))
+            return path, "node 99 does not take part"
+        case "no node":
+            path.write_bytes(files.pack(tensors, {k: v for k, v in head.items() if k != "nodes"}))
+            return path, "does not say which nodes"
+        case "odd node":
+            path.write_bytes(files.pack(tensors, head | {"nodes": [[1]]}))
+            return path, "does not"
+        case "odd metrics":
+            path.write_bytes(files.pack(tensors, head | {"metrics": [{"loss": "nan"}]}))
+            return path, "does not"
+    raise AssertionError(kind)
+
+
+KINDS = (
+    *("damaged", "empty", "link", "other round", "other parent", "other model", "not finite"),
+    *("held-out node", "foreign node", "no node", "odd node", "odd metrics"),
+)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_wrong_node_file(lab: Lab, kind: str):
+    lab("partition", ONE)
+    for node in lab.trained():
+        lab("train", ONE, "--nodes", str(node))
+    path, said = foreign(lab, kind)
+    refused = still(lab, "train", ONE, code=4)
+    assert path.name in refused
+    assert said in refused
+    told = still(lab, "aggregate", ONE, code=75)
+    assert f"{path.name} is not used: " in told
+    assert said in told
+    assert "lacks 1 of 6 nodes: 1" in told
+    lab("aggregate", ONE, "--min-nodes", "5")
+    assert header(lab, 1)["dropped"] == [1]
+    assert path.name in files.from_json((path.parent / "inputs.json").read_bytes(), "")["rejected"]
+
+
+# --------------------------------------------------------------------------------------------- how it speaks
+
+
+def test_json_is_one_object(lab: Lab):
+    for command in ("validate", *COMMANDS):
+        arguments = [command, str(lab.config), "--json"]
+        if command != "validate":
+            arguments += ["--runs-dir", str(lab.runs)]
+        for wrong, code in ((), 0), (("trian.rounds=1",), 3), (("train.rounds=-1",), 3):
+            from typer.testing import CliRunner
+
+            from metadist_cli.cli import app
+
+            done = CliRunner().invoke(app, [*arguments, *wrong])
+            assert done.exit_code == code, done.output
+            answer = json.loads(done.stdout)
+            assert isinstance(answer, dict)
+            assert done.stdout.count("\n") == 1
+            if code:
+                assert set(answer) == {"error"}
+                assert answer["error"]["code"] == code
+                assert answer["error"]["message"]
+                assert answer["error"]["where"]
+                assert {"message", "where", "hint"} == set(answer["error"]["all"][0])
+                assert not done.stderr
+    for arguments, code in [(("train", "--nodes", "99"), 2), (("run", "seed=1"), 4), (("train", "--nodes", "x"), 2)]:
+        answer = json.loads(lab(*arguments, "--json", code=code).out)
+        assert answer["error"]["code"] == code
+        assert answer["error"]["hint"]
+
+
+def test_quiet_prints_nothing(lab: Lab):
+    for command in COMMANDS:
+        done = lab(command, "-q")
+        assert (done.out, done.err) == ("", "")
+    assert "partition: 8 shards" in (lab.run() / "log.txt").read_text()
+    assert lab("run", "-q", "seed=1", code=4).err
+
+
+def test_traceback_only_where_something_is_wrong(lab: Lab, monkeypatch: pytest.MonkeyPatch):
+    done = lab("run", "-v")
+    assert "Traceback" not in done.out + done.err
+    assert "Traceback" not in "".join(lab("run", "seed=1", code=4)[1:])
+    assert "Traceback" in lab("run", "-v", "seed=1", code=4).out
+    monkeypatch.setattr("metadist_cli.stages.pipeline.train", lambda *_, **__: 1 / 0)
+    for more, shown in ((), False), (("-v",), True):
+        done = lab("run", *more, code=1)
+        assert "a bug of metadist's: ZeroDivisionError" in done.err
+        assert ("Traceback" in done.out) == shown
+    assert (lab.run() / "log.txt").read_text().count("ZeroDivisionError: division by zero") >= 2
+
+
+def test_plain_text_without_a_terminal(lab: Lab):
+    for command in COMMANDS:
+        done = lab(command)
+        assert "\x1b" not in done.out + done.err
+        assert "\r" not in done.out + done.err
+        steps = {"partition": "train", "train": "aggregate", "aggregate": "finetune"}
+        if command in steps:
+            assert f"next: metadist {steps[command]} {lab.config} --runs-dir {lab.runs}\n" in done.out
+
+
+def test_fits_a_terminal_of_80_columns(lab: Lab):
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    command = [sys.executable, "-m", "metadist_cli", "partition", "tiny.yaml", "partition.relabel=true"]
+    streams = {"stdin": theirs, "stdout": theirs, "stderr": theirs}
+    ci = {"CI": "", "TERM": "xterm-256color"}
+    with subprocess.Popen(command, env=environment(**ci), cwd=lab.folder, **streams) as running:
+        os.close(theirs)
+        out = b""
+        while chunk := chunk_of(ours):
+            out += chunk
+    os.close(ours)
+    assert running.returncode == 0, out.decode()
+    assert b"\x1b[" in out
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", out.decode())
+    lines = [line for part in plain.splitlines() for line in part.split("\r")]
+    table = [line for line in lines if re.match(r"\s*(node|\d+)\s+(name|node-\d+)", line)]
+    assert len(table) == 9
+    assert max(map(len, table)) <= 80
+
+
+def chunk_of(fd: int) -> bytes:
+    try:
+        return os.read(fd, 65536)
+    except OSError:  # Linux says EIO where the other side is closed
+        return b""
+
+
+def test_help_imports_no_torch(tmp_path: Path):
+    script = """if True:
+        import sys
+        from typer.testing import CliRunner
+        from metadist_cli.cli import app
+        for command in ([], ["validate"], ["partition"], ["train"], ["aggregate"], ["finetune"], ["run"]):
+            shown = CliRunner().invoke(app, [*command, "--help"], env={"COLUMNS": "80", "TERMINAL_WIDTH": "80"})
+            assert shown.exit_code == 0, shown
+            assert "Example: " in shown.stdout or not command, shown.stdout
+            assert max(map(len, shown.stdout.splitlines())) <= 80, shown.stdout
+        print(sorted({"torch", "numpy", "matplotlib", "sklearn", "PIL"} & set(sys.modules)))
+    """
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, env=environment(), cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "[]\n"), done.stderr
+
+
+def test_both_doors_agree(lab: Lab):
+    door = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]["metadist"]
+    module, function = door.split(":")
+    script = f"import sys; sys.argv[0] = 'metadist'; from {module} import {function}; {function}()"
+    for arguments in (["--version"], ["train", "--help"], ["validate", "x"], ["tarin"]):
+        by_module = process(*arguments, module=True)
+        command = [sys.executable, "-c", script, *arguments]
+        by_script = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
+        for one, other in zip(by_module, (by_script.returncode, by_script.stdout, by_script.stderr), strict=True):
+            assert str(one).replace("python -m metadist_cli", "metadist").split() == str(other).split()
+        assert by_module.code == (3 if arguments[-1] == "x" else 2 if arguments == ["tarin"] else 0)
+
+
+def test_dry_run_writes_nothing(lab: Lab):
+    for command in COMMANDS:
+        done = lab(command, "--dry-run")
+        assert "nothing was written" in done.out
+        assert not lab.runs.exists()
+    lab("run")
+    before = contents(lab.folder)
+    for command in COMMANDS:
+        told = json.loads(lab(command, "--dry-run", "--json").out)
+        assert told["closed"] == 3
+    lab("run", "--restart", "--dry-run")
+    lab("run", "seed=1", "--dry-run", code=4)
+    assert contents(lab.folder) == before
+    figures = told["runs"]["main"]
+    assert (figures["parameters"], figures["nodes_per_round"]) == (64 * 16 + 16 + 160 + 10, 6)
+    assert figures["bytes_per_node"] == 4 * figures["parameters"]
+    assert lab.checkpoint(3).__len__() - 4 * figures["parameters"] < 2048
+    assert (figures["tasks"], figures["support_rows"], figures["query_rows"]) == (3 * 2 * 6 * 2, 5, 10)
+
+
+def test_execution_settings_are_kept(lab: Lab):
+    """What `auto` came to stays with the run; a change is told; before there is a round nothing depends on it."""
+    lab("partition")
+    lab("train", "execution.block=2", "train.rounds=1")
+    assert "warning" not in lab("aggregate", "execution.block=2", "train.rounds=1").err
+    assert "warning" not in lab("train", "train.rounds=2").out  # auto: what the run has
+    told = lab("train", "execution.block=3").out
+    assert "block 2 -> 3" in told
+    manifest = json.loads((lab.run() / "manifest.json").read_text())
+    assert manifest["execution"]["block"] == 2
+    assert [entry.get("execution", {}).get("block") for entry in manifest["commands"]] == [None, None, None, None, 3]
+    assert [entry["command"] for entry in manifest["commands"]] == ["partition", "train", "aggregate", "train", "train"]

@@ -1,0 +1,175 @@
+"""Every config that is shipped: it loads, teaches, plans, runs, and is in the wheel."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from runner import ROOT, Done, environment, process
+
+from metadist_cli import config
+
+FOLDER = ROOT / "configs"
+CONFIGS = sorted(FOLDER.rglob("*.yaml"))
+SMOKE = {"tiny"}  # its numbers teach nothing, and its head says so
+OMNIGLOT = ("images_background", "images_evaluation")
+SHORTER = {
+    "tiny": [],
+    "quickstart": ["train.rounds=2", "baselines.fedavg.train.rounds=1", "finetune.episodes=20"],
+    "sinusoid-maml": [
+        *("data.functions=300", "task.new.test=100", "train.rounds=2", "train.local_steps=2"),
+        "finetune.episodes=20",
+    ],
+    "omniglot-maml": ["train.rounds=1", "train.local_steps=1", "train.meta_batch=1", "finetune.episodes=8"],
+    "omniglot-reptile": ["train.rounds=1", "train.local_steps=1", "train.meta_batch=1", "finetune.episodes=8"],
+}
+
+every = pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.relative_to(FOLDER).with_suffix("").as_posix())
+
+
+def needs_data(path: Path) -> None:
+    if config.load(path).data.name == "omniglot":
+        folder = Path(os.environ.get("METADIST_DATA") or "nowhere") / "omniglot"
+        if not all(any((folder / f"{part}{end}").exists() for end in (".zip", "")) for part in OMNIGLOT):
+            pytest.skip("the images of Omniglot are not in METADIST_DATA")
+
+
+def metadist(folder: Path, *arguments: str) -> Done:
+    done = process(*arguments, module=True, cwd=folder)
+    assert done.code == 0, f"{arguments}: {done.code}\n{done.out}{done.err}"
+    return done
+
+
+def test_there_are_configs():
+    """Each has an entry in SHORTER, so that a new one is not forgotten here."""
+    assert {path.stem for path in CONFIGS} == set(SHORTER)
+    assert len(CONFIGS) == len(SHORTER)
+
+
+@every
+def test_loads_by_path_and_by_name(path: Path):
+    assert config.load(path) == config.load(path.stem)
+    assert config.load(path).name == path.stem
+
+
+@every
+def test_loads_back_from_what_a_run_keeps(path: Path, tmp_path: Path):
+    (tmp_path / "config.yaml").write_text(config.to_yaml(config.load(path)))
+    assert config.load(tmp_path) == config.load(path)
+
+
+@every
+def test_teaches(path: Path):
+    """A head that says what it is, and a comment on every section."""
+    text = path.read_text()
+    assert re.match(r"# \S.*\n", text)
+    if path.stem in SMOKE:
+        return
+    assert f"metadist run {path.stem}" in text
+    lines = text.splitlines()
+    starts = [i for i, line in enumerate(lines) if re.match(r"[a-z_]+:", line)]
+    bare = [
+        lines[begin]
+        for begin, end in zip(starts, [*starts[1:], len(lines)], strict=True)
+        if not (begin and lines[begin - 1].startswith("#")) and not any("  # " in line for line in lines[begin:end])
+    ]
+    assert bare == [], "sections without a comment"
+
+
+@every
+def test_dry_run(path: Path, tmp_path: Path):
+    needs_data(path)
+    done = metadist(tmp_path, "run", str(path), "--dry-run", "--json", "execution.threads=1")
+    planned = json.loads(done.out)
+    assert planned["closed"] == -1
+    assert planned["nodes"] >= 2
+    assert all(figures["tasks"] > 0 for figures in planned["runs"].values())
+    assert list(tmp_path.iterdir()) == []
+
+
+@every
+def test_runs_from_end_to_end(path: Path, tmp_path: Path):
+    """By its name and in a folder of its own; tiny as it is, the others shortened."""
+    needs_data(path)
+    shorter = [*SHORTER[path.stem], *(["execution.threads=1"] if path.stem != "tiny" else [])]
+    done = metadist(tmp_path, "run", path.stem, *shorter)
+    folder = tmp_path / "runs" / path.stem / "finetune" / "new"
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["after"]["n"] == metrics["episodes"] == config.load(path, shorter).finetune.episodes
+    assert metrics["after"]["non_finite"] == 0
+    assert set(metrics["baselines"]) == set(config.load(path).baselines)
+    assert b"data:image/png" in (folder / "report.html").read_bytes()
+    assert f"finetune: results in runs/{path.stem}/finetune/new" in done.out
+    again = metadist(tmp_path, "run", path.stem, *shorter)
+    assert "already done" in again.out
+
+
+def test_tiny_is_quick():
+    """A smoke run is small in its numbers; time is not measured here."""
+    tiny = config.load("tiny")
+    assert tiny.data.name == "digits"
+    assert tiny.train.rounds * (tiny.train.local_steps or 0) * (tiny.partition.nodes or 0) <= 100
+    assert tiny.finetune.episodes <= 20
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> zipfile.ZipFile:
+    """The wheel of this tree, built without network."""
+    found = importlib.util.find_spec("setuptools")
+    if found is None or importlib.util.find_spec("pip") is None:
+        pytest.skip("no pip and setuptools here; .ci/run installs the package and runs a config from another folder")
+    folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "source"
+    ignore = shutil.ignore_patterns("__pycache__")
+    for name in ("metadist_cli", "configs"):
+        shutil.copytree(ROOT / name, source / name, ignore=ignore)
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source / name)
+    options = ["--no-deps", "--no-build-isolation", "--no-index", "--disable-pip-version-check", "-w", str(folder)]
+    done = subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", *options, str(source)],
+        env={k: v for k, v in environment().items() if k != "PYTHONWARNINGS"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    (built,) = folder.glob("*.whl")
+    return zipfile.ZipFile(built)
+
+
+def test_the_wheel_holds_all_configs(wheel: zipfile.ZipFile):
+    for path in CONFIGS:
+        name = f"metadist_cli/configs/{path.relative_to(FOLDER).as_posix()}"
+        assert wheel.read(name) == path.read_bytes()
+
+
+def test_the_wheel_holds_all_modules(wheel: zipfile.ZipFile):
+    ours = {p.relative_to(ROOT).as_posix() for p in (ROOT / "metadist_cli").rglob("*.py")}
+    assert {name for name in wheel.namelist() if name.endswith(".py")} == ours
+
+
+def test_the_wheel_works_where_no_clone_is(wheel: zipfile.ZipFile, tmp_path: Path):
+    """`metadist run NAME` finds a shipped config from the installed package alone."""
+    wheel.extractall(tmp_path / "site")  # our own archive, made a moment ago
+    (tmp_path / "elsewhere").mkdir()
+    asked = "from metadist_cli import config; import metadist_cli; print(metadist_cli.__file__, *config.shipped())"
+    done = subprocess.run(
+        [sys.executable, "-c", asked],
+        cwd=tmp_path / "elsewhere",
+        env=environment(PYTHONPATH=str(tmp_path / "site")),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    file, *names = done.stdout.split()
+    assert Path(file).is_relative_to(tmp_path / "site")
+    assert names == sorted(path.stem for path in CONFIGS)

@@ -1,0 +1,250 @@
+"""What finetune leaves behind: figures that can be worked out again, predictions, models that stand alone."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from runner import Lab, results
+
+import metadist_cli
+from metadist_cli.datasets import DATASETS
+
+QUICK = ("train.rounds=1", "finetune.predictions=true")
+DIGITS = """\
+task: {kind: episodic, way: 2, shot: 1, query: 3, new: {from: classes, test: ["7", "8", "9"]}}
+partition: {name: iid, nodes: 3}
+model: {name: mlp, hidden: [16]}
+train: {rounds: 2, local_steps: 2, meta_batch: 2}
+finetune: {episodes: 20, predictions: true, steps: 2}
+execution: {threads: 1}
+"""
+SINUSOID = """\
+data: {name: sinusoid, functions: 40, points: 12}
+task: {kind: episodic, way: 1, shot: 4, query: 5, new: {from: classes, test: 8}}
+partition: {name: natural, by: phase}
+model: {name: mlp, hidden: [16]}
+learner: {name: reptile, inner_lr: 0.01, inner_steps: 2}
+train: {rounds: 2, local_steps: 2, meta_batch: 2}
+finetune: {episodes: 10, predictions: true}
+execution: {threads: 1}
+"""
+SYNTHETIC = """\
+data: {name: synthetic, nodes: 6, features: 12, rows: 30}
+task: {kind: local, support: 0.2, new: {test: [user-2, user-5]}}
+partition: {name: natural, by: user}
+model: {name: mlp, hidden: [8]}
+learner: {name: supervised, inner_lr: 0.5}
+train: {rounds: 2, local_epochs: 2, batch: 8, outer: {name: sgd, lr: 0.1}}
+finetune: {episodes: 9, predictions: true}
+execution: {threads: 1}
+baselines:
+  second: {learner: {name: maml, inner_lr: 0.5}, train: {rounds: 1, local_steps: 2}}
+"""
+
+
+def metrics(lab: Lab) -> dict:
+    return json.loads((lab.run() / "finetune" / "new" / "metrics.json").read_text())
+
+
+def table(lab: Lab) -> list[dict[str, str]]:
+    with (lab.run() / "finetune" / "new" / "predictions.csv").open(newline="") as text:
+        return list(csv.DictReader(text))
+
+
+def by_episode(rows: list[dict[str, str]]) -> list[list[dict[str, str]]]:
+    return [[row for row in rows if row["episode"] == str(i)] for i in range(1 + int(rows[-1]["episode"]))]
+
+
+def right(rows: list[dict[str, str]]) -> float:
+    return float(np.mean([row["label"] == row["prediction"] for row in rows]))
+
+
+def chances(row: dict[str, str]) -> list[float]:
+    return [float(row[key]) for key in row if key[0] == "p" and key[1:].isdigit()]
+
+
+def test_every_figure(lab: Lab):
+    """The real report, its keys and the four ways to say how good a method is."""
+    lab("run", *QUICK, "finetune.steps=2")
+    folder, found = lab.run() / "finetune" / "new", metrics(lab)
+    keys = (
+        "format name task metric learner model round global seed device task_text episodes steps transductive before "
+    )
+    keys += "after scratch per_step scratch_per_step baselines per_node node_spread inputs seconds files"
+    assert set(found) == set(keys.split())
+    for key in ("before", "after", "scratch"):
+        assert {"mean", "ci95", "median", "non_finite", "n"} == set(found[key])
+        assert 0 <= found[key]["mean"] <= 1
+        assert found[key]["n"] == found["episodes"] == 6
+    for steps in (found["per_step"], found["scratch_per_step"]):
+        assert [s["step"] for s in steps] == [0, 1, 2]
+    assert found["per_step"][0] == {"step": 0, **found["before"]}
+    assert found["per_step"][2] == {"step": 2, **found["after"]}
+    assert found["scratch_per_step"][2] == {"step": 2, **found["scratch"]}
+    held = [n["node"] for n in lab.shards()["nodes"] if n["role"] == "test"]
+    assert [(n["node"], n["episodes"]) for n in found["per_node"]] == [(n, 3) for n in held]
+    assert np.mean([n["after"] for n in found["per_node"]]) == pytest.approx(found["after"]["mean"])
+    assert set(found["files"]) | {"metrics.json"} == {p.name for p in folder.iterdir()}
+    page = (folder / "report.html").read_text()
+    assert f"{100 * found['after']['mean']:.1f}" in page
+    assert page.count("data:image/png;base64,") >= 4
+    for outside in ("http:", "https:", "<script", 'src="/'):
+        assert outside not in page
+
+
+@pytest.mark.usefixtures("plain")
+@pytest.mark.parametrize("relabel", ["false", "true"])
+def test_predictions_of_local_tasks(lab: Lab, relabel: str):
+    lab("run", *QUICK, f"partition.relabel={relabel}", "finetune.steps=3", "learner.inner_lr=0.5")
+    found, rows, data = metrics(lab), table(lab), DATASETS["digits"](0)
+    assert len(rows) == 6 * 10
+    episodes = by_episode(rows)
+    assert [len(e) for e in episodes] == [10] * 6
+    assert np.mean([right(e) for e in episodes]) == pytest.approx(found["after"]["mean"], abs=1e-6)
+    held = {str(n["node"]): n for n in lab.shards()["nodes"] if n["role"] == "test"}
+    numbering = {tuple(n.get("labels", ())) for n in held.values()}
+    assert len(numbering) == (2 if relabel == "true" else 1)
+    for row in rows:
+        assert data.classes[data.label[int(row["row"])]] == row["label"]
+        assert row["node"] in held
+        assert sum(chances(row)) == pytest.approx(1, abs=1e-5)
+    for node, entry in held.items():
+        mine = [e for e in episodes if e[0]["node"] == node]
+        told = next(n for n in found["per_node"] if n["node"] == int(node))
+        assert np.mean([right(e) for e in mine]) == pytest.approx(told["after"], abs=1e-6)
+        names = [""] * 10  # of the outputs
+        for c, number in enumerate(entry.get("labels", range(10))):
+            names[number] = data.classes[c]
+        for row in (row for e in mine for row in e):
+            assert names[int(np.argmax(chances(row)))] == row["prediction"]
+    check_model(lab, data.x, episodes)
+
+
+def check_model(lab: Lab, x: np.ndarray, episodes: list[list[dict[str, str]]]) -> None:
+    """The saved model stands alone, and says of episode 0's rows what the table says."""
+    model = metadist_cli.load(lab.run() / "finetune" / "new" / "adapted.safetensors")
+    rows = x[[int(row["row"]) for row in episodes[0]]]
+    answer = model.predict(rows)
+    if model.classes:
+        assert list(answer) == [row["prediction"] for row in episodes[0]]
+        assert set(answer) <= set(model.classes)
+    else:
+        assert answer[:, 0] == pytest.approx([float(row["prediction"]) for row in episodes[0]], abs=1e-6)
+    with pytest.raises(metadist_cli.errors.Problem, match="rows of shape"):
+        model.predict(rows[..., :0])
+
+
+@pytest.mark.usefixtures("plain")
+def test_new_classes(tmp_path: Path):
+    lab = Lab(tmp_path, DIGITS)
+    lab("run")
+    found, rows, data = metrics(lab), table(lab), DATASETS["digits"](0)
+    assert "2-way 1-shot" in found["task_text"]
+    episodes = by_episode(rows)
+    assert [len(e) for e in episodes] == [6] * 20
+    for episode in episodes:
+        labels = {row["label"] for row in episode}
+        assert len(labels) == 2
+        assert labels <= {"7", "8", "9"}
+        for row in episode:
+            assert data.classes[data.label[int(row["row"])]] == row["label"]
+            assert row["prediction"] in labels
+            assert len(chances(row)) == 2
+    assert np.mean([right(e) for e in episodes]) == pytest.approx(found["after"]["mean"], abs=1e-6)
+    trained = {c for n in lab.shards()["nodes"] if n["role"] == "train" for c, _ in n["classes"]}
+    assert trained == set(range(7))
+    check_model(lab, data.x, episodes)
+    lab("finetune", "finetune.task={shot: 2, query: 4}")
+    assert "2-way 2-shot" in metrics(lab)["task_text"]
+    assert len(table(lab)) == 20 * 8
+    for way in (1, 3):
+        for more in ((), ("--dry-run",)):
+            said = lab("finetune", f"finetune.task={{way: {way}}}", *more, code=3).err
+            assert f"tells 2 classes apart, a new task has {way}" in said
+    assert "needs 1001 rows" in lab("finetune", "finetune.task={query: 1000}", code=3).err
+
+
+@pytest.mark.usefixtures("plain")
+def test_regression(tmp_path: Path):
+    lab = Lab(tmp_path, SINUSOID)
+    lab("run")
+    found, rows, data = metrics(lab), table(lab), DATASETS["sinusoid"](0, functions=40, points=12)
+    assert found["metric"] == "mse"
+    episodes = by_episode(rows)
+    assert [len(e) for e in episodes] == [5] * 10
+    errors = []
+    for episode in episodes:
+        for row in episode:
+            assert float(row["target"]) == data.target[int(row["row"]), 0]
+        assert len({data.label[int(row["row"])] for row in episode}) == 1
+        errors.append(np.mean([(float(row["target"]) - float(row["prediction"])) ** 2 for row in episode]))
+    assert np.mean(errors) == pytest.approx(found["after"]["mean"], rel=1e-5)
+    check_model(lab, data.x, episodes)
+
+
+@pytest.mark.usefixtures("plain")
+def test_natural_nodes_and_baselines(tmp_path: Path):
+    lab = Lab(tmp_path, SYNTHETIC)
+    lab("run")
+    found, rows = metrics(lab), table(lab)
+    data = DATASETS["synthetic"](0, nodes=6, features=12, rows=30)
+    assert [n["name"] for n in found["per_node"]] == ["user-2", "user-5"]
+    assert [n["episodes"] for n in found["per_node"]] == [5, 4]
+    assert {data.groups["user"].code[int(row["row"])] for row in rows} == {2, 5}
+    assert len(rows) == 9 * 24
+    second = found["baselines"]["second"]
+    assert second["round"] == 1
+    assert second["after"]["n"] == 9
+    check_model(lab, data.x, by_episode(rows))
+    lab("partition", name="alone")
+    lab("train", name="alone")
+    lab("aggregate", name="alone")
+    assert "baseline second is not trained yet" in lab("finetune", name="alone").out
+    assert lab.checkpoint(2, "alone") == lab.checkpoint(2)
+
+
+@pytest.mark.usefixtures("plain")
+def test_again_with_other_settings(lab: Lab):
+    lab("run", *QUICK)
+    rounds = {k: v for k, v in results(lab.run()).items() if k.startswith(("rounds", "shards"))}
+    before = results(lab.run())
+    assert "already done" in lab("finetune", *QUICK).out
+    assert results(lab.run()) == before
+    lab("finetune", *QUICK, "finetune.steps=4")
+    assert metrics(lab)["steps"] == 4
+    assert {k: v for k, v in results(lab.run()).items() if k.startswith(("rounds", "shards"))} == rounds
+    lab("finetune", *QUICK, "finetune.steps=0")
+    assert metrics(lab)["before"] == metrics(lab)["after"]
+    lab("finetune", *QUICK)
+    assert results(lab.run()) == before
+    lab("finetune", *QUICK, "finetune.name=more", "finetune.steps=2")
+    assert {k: v for k, v in results(lab.run()).items() if "/more/" not in k} == before
+    lab("finetune", *QUICK, "finetune.round=0")
+    assert metrics(lab)["round"] == 0
+    assert "round 1 is the newest" in lab("finetune", *QUICK, "finetune.round=2", code=4).err
+    (lab.run() / "finetune" / "new" / "report.html").unlink()
+    lab("finetune", *QUICK, "finetune.round=0")
+    assert (lab.run() / "finetune" / "new" / "report.html").exists()
+
+
+@pytest.mark.usefixtures("plain")
+def test_which_models_are_saved(lab: Lab):
+    folder = lab.run() / "finetune" / "new"
+    lab("run", *QUICK, "finetune.save=all")
+    first = (folder / "adapted.safetensors").read_bytes()
+    all_of_them = sorted((folder / "adapted").iterdir())
+    assert [p.name for p in all_of_them] == [f"episode-{i:05d}.safetensors" for i in range(6)]
+    assert all_of_them[0].read_bytes() == first
+    x = DATASETS["digits"](0).x
+    for path, episode in zip(all_of_them, by_episode(table(lab)), strict=True):
+        answer = metadist_cli.load(path).predict(x[[int(row["row"]) for row in episode]])
+        assert list(answer) == [row["prediction"] for row in episode]
+    lab("finetune", *QUICK, "finetune.save=none", "finetune.predictions=false")
+    assert {p.name for p in folder.rglob("*") if p.is_file()} == {"metrics.json", "report.html"}
+    lab("finetune", *QUICK)
+    assert (folder / "adapted.safetensors").read_bytes() == first
+    assert not list(folder.glob("adapted/*"))

@@ -1,0 +1,442 @@
+"""One round: the exact identities of distributed meta-learning, blocks, optimiser states, and the mistake to avoid."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from maths import (
+    AGGREGATOR_CASES,
+    LEARNER_CASES,
+    Case,
+    covered,
+    double,
+    gap,
+    learner_of,
+    model_of,
+    name_of,
+    nodes_of,
+    rand,
+    same,
+)
+from torch import Tensor
+from torch.func import vmap
+
+from metadist_cli import seeds, tree
+from metadist_cli.aggregators import AGGREGATORS, NodeUpdate
+from metadist_cli.episodes import Plan, Pool, episodic, epochs, gather, local
+from metadist_cli.errors import Problem
+from metadist_cli.learners.types import Episode
+from metadist_cli.optim import OPTIMIZERS, Optimizer
+from metadist_cli.rounds import Algorithm, choose, close_round, first_global, first_own, node_step, run_nodes
+from metadist_cli.tree import Params
+
+every_learner = pytest.mark.parametrize("case", LEARNER_CASES, ids=name_of)
+every_aggregator = pytest.mark.parametrize("aggregator", AGGREGATOR_CASES, ids=name_of)
+
+SIZES = [18, 30, 24, 12, 21]
+POOL = nodes_of(SIZES)
+FLOAT = POOL._replace(x=POOL.x.float())
+SERVER = OPTIMIZERS["sgd"](lr=1.0)
+MEAN = AGGREGATORS["mean"]()
+BATCH_NORM: Case = ("mlp", {"hidden": [5], "norm": "batch_running", "activation": "softplus"})
+# Where results are compared to rounding: before batch norm a bias has the gradient 0 but for rounding, which Adam turns
+# into steps of any sign
+PLAIN: Case = ("mlp", {"hidden": [5], "activation": "tanh"})
+Sample = Callable[[Pool], Plan]
+
+
+def algorithm(
+    case: Case = ("maml", {"inner_lr": 0.3}),
+    outer: Optimizer | None = None,
+    state: str = "reset",
+    model: Case = BATCH_NORM,
+) -> Algorithm:
+    return Algorithm(learner_of(case, model_of(model, (4,))), outer or OPTIMIZERS["adam"](lr=0.05), state)
+
+
+def tasks(round_: int, steps: int = 3, count: int = 2) -> Sample:
+    return lambda pool: episodic(0, steps, count, way=3, shot=1, query=2)(pool, round_)
+
+
+def train(
+    algo: Algorithm,
+    pool: Pool,
+    rounds: int,
+    block: int = 1,
+    server: Optimizer = SERVER,
+    aggregator: Callable = MEAN,
+    tasks_of: Callable[[int], Sample] = tasks,
+    steps: int = 3,
+) -> tuple[Params, dict[int, Params]]:
+    """Rounds over all nodes of a pool, in its floating type; returns the global parameters and what the nodes own."""
+    shared, own = first_global(algo, server, 0), first_own(algo, 0)
+    if pool.x.dtype == torch.float64:
+        shared, own = double(shared), double(own)
+    owns = {int(n): own for n in pool.nodes}
+    for round_ in range(1, rounds + 1):
+        updates = list(run_nodes(algo, shared, owns.__getitem__, pool, tasks_of(round_), block, steps * (round_ - 1)))
+        shared = close_round(aggregator, server, shared, updates, round_)
+        owns = {u.node: u.own for u in updates}
+    return shared, owns
+
+
+def one_node(algo: Algorithm, pool: Pool, i: int, rounds: int) -> Params:
+    return train(algo, pool.take(np.array([i])), rounds)[0]
+
+
+# --------------------------------------------------------------------------------------------- the exact identities
+
+
+@every_learner
+@pytest.mark.parametrize("decay", [None, 7])
+def test_one_node_is_central_training_to_the_bit(case: Case, decay: int | None) -> None:
+    """A plain loop over all steps of all rounds, that knows of no rounds; the server adds nothing of its own."""
+    outer = OPTIMIZERS["adam"](lr=0.05, decay_steps=decay)
+    algo, pool = algorithm(case, outer, "keep"), FLOAT.take(np.array([1]))
+    shared, owns = train(algo, pool, rounds=3)
+
+    meta, stats, _ = algo.learner.init(seeds.generator(0, "init"))
+    state = outer.init(meta)
+    for step in range(9):
+        plan = tasks(1 + step // 3)(pool)
+        e = gather(pool, plan.support[0, step % 3], plan.query[0, step % 3], plan.labels)
+        task_seeds = torch.from_numpy(plan.seeds[0, step % 3])
+        now = torch.tensor(step)
+
+        def one(e: Episode, seed: Tensor, meta: Params = meta, stats: Params = stats, now: Tensor = now) -> tuple:
+            return algo.learner.meta_gradient(meta, stats, {}, e, now, seed)[:2]
+
+        direction, new = vmap(one)(e, task_seeds)
+        meta, state = outer.update({k: v.mean(0) for k, v in direction.items()}, state, meta, now)
+        stats = {k: v[0] + (v - v[0]).mean(0) for k, v in new.items()}
+    assert same(tree.part(shared, "meta"), meta)
+    assert same(tree.part(shared, "stats"), stats)
+    assert same(tree.part(owns[5], "outer"), state)
+
+
+@every_learner
+@every_aggregator
+@pytest.mark.parametrize("state", ["reset", "average"])
+def test_identical_nodes_are_one_node_to_the_bit(case: Case, aggregator: Case, state: str) -> None:
+    """Same rows and same number, so the same episodes; three of them, whose plain float32 mean would differ."""
+    algo = algorithm(case, state=state)
+    combine = AGGREGATORS[aggregator[0]](**aggregator[1])
+    three, _ = train(algo, FLOAT.take(np.array([1, 1, 1])), 2, aggregator=combine)
+    one, _ = train(algo, FLOAT.take(np.array([1])), 2, aggregator=combine)
+    assert same(three, one)
+
+
+def test_identical_nodes_are_one_node_in_a_block_too() -> None:
+    algo = algorithm(state="average", model=PLAIN)
+    three, _ = train(algo, POOL.take(np.array([1, 1, 1])), 2, block=3)
+    assert gap(three, train(algo, POOL.take(np.array([1])), 2)[0]) < 1e-12
+
+
+def updates_of(algo: Algorithm, pool: Pool, block: int = 1, steps: int = 3) -> list[NodeUpdate]:
+    shared, own = first_global(algo, SERVER, 0), first_own(algo, 0)
+    if pool.x.dtype == torch.float64:
+        shared, own = double(shared), double(own)
+    return list(run_nodes(algo, shared, lambda n: own, pool, tasks(1, steps), block))
+
+
+@every_learner
+def test_weights_1_0_0_are_the_first_node_to_the_bit(case: Case) -> None:
+    algo = algorithm(case)
+    updates = updates_of(algo, FLOAT.take(np.array([0, 1, 2])))
+    weighted = [u._replace(weight=w) for u, w in zip(updates, (1, 0, 0), strict=True)]
+    closed = close_round(MEAN, SERVER, first_global(algo, SERVER, 0), weighted, 1)
+    assert same(closed, updates[0].shared)
+    assert same(closed, one_node(algo, FLOAT, 0, 1))
+    assert gap(closed, updates[1].shared) > 1e-3
+
+
+@pytest.mark.parametrize("case", [c for c in LEARNER_CASES if c[0] != "reptile"] + [LEARNER_CASES[4]], ids=name_of)
+@pytest.mark.parametrize(("pool", "within"), [(POOL, 1e-12), (FLOAT, 1e-6)])
+def test_one_sgd_step_a_node_is_one_meta_step_on_all_tasks(case: Case, pool: Pool, within: float) -> None:
+    algo = algorithm(case, OPTIMIZERS["sgd"](lr=0.4))
+    uniform = AGGREGATORS["mean"](weight_by="uniform")
+    shared, _ = train(algo, pool, 1, aggregator=uniform, tasks_of=lambda r: tasks(r, steps=1))
+
+    plan = tasks(1, steps=1)(pool)
+    union = Episode(*(leaf.flatten(0, 2) for leaf in gather(pool, plan.support, plan.query, plan.labels)))
+    start = first_global(algo, SERVER, 0)
+    start = double(start) if pool.x.dtype == torch.float64 else start
+    meta, stats = tree.part(start, "meta"), tree.part(start, "stats")
+    directions = vmap(lambda e, s: algo.learner.meta_gradient(meta, stats, {}, e, torch.tensor(0), s)[0])(
+        union, torch.from_numpy(plan.seeds.reshape(-1))
+    )
+    expected = {k: v - 0.4 * directions[k].mean(0) for k, v in meta.items()}
+    assert gap(tree.part(shared, "meta"), expected) < within
+
+
+@every_learner
+def test_the_order_of_nodes_does_not_matter(case: Case) -> None:
+    algo = algorithm(case, state="average", model=PLAIN)
+    one, _ = train(algo, FLOAT, 1)
+    two, _ = train(algo, FLOAT.take(np.array([3, 0, 4, 2, 1])), 1)
+    assert gap(one, two) < 1e-6
+
+
+@every_aggregator
+def test_the_mean_is_the_weighted_mean(aggregator: Case) -> None:
+    """In float64, so also where float32 sums would lose the small node; a count stays whole."""
+    assert covered(AGGREGATOR_CASES, AGGREGATORS)
+    updates = [
+        NodeUpdate(i, {"meta/w": rand(4, seed=i).float() * 10.0**i, "stats/n": torch.tensor(7)}, {}, w, {})
+        for i, w in enumerate((10, 1_000_000, 3))
+    ]
+    combined = AGGREGATORS[aggregator[0]](**aggregator[1])(iter(updates))
+    weights = [1.0] * 3 if aggregator[1] else [10.0, 1e6, 3.0]
+    values = np.stack([u.shared["meta/w"].numpy().astype(np.float64) for u in updates])
+    expected = np.average(values, axis=0, weights=weights).astype(np.float32)
+    np.testing.assert_array_max_ulp(combined["meta/w"].numpy(), expected, maxulp=1)
+    assert combined["meta/w"].dtype == torch.float32
+    assert torch.equal(combined["stats/n"], torch.tensor(7))
+
+
+# ---------------------------------------------------------------------------------------- the mistake to be avoided
+
+
+def one_model_through_all_nodes(algo: Algorithm, pool: Pool) -> Params:
+    """The published mistake: one model goes from node to node, and at the end is divided by their number."""
+    shared, own = first_global(algo, SERVER, 0), first_own(algo, 0)
+    for i in range(len(pool.nodes)):
+        (update,) = run_nodes(algo, shared, lambda n: own, pool.take(np.array([i])), tasks(1), 1)
+        shared = update.shared
+    return {k: v / len(pool.nodes) for k, v in tree.part(shared, "meta").items()}
+
+
+@every_learner
+def test_averaging_is_not_one_model_through_all_nodes_divided_by_their_number(case: Case) -> None:
+    """On parameters: accuracy hides a scale that argmax does not see."""
+    algo = algorithm(case)
+    for places in ([0, 1, 2], [1, 1, 1]):
+        pool = FLOAT.take(np.array(places))
+        ours = tree.part(train(algo, pool, 1, aggregator=AGGREGATORS["mean"](weight_by="uniform"))[0], "meta")
+        wrong = one_model_through_all_nodes(algo, pool)
+        norm, shrunk = (sum(float(v.square().sum()) for v in p.values()) ** 0.5 for p in (ours, wrong))
+        assert shrunk < norm / 2  # about a third
+        alone = [tree.part(u.shared, "meta") for u in updates_of(algo, pool)]
+        by_hand = {k: (alone[0][k] + alone[1][k] + alone[2][k]) / 3 for k in ours}
+        assert gap(ours, by_hand) < 1e-6
+        assert gap(wrong, by_hand) > 0.1
+    assert same(ours, alone[0])  # the identical nodes
+
+
+def test_every_node_starts_from_the_same_parameters() -> None:
+    """A node's update is the same with whoever was trained before it."""
+    algo = algorithm(state="keep")
+    together = updates_of(algo, FLOAT)
+    for i, update in enumerate(together):
+        (alone,) = updates_of(algo, FLOAT.take(np.array([i])))
+        assert (alone.node, alone.weight) == (update.node, SIZES[i])
+        assert same(alone.shared, update.shared)
+        assert same(alone.own, update.own)
+
+
+# ---------------------------------------------------------------------------------------------------------- blocks
+
+
+@every_learner
+@pytest.mark.parametrize(("pool", "within"), [(POOL, 1e-12), (FLOAT, 1e-5)])
+def test_blocks_agree(case: Case, pool: Pool, within: float) -> None:
+    algo = algorithm(case, state="average", model=PLAIN)
+    loop, *blocks = (updates_of(algo, pool, block) for block in (1, 2, 4, 5, 100))
+    for block in blocks:
+        assert [u.node for u in block] == pool.nodes.tolist()
+        for one, two in zip(loop, block, strict=True):
+            assert gap(one.shared, two.shared) < within
+            assert one.weight == two.weight
+            assert one.metrics == pytest.approx(two.metrics, abs=max(within, 1e-9))
+
+
+@pytest.mark.parametrize("model", [BATCH_NORM, ("conv4", {"width": 4, "norm": "batch"})], ids=name_of)
+@pytest.mark.parametrize("state", ["reset", "keep", "average"])
+def test_blocks_agree_over_rounds(model: Case, state: str) -> None:
+    pool = POOL if model is BATCH_NORM else nodes_of(SIZES, shape=(9, 9))
+    learner = learner_of(("maml", {"inner_lr": 0.3}), model_of(model, (4,) if model is BATCH_NORM else (9, 9)))
+    algo = Algorithm(learner, OPTIMIZERS["momentum"](lr=0.05), state)
+    (one, one_own), (two, two_own) = (train(algo, pool, 3, block=b) for b in (1, 3))
+    assert gap(one, two) < 1e-11  # rounding grows over nine steps
+    assert max(gap(one_own[n], two_own[n]) for n in one_own) < 1e-11
+
+
+@pytest.mark.parametrize("block", [1, 4, 100])
+def test_epochs_of_unequal_nodes_are_a_plain_loop(block: int) -> None:
+    """FedAvg as published: autograd, torch's Adam, every node its own number of steps, weighted by rows."""
+    algo = algorithm(("supervised", {}), model=PLAIN)
+    sample = lambda pool: epochs(0, 2, 1, 0, 7)(pool, 1)  # noqa: E731
+    start = double(first_global(algo, SERVER, 0))
+    updates = list(run_nodes(algo, start, lambda n: {}, POOL, sample, block))
+    plan = sample(POOL)
+    assert plan.active.sum(1).tolist() == [6, 10, 8, 4, 6]
+    for i, update in enumerate(updates):
+        leaves = {k: v.clone().requires_grad_() for k, v in tree.part(start, "meta").items()}
+        adam = torch.optim.Adam(list(leaves.values()), lr=0.05)
+        losses = []
+        for rows in plan.query[i, plan.active[i], 0]:
+            x, y = POOL.x[torch.from_numpy(rows)], POOL.y[torch.from_numpy(rows)]
+            hidden = F.linear(x, leaves["layer0.weight"], leaves["layer0.bias"]).tanh()
+            loss = F.cross_entropy(F.linear(hidden, leaves["head.weight"], leaves["head.bias"]), y)
+            adam.zero_grad()
+            loss.backward()
+            adam.step()
+            losses.append(float(loss.detach()))
+        assert gap(tree.part(update.shared, "meta"), {k: v.detach() for k, v in leaves.items()}) < 1e-12
+        assert update.metrics["loss"] == pytest.approx(np.mean(losses), abs=1e-12)  # of the node's own steps alone
+        assert update.weight == SIZES[i]
+
+
+def test_an_inactive_step_changes_nothing() -> None:
+    algo = algorithm()
+    start = algo.open(first_global(algo, SERVER, 0), first_own(algo, 0))
+    plan = tasks(1)(FLOAT)
+    e = Episode(*(leaf[0] for leaf in gather(FLOAT, plan.support[:, 0], plan.query[:, 0], plan.labels)))
+    task_seeds = torch.from_numpy(plan.seeds[0, 0])
+    for active in (True, False):
+        carry, _ = node_step(algo, start, e, task_seeds, torch.tensor(active), torch.tensor(0))
+        assert [same(a, b) for a, b in zip(carry, start, strict=True)] == [not active, not active, True, not active]
+
+
+# --------------------------------------------------------------------------------------------- optimiser states
+
+
+@pytest.mark.parametrize("state", ["reset", "keep", "average"])
+@pytest.mark.parametrize("name", ["adam", "momentum"])
+def test_what_becomes_of_the_optimisers_state(name: str, state: str) -> None:
+    """Two nodes and three rounds by hand."""
+    outer = OPTIMIZERS[name](lr=0.05)
+    algo, pool = algorithm(("supervised", {}), outer, state, PLAIN), POOL.take(np.array([0, 1]))
+    shared, owns = train(algo, pool, 3)
+
+    meta = tree.part(double(first_global(algo, SERVER, 0)), "meta")
+    kept = [outer.init(meta), outer.init(meta)]
+    everybodys = outer.init(meta)
+    share = [18 / 48, 30 / 48]
+    for round_ in range(1, 4):
+        plan = tasks(round_)(pool)
+        metas, states = [], []
+        for i in range(2):
+            mine = meta
+            moments = {"reset": outer.init(meta), "keep": kept[i], "average": everybodys}[state]
+            for s in range(3):
+                e = gather(pool, plan.support[i, s], plan.query[i, s], plan.labels)
+                directions = [
+                    algo.learner.meta_gradient(mine, {}, {}, Episode(*(leaf[t] for leaf in e)), None, None)[0]
+                    for t in range(2)
+                ]
+                direction = {k: (directions[0][k] + directions[1][k]) / 2 for k in mine}
+                mine, moments = outer.update(direction, moments, mine, s)
+            metas.append(mine)
+            states.append(moments)
+        kept = states
+        meta, everybodys = ({k: share[0] * one[k] + share[1] * two[k] for k in one} for one, two in (metas, states))
+    assert gap(tree.part(shared, "meta"), meta) < 1e-12
+    assert gap(tree.part(shared, "outer"), everybodys if state == "average" else {}) < 1e-12
+    for i, node in enumerate(pool.nodes.tolist()):
+        assert gap(tree.part(owns[node], "outer"), kept[i] if state == "keep" else {}) < 1e-12
+
+
+@pytest.mark.parametrize("state", ["reset", "keep", "average"])
+def test_open_and_close_are_inverse(state: str) -> None:
+    algo = algorithm(("reptile", {}), state=state)
+    shared, own = algo.start(seeds.generator(0))
+    assert {k.split("/")[0] for k in shared} == {"meta", "stats"} | ({"outer"} if state == "average" else set())
+    assert {k.split("/")[0] for k in own} == ({"outer"} if state == "keep" else set())
+    again = algo.close(algo.open(shared, own))
+    assert same(again[0], shared)
+    assert same(again[1], own)
+
+
+@pytest.mark.parametrize("name", ["momentum", "adam"])
+def test_the_server_descends_from_old_to_mean(name: str) -> None:
+    """FedAvgM and FedAdam by torch.optim on the pseudo-gradient old - mean; its own schedule counts rounds."""
+    server = OPTIMIZERS[name](lr=0.5)
+    oracle = {"momentum": torch.optim.SGD, "adam": torch.optim.Adam}[name]
+    algo = algorithm(("supervised", {}), OPTIMIZERS["sgd"](lr=0.3))
+    ours, _ = train(algo, POOL, 3, server=server)
+
+    shared, own = double(first_global(algo, server, 0)), double(first_own(algo, 0))
+    leaves = {k: v.clone().requires_grad_() for k, v in tree.part(shared, "meta").items()}
+    step = oracle(list(leaves.values()), lr=0.5, **({"momentum": 0.9} if name == "momentum" else {}))
+    for round_ in range(1, 4):
+        shared |= {f"meta/{k}": v.detach().clone() for k, v in leaves.items()}
+        mean = MEAN(run_nodes(algo, shared, lambda n: own, POOL, tasks(round_), 1, 3 * (round_ - 1)))
+        for k, leaf in leaves.items():
+            leaf.grad = shared[f"meta/{k}"] - mean[f"meta/{k}"]
+        step.step()
+        shared |= mean
+    assert gap(tree.part(ours, "meta"), {k: v.detach() for k, v in leaves.items()}) < 1e-10
+    assert gap(tree.part(ours, "stats"), tree.part(shared, "stats")) < 1e-10
+
+
+def test_the_servers_schedule_counts_rounds() -> None:
+    server = OPTIMIZERS["sgd"](lr=1.0, decay_steps=4)
+    old, new = {"meta/w": torch.zeros(1)}, NodeUpdate(0, {"meta/w": torch.ones(1)}, {}, 1, {})
+    assert [float(close_round(MEAN, server, old, [new], r)["meta/w"]) for r in (1, 2, 3, 4, 5)] == [
+        1,
+        0.75,
+        0.5,
+        0.25,
+        0,
+    ]
+
+
+def test_global_steps_go_on_over_rounds() -> None:
+    """The nodes' schedule counts local steps from the first round on, not from each round's first."""
+    algo = algorithm(("supervised", {}), OPTIMIZERS["sgd"](lr=0.3, decay_steps=6))
+    two, _ = train(algo, FLOAT, 2)
+    assert same(tree.part(train(algo, FLOAT, 3)[0], "meta"), tree.part(two, "meta"))  # the rate is 0 from step 6 on
+    assert gap(tree.part(train(algo, FLOAT, 1)[0], "meta"), tree.part(two, "meta")) > 1e-3
+
+
+# ------------------------------------------------------------------------------------------------------- the rest
+
+
+@pytest.mark.parametrize("block", [1, 3])
+def test_a_node_that_diverges_is_named(block: int) -> None:
+    x = FLOAT.x.clone()
+    x[int(FLOAT.row_start[2]) + 1] = float("inf")
+    with pytest.raises(Problem, match="training diverged") as caught:
+        updates_of(algorithm(), FLOAT._replace(x=x), block, steps=20)
+    assert caught.value.where == "node 7"
+    assert "inner_lr" in caught.value.hint
+
+
+def test_plans_are_drawn_block_by_block() -> None:
+    asked: list[list[int]] = []
+
+    def sample(pool: Pool) -> Plan:
+        asked.append(pool.nodes.tolist())
+        return local(0, 2, 1, 3, 3)(pool, 1)
+
+    algo = algorithm(("supervised", {}))
+    updates = run_nodes(algo, first_global(algo, SERVER, 0), lambda n: {}, FLOAT, sample, 2)
+    assert asked == []
+    next(updates)
+    assert asked == [[3, 5]]
+    assert [u.node for u in updates] == [5, 7, 9, 11]
+    assert asked == [[3, 5], [7, 9], [11]]
+
+
+def test_no_local_step_leaves_the_parameters() -> None:
+    algo = algorithm()
+    for update in updates_of(algo, FLOAT, block=2, steps=0):
+        assert same(update.shared, algo.start(seeds.generator(0, "init"))[0])
+        assert update.metrics == {}
+
+
+def test_chosen_nodes() -> None:
+    nodes = [3, 5, 8, 9, 12, 20, 21, 33]
+    assert choose(0, 1, nodes, "all") == nodes
+    for per_round, size in ((3, 3), (99, 8), (0.5, 4), (0.01, 1)):
+        drawn = [choose(0, r, nodes, per_round) for r in range(50)]
+        assert all(len(d) == size and sorted(set(d)) == d and set(d) <= set(nodes) for d in drawn)
+        assert drawn == [choose(0, r, nodes, per_round) for r in range(50)]
+    often = np.bincount(np.concatenate([choose(0, r, nodes, 3) for r in range(2000)]), minlength=34)[nodes]
+    assert abs(often - 750).max() < 5 * (2000 * 3 / 8 * 5 / 8) ** 0.5
+    assert choose(0, 1, nodes, 3) != choose(1, 1, nodes, 3) or choose(0, 2, nodes, 3) != choose(1, 2, nodes, 3)
