@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import signal
@@ -53,9 +52,6 @@ class _Terminated(BaseException):
 
 def main() -> None:
     """The entry point `metadist`."""
-    # before torch is there: threads that wait by spinning made a training 12 times slower where other work shared the
-    # cores (4 threads on 4 busy cores, 16.3 s a round against 1.4 s)
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     signal.signal(signal.SIGTERM, _terminate)
     app()
 

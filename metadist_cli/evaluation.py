@@ -13,6 +13,7 @@ from torch.func import vmap
 from metadist_cli.episodes import Plan, Pool, gather
 from metadist_cli.learners.types import Adapted, Episode, Learner
 from metadist_cli.losses import Loss
+from metadist_cli.parallel import side_by_side
 from metadist_cli.tree import Params
 
 _CHUNK_BYTES = 128 << 20
@@ -72,21 +73,26 @@ def evaluate(
     transductive: bool,
     batch: int | None = None,
     chunk: int = 16,
+    threads: int = 1,
 ) -> Outcome:
-    """All episodes of a plan (of its nodes, steps and tasks, in this order), `chunk` at a time as one program."""
+    """All episodes of a plan (of its nodes, steps and tasks, in this order), `chunk` at a time as one program.
+
+    threads: chunks that are computed side by side, which changes no bit.
+    """
     support, query = (rows.reshape(-1, rows.shape[-1]) for rows in (plan.support, plan.query))
     task_seeds = torch.from_numpy(plan.seeds.reshape(-1)).to(pool.x.device)
 
     def one(episode: Episode, seed: Tensor) -> Tensor:
         return run_episode(learner, meta, stats, episode, seed, steps, batch, transductive)
 
-    parts: list[tuple[Tensor, Tensor, Tensor]] = []
-    for begin in range(0, len(support), chunk):
+    def some(begin: int) -> tuple[Tensor, Tensor, Tensor]:
         part = slice(begin, begin + chunk)
         episodes = gather(pool, support[part], query[part], plan.labels)
         out = vmap(one)(episodes, task_seeds[part]).detach()  # (E, steps + 1, Q, outputs)
         score = vmap(vmap(loss.score, in_dims=(0, None)))(out, episodes.query_y).mean(-1)
-        parts.append((score, out[:, 0], out[:, -1]))
+        return score, out[:, 0], out[:, -1]
+
+    parts = list(side_by_side(some, range(0, len(support), chunk), threads))
     score, first, last = (torch.cat(column).cpu() for column in zip(*parts, strict=True))
     return Outcome(score.double().numpy(), first, last)
 

@@ -25,7 +25,7 @@ from metadist_cli.rounds import Algorithm, first_global, first_own
 from metadist_cli.shards import Held, Need, Shard, make_shards
 
 # Working set of a block that training is fastest with: larger ones leave the caches (measured, tests/benchmarks)
-_BLOCK_BYTES = 64 << 20
+_BLOCK_BYTES = 128 << 20
 
 
 class Spec(NamedTuple):
@@ -177,16 +177,24 @@ def device(name: str) -> torch.device:
 
 
 def resolve(experiment: Experiment) -> dict[str, Any]:
-    """What `auto` in the execution section comes to: device, block and threads, as the run stores them."""
+    """What decides the last bits, with `auto` in the execution section settled; the run stores it."""
     execution = experiment.config.execution
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return {
         "device": str(device(execution.device)),
         "block": block_size(experiment) if execution.block == "auto" else execution.block,
-        "threads": min(cores, 2) if execution.threads == "auto" else execution.threads,
         "capability": torch.backends.cpu.get_cpu_capability(),
         "torch": torch.__version__,
     }
+
+
+def threads(config: Config, device: torch.device) -> int:
+    """execution.threads: auto is the cores at hand, 4 at most (Python's lock leaves little to more); 1 on a GPU."""
+    if config.execution.threads != "auto":
+        return config.execution.threads
+    if device.type != "cpu":
+        return 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, 4)
 
 
 def block_size(experiment: Experiment) -> int:

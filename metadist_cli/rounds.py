@@ -20,6 +20,7 @@ from metadist_cli.episodes import Plan, Pool, gather
 from metadist_cli.errors import Problem
 from metadist_cli.learners.types import Episode, Learner
 from metadist_cli.optim import Optimizer
+from metadist_cli.parallel import side_by_side
 from metadist_cli.tree import Params
 
 
@@ -87,37 +88,54 @@ def run_nodes(
     sample: Callable[[Pool], Plan],
     block: int,
     steps_before: int = 0,
+    threads: int = 1,
 ) -> Iterator[NodeUpdate]:
     """The local rounds of the pool's nodes, `block` nodes at a time as one program; yields their updates in order.
 
     shared: the global parameters that every node starts from. own_of(node): what the node kept from its last round.
     sample(pool) -> plan of the nodes' tasks, drawn block by block so that memory is bounded by the block.
     block 1 is the plain loop over nodes. Blocks are cut at multiples of `block` in the pool's list of nodes.
-    steps_before: local steps before this round (the global step of schedules). Raises Problem where a node diverges.
+    steps_before: local steps before this round (the global step of schedules). threads: blocks that are computed side
+    by side, which changes no bit. Raises Problem where a node diverges.
     """
-    for begin in range(0, len(pool.nodes), block):
-        places = np.arange(begin, min(begin + block, len(pool.nodes)))
-        nodes = [int(n) for n in pool.nodes[places]]
-        owns = [own_of(n) for n in nodes]
-        if block == 1:
-            carry = algorithm.open(shared, owns[0])
-        else:
-            n = len(nodes)
-            carry = vmap(algorithm.open)(tree.expand(shared, n), tree.stack(owns)) if n else None
-        assert carry is not None
-        mine = pool.take(places)
-        carry, metrics = _run_block(algorithm, carry, mine, sample(mine), block > 1, steps_before)
-        new_shared, new_own = algorithm.close(carry)
-        for i, node in enumerate(nodes):
-            update, kept = (tree.index(new_shared, i), tree.index(new_own, i)) if block > 1 else (new_shared, new_own)
-            if not (tree.finite(update) and tree.finite(kept)):
-                raise Problem(
-                    "training diverged: its parameters are no longer finite numbers",
-                    f"node {node}",
-                    "lower learner.inner_lr or train.outer.lr, or look at the node's rows",
-                )
-            figures = {name: float(values[i]) for name, values in metrics.items()}
-            yield NodeUpdate(node, update, kept, int(mine.row_count[i]), figures)
+
+    def one_block(mine: Pool) -> list[NodeUpdate]:
+        return list(_block_updates(algorithm, shared, own_of, mine, sample(mine), block > 1, steps_before))
+
+    count = len(pool.nodes)
+    blocks = (pool.take(np.arange(begin, min(begin + block, count))) for begin in range(0, count, block))
+    for updates in side_by_side(one_block, blocks, threads):
+        yield from updates
+
+
+def _block_updates(
+    algorithm: Algorithm,
+    shared: Params,
+    own_of: Callable[[int], Params],
+    pool: Pool,
+    plan: Plan,
+    batched: bool,
+    steps_before: int,
+) -> Iterator[NodeUpdate]:
+    """The updates of the pool's nodes, which are one block."""
+    nodes = [int(n) for n in pool.nodes]
+    owns = [own_of(n) for n in nodes]
+    if batched:
+        carry = vmap(algorithm.open)(tree.expand(shared, len(nodes)), tree.stack(owns))
+    else:
+        carry = algorithm.open(shared, owns[0])
+    carry, metrics = _run_block(algorithm, carry, pool, plan, batched, steps_before)
+    new_shared, new_own = algorithm.close(carry)
+    for i, node in enumerate(nodes):
+        update, kept = (tree.index(new_shared, i), tree.index(new_own, i)) if batched else (new_shared, new_own)
+        if not (tree.finite(update) and tree.finite(kept)):
+            raise Problem(
+                "training diverged: its parameters are no longer finite numbers",
+                f"node {node}",
+                "lower learner.inner_lr or train.outer.lr, or look at the node's rows",
+            )
+        figures = {name: float(values[i]) for name, values in metrics.items()}
+        yield NodeUpdate(node, update, kept, int(pool.row_count[i]), figures)
 
 
 def _run_block(

@@ -19,7 +19,7 @@ SOURCES = {p.relative_to(ROOT / PACKAGE).as_posix(): p.read_text() for p in (ROO
 # A module may import from its own floor and from below. Floors 0 to 2, but files.py and datasets/, know neither disk
 # nor console nor config.
 FLOORS = {
-    0: "errors.py files.py formats.py seeds.py tree.py",
+    0: "errors.py files.py formats.py parallel.py seeds.py tree.py",
     1: "aggregators.py datasets/ episodes.py learners/ losses.py models/ optim.py partitioners.py shards.py",
     2: "evaluation.py rounds.py",
     3: "config/ experiment.py",

@@ -207,7 +207,9 @@ class Execution(Model):
         description="Where to compute.",
     )
     block: Literal["auto"] | Positive = Field("auto", description="Nodes that are computed as one program.")
-    threads: Literal["auto"] | Positive = Field("auto", description="CPU threads of torch.")
+    threads: Literal["auto"] | Positive = Field(
+        "auto", description="Blocks computed side by side on the CPU; changes no bit."
+    )
     memory: str = Field("2GiB", examples=["512MiB", "2GiB"], description="Memory that a block may take.")
 
     @field_validator("memory")
@@ -251,7 +253,7 @@ class Config(Model):
         "How the nodes' models become one.", name="mean"
     )
     finetune: Finetune = _default("Adaptation to new tasks and its report.")
-    execution: Execution = _default("Device, memory and threads; does not change what is computed.")
+    execution: Execution = _default("Device, block, threads and memory; changes at most the last bits.")
     baselines: dict[Annotated[str, Field(pattern=NAME)], Baseline] = Field(
         {}, description="Other models to train beside the main one; each replaces whole sections."
     )

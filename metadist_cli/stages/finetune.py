@@ -154,6 +154,7 @@ def _judge(trained: Trained, task: Tasks, steps: int, setting: Setting) -> Outco
         wanted.transductive,
         wanted.batch,
         chunk_size(kept, support, query, wanted.transductive),
+        setting.threads,
     )
 
 

@@ -16,7 +16,7 @@ import torch
 from metadist_cli import __version__, files, store
 from metadist_cli.config import Config
 from metadist_cli.console import Console
-from metadist_cli.experiment import Experiment, assemble, resolve
+from metadist_cli.experiment import Experiment, assemble, resolve, threads
 from metadist_cli.store import Run
 
 
@@ -27,6 +27,7 @@ class Setting(NamedTuple):
     manifest: dict[str, Any]  # of the partition
     device: torch.device
     block: int
+    threads: int
 
 
 def open_setting(config: Config, run: Run, console: Console) -> Setting:
@@ -40,8 +41,9 @@ def open_setting(config: Config, run: Run, console: Console) -> Setting:
             f"this run began with other execution settings ({', '.join(changed)}): its last bits may differ from those "
             "of an undisturbed run"
         )
-    torch.set_num_threads(execution["threads"])
-    return Setting(experiment, manifest, torch.device(execution["device"]), execution["block"])
+    torch.set_num_threads(1)
+    place = torch.device(execution["device"])
+    return Setting(experiment, manifest, place, execution["block"], threads(config, place))
 
 
 def _execution(run: Run, experiment: Experiment) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -52,7 +54,7 @@ def _execution(run: Run, experiment: Experiment) -> tuple[dict[str, Any], dict[s
     fresh = resolve(experiment)
     stored = _manifest(run).get("execution", fresh) if run.checkpoint(0).exists() else fresh
     wanted = experiment.config.execution
-    said = {key: fresh[key] for key in ("device", "block", "threads") if getattr(wanted, key) != "auto"}
+    said = {key: fresh[key] for key in ("device", "block") if getattr(wanted, key) != "auto"}
     here = {key: fresh[key] for key in ("capability", "torch")}
     return stored, stored | said | here
 

@@ -188,6 +188,7 @@ def _updates(
         lambda part: experiment.sampler(part, number),
         block,
         (number - 1) * experiment.steps,
+        setting.threads,
     )
     if ready:
         owns |= store.read_state(training.run, number + 1, ready, training.first_own)
