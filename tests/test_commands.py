@@ -124,11 +124,9 @@ def test_round_without_all_nodes(lab: Lab, tmp_path: Path):
     still(lab, "aggregate", "--min-nodes", "1")
 
 
-def test_figures_of_different_kinds(lab: Lab):
+def test_figures_of_different_kinds(lab: Lab, trained: Lab):
     """A node that measures something else, or without sense, has its model used and its figures left out."""
-    lab("partition", ONE)
-    for node in lab.trained():
-        lab("train", ONE, "--nodes", str(node))
+    shutil.copytree(trained.runs, lab.runs)
     for node, figures in [(1, {"loss": 1.0, "speed": 2.0}), (2, {"loss": 1e308, "accuracy": 0.5})]:
         tensors, head = files.unpack(lab.update(1, node).read_bytes(), "")
         lab.update(1, node).write_bytes(files.pack(tensors, head | {"metrics": [figures]}))
@@ -350,11 +348,19 @@ KINDS = (
 )
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_wrong_node_file(lab: Lab, kind: str):
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Lab:
+    """A run in which every node has trained for round 1, each with a file of its own; to be copied."""
+    lab = Lab(tmp_path_factory.mktemp("trained"))
     lab("partition", ONE)
     for node in lab.trained():
         lab("train", ONE, "--nodes", str(node))
+    return lab
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_wrong_node_file(lab: Lab, trained: Lab, kind: str):
+    shutil.copytree(trained.runs, lab.runs)
     path, said = foreign(lab, kind)
     refused = still(lab, "train", ONE, code=4)
     assert path.name in refused

@@ -17,7 +17,6 @@ from runner import TINY, Done, Lab, counted, results, start
 
 from metadist_cli import files
 
-STAGES = ("temp", "synced", "renamed")
 SMALL = (
     "data={name: synthetic, nodes: 4, rows: 24, features: 12}",
     "partition.nodes=4",
@@ -93,12 +92,12 @@ def sweep(
 
 
 def test_killed_in_any_write_of_a_run(lab: Lab, plain: None, crash):
-    writes = sweep(lab, [("run", *SMALL)], crash, results, *STAGES)
+    writes = sweep(lab, [("run", *SMALL)], crash, results, "temp", "renamed")
     assert writes >= 15  # config, manifests, 4 shards, 3 global checkpoints, model, report and metrics
 
 
 def test_killed_in_any_write_of_a_run_with_node_state(personal_lab: Lab, crash, plain: None):
-    settings = (*SMALL, "finetune.save=none", "train.rounds=3", "train.nodes_per_round=2", "train.keep_nodes=last")
+    settings = (*SMALL, "finetune.save=none", "train.nodes_per_round=2", "train.keep_nodes=last")
     sweep(personal_lab, [("run", *settings)], crash, with_state, "renamed")
 
 
@@ -190,7 +189,10 @@ def test_killed_twenty_times(tmp_path: Path):
     length = until_the_end(calm)
     wanted = results(calm.run())
     moments = [("sleep", (i + rng.random()) / 20 * length) for i in range(20)]
-    writes = [("write", f"{stage}:{n}:9") for stage, n in zip(STAGES[:2] * 2, (5, 20, 30, 55), strict=True)]
+    writes = [
+        ("write", f"{stage}:{n}:9")
+        for stage, n in zip(("temp", "synced", "temp", "synced"), (5, 20, 30, 55), strict=True)
+    ]
 
     def trial(number: int, kind: str, moment: float | str) -> Landed:
         lab = Lab(tmp_path / f"{kind}{number}", LONG)
