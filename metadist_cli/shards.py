@@ -66,7 +66,7 @@ def make_shards(
     rotate: float = 0.0,
     relabel: bool = False,
 ) -> list[Shard]:
-    """All shards, node 0 first; held-out classes are one more shard each for validation and test.
+    """All shards: training nodes from 0 on, then those held out; held-out classes are one shard for each role.
 
     Every row of the data set is in exactly one shard, but for turned copies of held-out classes (turn_held_out False).
     rotate: each node's images are turned by its own angle, uniform in +-rotate/2 degrees. relabel: each node numbers
@@ -81,8 +81,9 @@ def make_shards(
         parts, names = _deal_rows(data, partitioner, nodes, need, rng)
     node_roles = _node_roles(names, held, seed) if held.source == "nodes" else ["train"] * len(parts)
     shards = []
-    for node, (rows, name, role) in enumerate(zip(parts, names, node_roles, strict=True)):
-        shards.append(_own(_shard(data, rows, node, name, role), data, rotate, relabel, seed))
+    for node, i in enumerate(sorted(range(len(parts)), key=lambda i: ROLES.index(node_roles[i]))):
+        shard = _shard(data, parts[i], node, names[i] or f"node-{node:03d}", node_roles[i])
+        shards.append(_own(shard, data, rotate, relabel, seed))
     for code, role in ((1, "validation"), (2, "test")):
         kept = [c for c in _classes(data, roles, code) if data.turn_held_out or not data.turned[c]]
         if kept:
@@ -216,12 +217,12 @@ def _constant(group: Group, rows_of: list[np.ndarray], classes: np.ndarray) -> b
 
 
 def _names(parts: list[np.ndarray], groups: dict[str, Group]) -> list[str]:
-    """The natural names where every node is one group of some grouping, else node-000."""
+    """The natural names where every node is one group of some grouping, else "" for each."""
     for group in groups.values():
         codes = [np.unique(group.code[part]) for part in parts]
         if all(len(c) == 1 for c in codes) and len({int(c[0]) for c in codes}) == len(parts):
             return [group.names[int(c[0])] for c in codes]
-    return [f"node-{i:03d}" for i in range(len(parts))]
+    return [""] * len(parts)
 
 
 def _shard(data: Dataset, rows: np.ndarray, node: int, name: str, role: str) -> Shard:

@@ -64,7 +64,7 @@ def agree(config: Config, run: Run) -> None:
     changes: list[tuple[str, Any, Any]] = []
     if (run.shards / "manifest.json").exists():
         changes = configs.difference(shard_manifest(run)["basis"], basis(config, SHARDS))
-    if run.checkpoint(0).exists():
+    if last_closed(run) >= 0:
         saved = configs.load(run.path / "config.yaml")
         changes += [c for c in configs.difference(basis(saved, TRAINING), basis(config, TRAINING)) if c not in changes]
     if changes:
@@ -221,11 +221,8 @@ def _read_shard(entry: dict[str, Any], pack: Params) -> Shard:
 
 
 def last_closed(run: Run) -> int:
-    """The newest closed round, -1 where not even round 0 is there."""
-    number = -1
-    while run.checkpoint(number + 1).exists():
-        number += 1
-    return number
+    """The newest closed round, -1 where not even round 0 is there. Older ones need not be there."""
+    return max((int(path.parent.name) for path in run.path.glob("rounds/[0-9]*/global.safetensors")), default=-1)
 
 
 def write_global(run: Run, number: int, params: Params, header: dict[str, Any]) -> str:

@@ -100,7 +100,7 @@ def train_nodes(config: Config, run: Run, console: Console, nodes: list[int], nu
     if strangers:
         last = max(training.weights)
         raise Problem(f"node {strangers[0]} does not train here", "--nodes", f"training nodes: 0 to {last}", USAGE)
-    if not run.checkpoint(0).exists():
+    if store.last_closed(run) < 0:
         _parent(training)
     closed = store.last_closed(run)
     open_round = closed + 1
@@ -112,7 +112,9 @@ def train_nodes(config: Config, run: Run, console: Console, nodes: list[int], nu
     if number > open_round:
         hint = "run `metadist aggregate` for the round before, or wait and try again"
         raise Problem(f"round {number} needs the checkpoint of round {number - 1}", str(run.path), hint, RETRY)
-    parent, sha256 = _parent(training)
+    parent, _, sha256 = store.read_global(
+        run, closed, training.first
+    )  # by number: another may close this one meanwhile
     ready = _ready(training, number, sha256)
     chosen = [n for n in training.chosen(number) if n in nodes]
     todo = [n for n in chosen if n not in ready]
@@ -284,7 +286,7 @@ def _mend_metrics(training: Training) -> None:
     path = run.path / "metrics.jsonl"
     lines = {line["round"]: line for line in round_metrics(run)}
     for number in range(1, store.last_closed(run) + 1):
-        if number not in lines:
+        if number not in lines and run.checkpoint(number).exists():
             header = store.read_global(run, number, training.first)[1]
             lines[number] = {"round": number, "nodes": header["nodes"], **header["metrics"]}
     text = "".join(_line(lines[number]) for number in sorted(lines))
