@@ -172,5 +172,6 @@ def traces_of(row: np.ndarray) -> list[bytes]:
     parts = [row[i : i + 3] for i in range(0, len(row) - 2, 3)]
     binary = [part.astype(kind).tobytes() for part in parts for kind in (np.float16, np.float32, np.float64)]
     grey = np.round((row - row.min()) / np.ptp(row) * 255).astype(np.uint8).tobytes()
-    texts = [text.encode() for value in row for text in (f"{value:.6f}", str(value), repr(float(value)))]
-    return [*binary, grey, *texts]
+    texts = [text.encode() for value in row for text in (str(value), repr(float(value)))]
+    rounded = [",".join(f"{value:.6f}" for value in part).encode() for part in parts]  # one alone may be a probability
+    return [*binary, grey, *texts, *rounded]
