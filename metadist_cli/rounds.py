@@ -128,13 +128,13 @@ def _block_updates(
     new_shared, new_own = algorithm.close(carry)
     for i, node in enumerate(nodes):
         update, kept = (tree.index(new_shared, i), tree.index(new_own, i)) if batched else (new_shared, new_own)
-        if not (tree.finite(update) and tree.finite(kept)):
+        figures = {name: float(values[i]) for name, values in metrics.items()}
+        if not (tree.finite(update) and tree.finite(kept) and np.isfinite(list(figures.values())).all()):
             raise Problem(
-                "training diverged: its parameters are no longer finite numbers",
+                "training diverged: its parameters or its loss are no longer finite numbers",
                 f"node {node}",
                 "lower learner.inner_lr or train.outer.lr, or look at the node's rows",
             )
-        figures = {name: float(values[i]) for name, values in metrics.items()}
         yield NodeUpdate(node, update, kept, int(pool.row_count[i]), figures)
 
 

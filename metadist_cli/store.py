@@ -7,7 +7,7 @@ checkpoint is there. Whatever a command finds committed it takes over; resume is
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,8 +15,7 @@ import numpy as np
 import torch
 
 from metadist_cli import config as configs
-from metadist_cli import files, tree
-from metadist_cli.aggregators import NodeUpdate
+from metadist_cli import files
 from metadist_cli.config import Config
 from metadist_cli.errors import Problem
 from metadist_cli.experiment import Spec
@@ -25,7 +24,6 @@ from metadist_cli.tree import Params
 
 PACK = 1000  # nodes a file: one stacked file is 7x cheaper to write and 45x to read than a file a node (measured)
 _JSON_MAX = 1 << 30
-_SLACK = 64 << 20  # header and metrics of a checkpoint file
 # What each kind of artefact depends on; where the data lie and how long one trains is no part of it.
 SHARDS = ("seed", "data", "task", "partition")
 TRAINING = (*SHARDS, "model", "learner", "train", "aggregate")
@@ -51,6 +49,10 @@ class Run(NamedTuple):
     def checkpoint(self, number: int) -> Path:
         return self.round(number) / "global.safetensors"
 
+    def last_closed(self) -> int:
+        """The newest closed round, -1 where not even round 0 is there. Older ones need not be there."""
+        return max((int(path.parent.name) for path in self.path.glob("rounds/[0-9]*/global.safetensors")), default=-1)
+
 
 def basis(config: Config, names: Sequence[str]) -> dict[str, Any]:
     """The settings that an artefact depends on, as plain values."""
@@ -64,7 +66,7 @@ def agree(config: Config, run: Run) -> None:
     changes: list[tuple[str, Any, Any]] = []
     if (run.shards / "manifest.json").exists():
         changes = configs.difference(shard_manifest(run)["basis"], basis(config, SHARDS))
-    if last_closed(run) >= 0:
+    if run.last_closed() >= 0:
         saved = configs.load(run.path / "config.yaml")
         changes += [c for c in configs.difference(basis(saved, TRAINING), basis(config, TRAINING)) if c not in changes]
     if changes:
@@ -106,7 +108,7 @@ def sweep(run: Run) -> None:
 
     To be called with the run's lock held.
     """
-    rounds = [run.round(number) for number in range(last_closed(run) + 1)]
+    rounds = [run.round(number) for number in range(run.last_closed() + 1)]
     for folder in (run.path, run.path / "shards", *rounds):
         for temp in folder.glob(".tmp-*"):
             temp.unlink(missing_ok=True)
@@ -215,141 +217,3 @@ def _read_shard(entry: dict[str, Any], pack: Params) -> Shard:
     target = pack["target"][rows].numpy() if "target" in pack else None
     labels = tuple(entry["labels"]) if "labels" in entry else None
     return Shard(entry["node"], entry["name"], entry["role"], x, label, target, row, entry.get("angle", 0.0), labels)
-
-
-# Rounds
-
-
-def last_closed(run: Run) -> int:
-    """The newest closed round, -1 where not even round 0 is there. Older ones need not be there."""
-    return max((int(path.parent.name) for path in run.path.glob("rounds/[0-9]*/global.safetensors")), default=-1)
-
-
-def write_global(run: Run, number: int, params: Params, header: dict[str, Any]) -> str:
-    """Commit a round's global checkpoint; the first writer wins, equal bytes are welcome. Returns its SHA-256.
-
-    It holds the result alone, no run name, time or host, so that equal results have equal hashes.
-    """
-    data = files.pack(params, {"round": number, **header})
-    files.publish(run.checkpoint(number), data)
-    return files.sha256(data)
-
-
-def read_global(run: Run, number: int, template: Params) -> tuple[Params, dict[str, Any], str]:
-    """(parameters, header, SHA-256 of the file) of a closed round, checked against the model's own shapes."""
-    path = run.checkpoint(number)
-    data = files.read(path, _limit(template), "global checkpoint")
-    params, header = files.unpack(data, str(path))
-    files.check(params, template, str(path))
-    if header.get("round") != number:
-        raise Problem(f"this checkpoint is of round {header.get('round')}", str(path), f"put round {number}'s there")
-    return params, header, files.sha256(data)
-
-
-def write_updates(run: Run, number: int, parent: str, updates: list[NodeUpdate]) -> list[str]:
-    """The node files of an open round: consecutive nodes together, up to 1,000 a file. Returns their names."""
-    names = []
-    for group in _consecutive(updates):
-        nodes = [u.node for u in group]
-        header = {"round": number, "parent": parent, "nodes": nodes, "metrics": [u.metrics for u in group]}
-        name = f"nodes-{nodes[0]:03d}-{nodes[-1]:03d}.safetensors"
-        files.write(run.round(number) / name, files.pack(tree.stack(u.shared for u in group), header))
-        names.append(name)
-    return names
-
-
-def _consecutive(updates: list[NodeUpdate]) -> Iterator[list[NodeUpdate]]:
-    group: list[NodeUpdate] = []
-    for update in updates:
-        if group and (update.node != group[-1].node + 1 or len(group) == PACK):
-            yield group
-            group = []
-        group.append(update)
-    if group:
-        yield group
-
-
-def update_files(run: Run, number: int) -> list[Path]:
-    return sorted(run.round(number).glob("nodes-*.safetensors"))
-
-
-def read_updates(path: Path, number: int, parent: str, template: Params, weights: dict[int, int]) -> list[NodeUpdate]:
-    """The updates in one node file, made by whoever; weights: the chosen nodes' rows, from the partition manifest.
-
-    Raises Problem where the file is damaged, of another round or parent, or of nodes that were not chosen.
-    """
-    data = files.read(path, _limit(template, min(PACK, len(weights))), "node file")
-    stacked, header = files.unpack(data, str(path))
-    if header.get("round") != number or header.get("parent") != parent:
-        raise Problem(
-            f"these nodes were trained from another checkpoint than round {number - 1}'s",
-            str(path),
-            f"delete it and train them again: metadist train ... --nodes, round {number}",
-        )
-    nodes, metrics = _told(header)
-    if not nodes:
-        raise Problem("the header does not say which nodes it holds", str(path), "delete it and train them again")
-    strangers = [n for n in nodes if n not in weights]
-    if strangers:
-        raise Problem(f"node {strangers[0]} does not take part in round {number}", str(path), "delete the file")
-    files.check(stacked, {k: v.expand(len(nodes), *v.shape) for k, v in template.items()}, str(path))
-    return [NodeUpdate(node, tree.index(stacked, i), {}, weights[node], metrics[i]) for i, node in enumerate(nodes)]
-
-
-def _told(header: dict[str, Any]) -> tuple[list[int], list[dict[str, float]]]:
-    """(nodes, their figures) of a stranger's header; none where it does not name each node once, with like figures."""
-    nodes, metrics = header.get("nodes"), header.get("metrics")
-    if not (isinstance(nodes, list) and isinstance(metrics, list) and 0 < len(nodes) == len(metrics)):
-        return [], []
-    figures = [m for m in metrics if isinstance(m, dict) and all(type(v) is float for v in m.values())]
-    kinds = {tuple(sorted(m)) for m in figures}
-    sound = all(type(n) is int for n in nodes) and len(set(nodes)) == len(figures) == len(nodes) and len(kinds) == 1
-    return (nodes, figures) if sound else ([], [])
-
-
-# What belongs to nodes
-
-
-def write_state(run: Run, number: int, owns: list[tuple[int, Params]]) -> None:
-    """The state that nodes keep after their work in a round; nothing where they keep none."""
-    for begin in range(0, len(owns), PACK):
-        pack = owns[begin : begin + PACK]
-        nodes = [node for node, _ in pack]
-        which = files.sha256(repr(nodes).encode())[:8]  # two sets of nodes may begin and end alike
-        name = f"state-{nodes[0]:03d}-{nodes[-1]:03d}-{which}.safetensors"
-        stacked = tree.stack(own for _, own in pack)
-        if stacked:
-            files.write(run.round(number) / name, files.pack(stacked, {"round": number, "nodes": nodes}))
-
-
-def read_state(run: Run, before: int, nodes: Iterable[int], first: Params) -> dict[int, Params]:
-    """What nodes kept when they last took part in a round below `before`; `first` where they never did."""
-    missing = set(nodes)
-    found: dict[int, Params] = {}
-    for number in range(before - 1, 0, -1) if first else ():
-        if not missing:
-            break
-        for path in sorted(run.round(number).glob("state-*.safetensors")):
-            stacked, header = files.unpack(files.read(path, _limit(first, PACK), "state of nodes"), str(path))
-            there = header["nodes"]
-            files.check(stacked, {k: v.expand(len(there), *v.shape) for k, v in first.items()}, str(path))
-            for i, node in enumerate(there):
-                if node in missing:
-                    found[node] = tree.index(stacked, i)
-                    missing.discard(node)
-    return found | dict.fromkeys(missing, first)
-
-
-def prune_states(run: Run, closed: int) -> None:
-    """Delete the state files all of whose nodes have newer state, in rounds up to the closed one."""
-    newer: set[int] = set()
-    for number in range(closed, 0, -1):
-        for path in sorted(run.round(number).glob("state-*.safetensors")):
-            nodes = files.unpack(files.read(path, _JSON_MAX, "state of nodes"), str(path))[1]["nodes"]
-            if newer.issuperset(nodes):
-                path.unlink(missing_ok=True)
-            newer.update(nodes)
-
-
-def _limit(template: Params, copies: int = 1) -> int:
-    return copies * sum(v.numel() * v.element_size() for v in template.values()) + _SLACK

@@ -139,17 +139,18 @@ def header(lab: Lab, number: int) -> dict:
     return files.unpack(lab.checkpoint(number), "")[1]
 
 
-def test_frozen_inputs_stay(lab: Lab, monkeypatch: pytest.MonkeyPatch):
-    """Killed after it took stock: a node that comes afterwards does not change the round any more."""
+@pytest.mark.parametrize("closing", [("aggregate", ONE), ("train", "train.rounds=2")])
+def test_frozen_inputs_stay(lab: Lab, monkeypatch: pytest.MonkeyPatch, closing: tuple[str, ...]):
+    """Killed after it took stock: a node that comes afterwards does not change the round, whoever closes it."""
     for name in ("tiny", "calm"):
         lab("partition", ONE, name=name)
         lab("train", ONE, "--nodes", "0-1", name=name)
     lab("aggregate", "--min-nodes", "2", ONE, name="calm")
     with monkeypatch.context() as patch:
-        patch.setattr("metadist_cli.stages.aggregate.close", lambda *_: 1 / 0)
+        patch.setattr("metadist_cli.stages.aggregate.close_frozen", lambda *_: 1 / 0)
         lab("aggregate", "--min-nodes", "2", ONE, code=1)
     lab("train", ONE, "--nodes", "2-3")
-    lab("aggregate", ONE)
+    lab(*closing)
     assert lab.checkpoint(1) == lab.checkpoint(1, "calm")
     assert header(lab, 1)["nodes"] == 2
 

@@ -101,13 +101,13 @@ def test_schedules_go_on_from_round_to_round(lab: Lab):
 
 def node_state(lab: Lab, name: str) -> dict[int, dict[str, list[float]]]:
     """What every training node keeps after the last round, and how many steps it has made: 2 a round."""
-    from metadist_cli import store
+    from metadist_cli import checkpoints, store
     from metadist_cli.config import load
     from metadist_cli.experiment import assemble, start
 
     run = store.Run.at(lab.run(name))
     first = start(assemble(load(run.path), store.spec_in(store.shard_manifest(run))))[1]
-    kept = store.read_state(run, 5, lab.trained(name), first)
+    kept = checkpoints.read_state(run, 5, lab.trained(name), first)
     steps = sum(int(own["node/steps"]) for own in kept.values())
     assert steps == 2 * 4 * (3 if load(run.path).train.nodes_per_round == 0.5 else 6)
     return {node: {k: v.tolist() for k, v in own.items()} for node, own in kept.items()}

@@ -117,7 +117,7 @@ def test_killed_in_any_write_by_hand(personal_lab: Lab, crash, plain: None):
 
 def with_state(run: Path) -> dict[str, object]:
     """Global checkpoints, and what every node keeps after the last round, in whatever files."""
-    from metadist_cli import store
+    from metadist_cli import checkpoints, store
     from metadist_cli.config import load
     from metadist_cli.experiment import assemble
     from metadist_cli.experiment import start as first
@@ -125,7 +125,7 @@ def with_state(run: Path) -> dict[str, object]:
     place = store.Run.at(run)
     own = first(assemble(load(run), store.spec_in(store.shard_manifest(place))))[1]
     nodes = [n["node"] for n in store.shard_manifest(place)["nodes"] if n["role"] == "train"]
-    kept = store.read_state(place, 99, nodes, own)
+    kept = checkpoints.read_state(place, 99, nodes, own)
     assert any(int(state["node/steps"]) > 0 for state in kept.values())
     found = {name: data for name, data in results(run).items() if name.endswith("global.safetensors")}
     return found | {str(n): {k: v.tolist() for k, v in state.items()} for n, state in kept.items()}

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from metadist_cli import seeds, store, tree
+from metadist_cli import checkpoints, seeds, store, tree
 from metadist_cli.config import Config, fingerprint, sections, variants
 from metadist_cli.config.schema import Episodic
 from metadist_cli.console import Console
@@ -64,14 +64,14 @@ def finetune(config: Config, run: Run, console: Console, own: Path | None = None
 
 def _trained(config: Config, run: Run, experiment: Experiment) -> Trained:
     """The newest closed round of a run, or the one that finetune.round names."""
-    closed = store.last_closed(run)
+    closed = run.last_closed()
     number = closed if config.finetune.round is None else config.finetune.round
     if number > closed or closed < 0 or (number == 0 and config.finetune.round is None):
         have = f"round {closed} is the newest" if closed > 0 else "no round is closed yet"
-        waits = bool(store.update_files(run, closed + 1))
+        waits = bool(checkpoints.update_files(run, closed + 1))
         hint = "close the open round: metadist aggregate" if waits else "train first: metadist run does all of it"
         raise Problem(f"there is no global checkpoint to adapt ({have})", str(run.path), hint, DATA)
-    params, _, sha256 = store.read_global(run, number, start(experiment)[0])
+    params, _, sha256 = checkpoints.read_global(run, number, start(experiment)[0])
     return Trained(experiment, params, number, sha256)
 
 
@@ -80,7 +80,7 @@ def _baselines(config: Config, run: Run, setting: Setting, console: Console) -> 
     found = {}
     for name, variant in variants(config).items():
         place = run.baseline(name)
-        if store.last_closed(place) < 1:
+        if place.last_closed() < 1:
             console.say(f"finetune: baseline {name} is not trained yet, so it is left out (metadist run trains it)")
             continue
         store.agree(variant, place)

@@ -9,6 +9,8 @@ import numpy as np
 from metadist_cli import files, store
 from metadist_cli.config import Config, variants
 from metadist_cli.console import Console
+from metadist_cli.datasets import Dataset
+from metadist_cli.errors import Problem
 from metadist_cli.experiment import Spec, assemble, deal, load_data, spec_of
 from metadist_cli.shards import Shard
 from metadist_cli.stages.setting import command
@@ -30,6 +32,7 @@ def partition(config: Config, run: Run, console: Console) -> dict[str, Any]:
     experiment = assemble(config, spec)
     for variant in variants(config).values():  # whatever does not fit the data is told before anything is written
         assemble(variant, spec)
+    _same_data(run, data)
     show(shards, spec, console)
     with command("partition", config, run, experiment) as result:
         manifest = store.write_shards(run, shards, spec, data.sha256, config)
@@ -40,6 +43,16 @@ def partition(config: Config, run: Run, console: Console) -> dict[str, Any]:
         result |= _summary(manifest, run)
     console.say(f"partition: {len(shards)} shards in {run.shards}, picture in partition.png")
     return result
+
+
+def _same_data(run: Run, data: Dataset) -> None:
+    """Raises Problem where lost shards would be made again from other data than those of the manifest."""
+    if (run.shards / "manifest.json").exists() and store.shard_manifest(run)["data"]["sha256"] != data.sha256:
+        raise Problem(
+            "shards are missing, and the data set is no longer the one that they were made from",
+            str(run.shards),
+            "put the data back, or begin anew with --restart",
+        )
 
 
 def _complete(run: Run) -> bool:

@@ -40,7 +40,7 @@ def plan(config: Config, run: Run, console: Console) -> dict[str, Any]:
     console.table("training", columns, rows)
     shapes = _new_task_shapes(config, spec, held)
     console.say(f"finetune: {config.finetune.episodes} new tasks, {shapes}")
-    closed = store.last_closed(run)
+    closed = run.last_closed()
     console.say(f"{run.path}: {'nothing yet' if closed < 0 else f'round {closed} is closed'}; nothing was written")
     return {"run": str(run.path), "closed": closed, "nodes": len(nodes), "runs": figures, "new_tasks": shapes}
 

@@ -20,8 +20,8 @@ from metadist_cli.evaluation import Outcome
 from metadist_cli.experiment import Experiment
 from metadist_cli.learners.types import last
 from metadist_cli.shards import Shard
+from metadist_cli.stages.metrics import round_metrics
 from metadist_cli.stages.setting import Setting
-from metadist_cli.stages.train import round_metrics
 from metadist_cli.store import Run
 from metadist_cli.tree import Params
 

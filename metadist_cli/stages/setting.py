@@ -52,7 +52,7 @@ def _execution(run: Run, experiment: Experiment) -> tuple[dict[str, Any], dict[s
     Until there is a round, nothing depends on them and the present ones are the first.
     """
     fresh = resolve(experiment)
-    stored = _manifest(run).get("execution", fresh) if store.last_closed(run) >= 0 else fresh
+    stored = _manifest(run).get("execution", fresh) if run.last_closed() >= 0 else fresh
     wanted = experiment.config.execution
     said = {key: fresh[key] for key in ("device", "block") if getattr(wanted, key) != "auto"}
     here = {key: fresh[key] for key in ("capability", "torch")}

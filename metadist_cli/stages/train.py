@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from metadist_cli import files, store
+from metadist_cli import checkpoints, files, store
 from metadist_cli.aggregators import NodeUpdate
 from metadist_cli.config import Config
 from metadist_cli.console import Console
@@ -18,6 +17,7 @@ from metadist_cli.errors import RETRY, USAGE, Problem
 from metadist_cli.experiment import start
 from metadist_cli.rounds import choose, close_round, run_nodes
 from metadist_cli.shards import pool
+from metadist_cli.stages.metrics import mean_metrics, mend, note
 from metadist_cli.stages.setting import Setting, command, open_setting
 from metadist_cli.store import Run
 from metadist_cli.tree import Params
@@ -57,20 +57,25 @@ def train(config: Config, run: Run, console: Console, close_last: bool = False, 
     rounds = config.train.rounds
     with command(label, config, run, training.setting.experiment) as result:
         parent, sha256 = _parent(training)
-        _mend_metrics(training)
-        done = store.last_closed(run)
+        mend(run, training.first)
+        done = run.last_closed()
         if done >= rounds:
             console.say(f"{label}: already done, round {done} is closed")
             result |= {"round": done, "global": sha256, "next": "finetune"}
             return result
         began = time.monotonic()
         everybody = _load(training, sorted(training.weights))
-        owns = store.read_state(run, done + 1, sorted(training.weights), training.first_own)
+        owns = checkpoints.read_state(run, done + 1, sorted(training.weights), training.first_own)
         with console.progress(f"{label}: round", rounds, done) as progress:
             for number in range(done + 1, rounds + 1):
                 chosen = training.chosen(number)
-                ready = _ready(training, number, sha256)
                 clock = time.monotonic()
+                inputs = checkpoints.frozen_inputs(run, number)
+                if inputs is not None:  # `aggregate` has begun to close the round: with these, whatever came later
+                    parent, sha256, _ = close_frozen(training, number, parent, sha256, inputs)
+                    progress.advance()
+                    continue
+                ready = _ready(training, number, sha256)
                 updates = _updates(training, everybody, chosen, ready, parent, owns, number)
                 last = number == rounds and not close_last
                 if last or config.train.keep_nodes != "none":
@@ -82,7 +87,7 @@ def train(config: Config, run: Run, console: Console, close_last: bool = False, 
                 parent, sha256, metrics = close(training, number, parent, sha256, updates, clock)
                 progress.advance(1, **{k: f"{v:.3f}" for k, v in metrics.items()})
         result |= {
-            "round": store.last_closed(run),
+            "round": run.last_closed(),
             "open": None if close_last else rounds,
             "next": "finetune" if close_last else "aggregate",
             "global": sha256,
@@ -100,9 +105,9 @@ def train_nodes(config: Config, run: Run, console: Console, nodes: list[int], nu
     if strangers:
         last = max(training.weights)
         raise Problem(f"node {strangers[0]} does not train here", "--nodes", f"training nodes: 0 to {last}", USAGE)
-    if store.last_closed(run) < 0:
+    if run.last_closed() < 0:
         _parent(training)
-    closed = store.last_closed(run)
+    closed = run.last_closed()
     open_round = closed + 1
     number = open_round if number is None else number
     if number <= closed or number > config.train.rounds:
@@ -112,7 +117,7 @@ def train_nodes(config: Config, run: Run, console: Console, nodes: list[int], nu
     if number > open_round:
         hint = "run `metadist aggregate` for the round before, or wait and try again"
         raise Problem(f"round {number} needs the checkpoint of round {number - 1}", str(run.path), hint, RETRY)
-    parent, _, sha256 = store.read_global(
+    parent, _, sha256 = checkpoints.read_global(
         run, closed, training.first
     )  # by number: another may close this one meanwhile
     ready = _ready(training, number, sha256)
@@ -123,7 +128,7 @@ def train_nodes(config: Config, run: Run, console: Console, nodes: list[int], nu
         console.say(f"train: round {number}, nodes {_named(nodes)}: {what}, nothing to do")
         return {"round": number, "nodes": []}
     with files.lock(run.round(number) / f".lock-{todo[0]:03d}"):
-        owns = store.read_state(run, number, todo, training.first_own)
+        owns = checkpoints.read_state(run, number, todo, training.first_own)
         updates = _updates(training, _load(training, todo), todo, {}, parent, owns, number)
         names = _leave_open(training, number, sha256, list(updates))
     console.say(f"train: round {number}, nodes {_named(todo)}: {', '.join(names)}")
@@ -152,15 +157,24 @@ def close(
 
     result = close_round(experiment.aggregator, experiment.server, parent, watch(), number)
     trained = time.monotonic()
-    store.write_state(run, number, [(node, own) for node, own in owns if own])
-    metrics = _mean_metrics(seen)
+    checkpoints.write_state(run, number, [(node, own) for node, own in owns if own])
+    metrics = mean_metrics(seen)
     header = {"parent": parent_sha256, "nodes": len(seen), "dropped": dropped or [], "metrics": metrics}
-    sha256 = store.write_global(run, number, result, header)
-    store.prune_states(run, number)
+    sha256 = checkpoints.write_global(run, number, result, header)
+    checkpoints.prune_states(run, number)
     _tidy(training, number)
     seconds = {"train": round(trained - clock, 6), "files": round(time.monotonic() - trained, 6)}
-    _note(run, {"round": number, "nodes": len(seen), **metrics, "seconds": seconds})
+    note(run, {"round": number, "nodes": len(seen), **metrics, "seconds": seconds})
     return result, sha256, metrics
+
+
+def close_frozen(
+    training: Training, number: int, parent: Params, parent_sha256: str, inputs: dict[str, Any]
+) -> tuple[Params, str, dict[str, float]]:
+    """Close a round with the node files that were frozen for it."""
+    weights = {n: training.weights[n] for n in training.chosen(number)}
+    updates = checkpoints.frozen_updates(training.run, number, parent_sha256, training.template, weights, inputs)
+    return close(training, number, parent, parent_sha256, updates, time.monotonic(), inputs["dropped"])
 
 
 def _updates(
@@ -193,7 +207,7 @@ def _updates(
         setting.threads,
     )
     if ready:
-        owns |= store.read_state(training.run, number + 1, ready, training.first_own)
+        owns |= checkpoints.read_state(training.run, number + 1, ready, training.first_own)
     running = set(todo)
     for node in chosen:
         update = next(fresh) if node in running else ready[node]
@@ -211,16 +225,16 @@ def _home(params: Params) -> Params:
 
 def _leave_open(training: Training, number: int, parent_sha256: str, updates: list[NodeUpdate]) -> list[str]:
     """Node files of the open round; what nodes keep first, so that an update is never there without it."""
-    store.write_state(training.run, number, [(u.node, u.own) for u in updates if u.own])
-    return store.write_updates(training.run, number, parent_sha256, updates)
+    checkpoints.write_state(training.run, number, [(u.node, u.own) for u in updates if u.own])
+    return checkpoints.write_updates(training.run, number, parent_sha256, updates)
 
 
 def _ready(training: Training, number: int, parent_sha256: str) -> dict[int, NodeUpdate]:
     """The updates that node files of the open round hold already."""
     weights = {n: training.weights[n] for n in training.chosen(number)}
     found: dict[int, NodeUpdate] = {}
-    for path in store.update_files(training.run, number):
-        for update in store.read_updates(path, number, parent_sha256, training.template, weights):
+    for path in checkpoints.update_files(training.run, number):
+        for update in checkpoints.read_updates(path, number, parent_sha256, training.template, weights):
             found.setdefault(update.node, update)
     return found
 
@@ -228,11 +242,11 @@ def _ready(training: Training, number: int, parent_sha256: str) -> dict[int, Nod
 def _parent(training: Training) -> tuple[Params, str]:
     """(parameters, SHA-256) of the newest closed round; round 0 is made where it is missing."""
     run = training.run
-    closed = store.last_closed(run)
+    closed = run.last_closed()
     if closed < 0:
         store.save_config(training.setting.experiment.config, run)  # what all later calls are compared with
-        return training.first, store.write_global(run, 0, training.first, {})
-    params, _, sha256 = store.read_global(run, closed, training.first)
+        return training.first, checkpoints.write_global(run, 0, training.first, {})
+    params, _, sha256 = checkpoints.read_global(run, closed, training.first)
     return params, sha256
 
 
@@ -241,57 +255,12 @@ def _load(training: Training, nodes: list[int]) -> Pool:
     return pool(shards, training.setting.experiment.spec.divide, training.setting.device)
 
 
-def _mean_metrics(updates: list[NodeUpdate]) -> dict[str, float]:
-    """Means over nodes, weighted by rows, of the figures that all of them give."""
-    weights = np.array([u.weight for u in updates], dtype=np.float64)
-    names = [name for name in updates[0].metrics if all(name in u.metrics for u in updates)] if updates else []
-    with np.errstate(over="ignore"):
-        means = {k: float((weights * [u.metrics[k] for u in updates]).sum() / weights.sum()) for k in sorted(names)}
-    return {k: v for k, v in means.items() if np.isfinite(v)}
-
-
 def _tidy(training: Training, number: int) -> None:
     """Node files of closed rounds go, as train.keep_nodes says."""
     keep = training.setting.experiment.config.train.keep_nodes
     old = {"none": number, "last": number - 1, "all": 0}[keep]
-    for path in store.update_files(training.run, old) if old > 0 else ():
+    for path in checkpoints.update_files(training.run, old) if old > 0 else ():
         path.unlink(missing_ok=True)
-
-
-def _note(run: Run, line: dict[str, Any]) -> None:
-    with (run.path / "metrics.jsonl").open("a") as log:
-        log.write(_line(line))
-
-
-def _line(line: dict[str, Any]) -> str:
-    return json.dumps(line, sort_keys=True) + "\n"
-
-
-def round_metrics(run: Run) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl, one a closed round, in order; what a kill cut short is left out."""
-    path = run.path / "metrics.jsonl"
-    lines: dict[int, dict[str, Any]] = {}
-    for text in path.read_text().splitlines() if path.exists() else ():
-        try:
-            line = json.loads(text)
-        except ValueError:
-            continue
-        lines[line["round"]] = line
-    return [lines[r] for r in sorted(lines)]
-
-
-def _mend_metrics(training: Training) -> None:
-    """Lines that a kill cut short, or left out after a round's commit, from the checkpoints' own headers."""
-    run = training.run
-    path = run.path / "metrics.jsonl"
-    lines = {line["round"]: line for line in round_metrics(run)}
-    for number in range(1, store.last_closed(run) + 1):
-        if number not in lines and run.checkpoint(number).exists():
-            header = store.read_global(run, number, training.first)[1]
-            lines[number] = {"round": number, "nodes": header["nodes"], **header["metrics"]}
-    text = "".join(_line(lines[number]) for number in sorted(lines))
-    if text and (not path.exists() or path.read_text() != text):
-        files.write(path, text)
 
 
 def _named(nodes: list[int]) -> str:

@@ -1,0 +1,178 @@
+"""Checkpoints: the global one of each round, what nodes send, what stays with them, what a round is closed with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from metadist_cli import files, tree
+from metadist_cli.aggregators import NodeUpdate
+from metadist_cli.errors import Problem
+from metadist_cli.store import PACK, Run, read_json
+from metadist_cli.tree import Params
+
+_ANY = 1 << 40  # bytes of a file whose size is not known beforehand; its parser has limits of its own
+_SLACK = 64 << 20  # header and metrics of a checkpoint file
+
+
+def write_global(run: Run, number: int, params: Params, header: dict[str, Any]) -> str:
+    """Commit a round's global checkpoint; the first writer wins, equal bytes are welcome. Returns its SHA-256.
+
+    It holds the result alone, no run name, time or host, so that equal results have equal hashes.
+    """
+    data = files.pack(params, {"round": number, **header})
+    files.publish(run.checkpoint(number), data)
+    return files.sha256(data)
+
+
+def read_global(run: Run, number: int, template: Params) -> tuple[Params, dict[str, Any], str]:
+    """(parameters, header, SHA-256 of the file) of a closed round, checked against the model's own shapes."""
+    path = run.checkpoint(number)
+    data = files.read(path, _limit(template), "global checkpoint")
+    params, header = files.unpack(data, str(path))
+    files.check(params, template, str(path))
+    if header.get("round") != number:
+        raise Problem(f"this checkpoint is of round {header.get('round')}", str(path), f"put round {number}'s there")
+    return params, header, files.sha256(data)
+
+
+def write_updates(run: Run, number: int, parent: str, updates: list[NodeUpdate]) -> list[str]:
+    """The node files of an open round: consecutive nodes together, up to 1,000 a file. Returns their names."""
+    names = []
+    for group in _consecutive(updates):
+        nodes = [u.node for u in group]
+        header = {"round": number, "parent": parent, "nodes": nodes, "metrics": [u.metrics for u in group]}
+        name = f"nodes-{nodes[0]:03d}-{nodes[-1]:03d}.safetensors"
+        files.write(run.round(number) / name, files.pack(tree.stack(u.shared for u in group), header))
+        names.append(name)
+    return names
+
+
+def _consecutive(updates: list[NodeUpdate]) -> Iterator[list[NodeUpdate]]:
+    group: list[NodeUpdate] = []
+    for update in updates:
+        if group and (update.node != group[-1].node + 1 or len(group) == PACK):
+            yield group
+            group = []
+        group.append(update)
+    if group:
+        yield group
+
+
+def update_files(run: Run, number: int) -> list[Path]:
+    return sorted(run.round(number).glob("nodes-*.safetensors"))
+
+
+def read_updates(path: Path, number: int, parent: str, template: Params, weights: dict[int, int]) -> list[NodeUpdate]:
+    """The updates in one node file, made by whoever; weights: the chosen nodes' rows, from the partition manifest.
+
+    Raises Problem where the file is damaged, of another round or parent, or of nodes that were not chosen.
+    """
+    data = files.read(path, _limit(template, min(PACK, len(weights))), "node file")
+    stacked, header = files.unpack(data, str(path))
+    if header.get("round") != number or header.get("parent") != parent:
+        raise Problem(
+            f"these nodes were trained from another checkpoint than round {number - 1}'s",
+            str(path),
+            f"delete it and train them again: metadist train ... --nodes, round {number}",
+        )
+    nodes, metrics = _told(header)
+    if not nodes:
+        raise Problem("the header does not say which nodes it holds", str(path), "delete it and train them again")
+    strangers = [n for n in nodes if n not in weights]
+    if strangers:
+        raise Problem(f"node {strangers[0]} does not take part in round {number}", str(path), "delete the file")
+    files.check(stacked, {k: v.expand(len(nodes), *v.shape) for k, v in template.items()}, str(path))
+    return [NodeUpdate(node, tree.index(stacked, i), {}, weights[node], metrics[i]) for i, node in enumerate(nodes)]
+
+
+def _told(header: dict[str, Any]) -> tuple[list[int], list[dict[str, float]]]:
+    """(nodes, their figures) of a stranger's header; none where it does not name each node once, with like figures."""
+    nodes, metrics = header.get("nodes"), header.get("metrics")
+    if not (isinstance(nodes, list) and isinstance(metrics, list) and 0 < len(nodes) == len(metrics)):
+        return [], []
+    figures = [m for m in metrics if isinstance(m, dict) and all(type(v) is float for v in m.values())]
+    kinds = {tuple(sorted(m)) for m in figures}
+    sound = all(type(n) is int for n in nodes) and len(set(nodes)) == len(figures) == len(nodes) and len(kinds) == 1
+    return (nodes, figures) if sound else ([], [])
+
+
+# What belongs to nodes
+
+
+def write_state(run: Run, number: int, owns: list[tuple[int, Params]]) -> None:
+    """The state that nodes keep after their work in a round; nothing where they keep none."""
+    for begin in range(0, len(owns), PACK):
+        pack = owns[begin : begin + PACK]
+        nodes = [node for node, _ in pack]
+        which = files.sha256(repr(nodes).encode())[:8]  # two sets of nodes may begin and end alike
+        name = f"state-{nodes[0]:03d}-{nodes[-1]:03d}-{which}.safetensors"
+        stacked = tree.stack(own for _, own in pack)
+        if stacked:
+            files.write(run.round(number) / name, files.pack(stacked, {"round": number, "nodes": nodes}))
+
+
+def read_state(run: Run, before: int, nodes: Iterable[int], first: Params) -> dict[int, Params]:
+    """What nodes kept when they last took part in a round below `before`; `first` where they never did."""
+    missing = set(nodes)
+    found: dict[int, Params] = {}
+    for number in range(before - 1, 0, -1) if first else ():
+        if not missing:
+            break
+        for path in sorted(run.round(number).glob("state-*.safetensors")):
+            stacked, header = files.unpack(files.read(path, _limit(first, PACK), "state of nodes"), str(path))
+            there = header["nodes"]
+            files.check(stacked, {k: v.expand(len(there), *v.shape) for k, v in first.items()}, str(path))
+            for i, node in enumerate(there):
+                if node in missing:
+                    found[node] = tree.index(stacked, i)
+                    missing.discard(node)
+    return found | dict.fromkeys(missing, first)
+
+
+def prune_states(run: Run, closed: int) -> None:
+    """Delete the state files all of whose nodes have newer state, in rounds up to the closed one."""
+    newer: set[int] = set()
+    for number in range(closed, 0, -1):
+        for path in sorted(run.round(number).glob("state-*.safetensors")):
+            nodes = files.unpack(files.read(path, _ANY, "state of nodes"), str(path))[1]["nodes"]
+            if newer.issuperset(nodes):
+                path.unlink(missing_ok=True)
+            newer.update(nodes)
+
+
+# What a round is closed with
+
+
+def frozen_inputs(run: Run, number: int) -> dict[str, Any] | None:
+    """inputs.json of a round that `aggregate` has begun to close: {files: {name: sha256}, dropped: [node], ...}."""
+    path = run.round(number) / "inputs.json"
+    return read_json(path, "frozen inputs") if path.exists() else None
+
+
+def frozen_updates(
+    run: Run, number: int, parent: str, template: Params, weights: dict[int, int], inputs: dict[str, Any]
+) -> Iterator[NodeUpdate]:
+    """The updates of the frozen files in the order of nodes; a node that two files hold counts once, the first."""
+    found: dict[int, NodeUpdate] = {}
+    for name, told in inputs["files"].items():
+        path = run.round(number) / name
+        if not path.exists() or file_sha256(path) != told:
+            raise Problem(
+                "this node file is not the one that the round was to be closed with",
+                str(path),
+                f"put the file back, or delete {path.with_name('inputs.json')} to take stock anew",
+            )
+        for update in read_updates(path, number, parent, template, weights):
+            found.setdefault(update.node, update)
+    yield from (found[node] for node in sorted(found))
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a node file."""
+    return files.sha256(files.read(path, _ANY, "node file"))
+
+
+def _limit(template: Params, copies: int = 1) -> int:
+    return copies * sum(v.numel() * v.element_size() for v in template.values()) + _SLACK
