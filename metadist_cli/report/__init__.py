@@ -193,6 +193,10 @@ def _predictions(task: Examples) -> str:
     return page.table(caption, ["Query", *(head for head, _ in kept)], rows)
 
 
+def _training_nodes(shards: dict) -> int:
+    return sum(node["role"] == "train" for node in shards["nodes"])
+
+
 def _settings(metrics: dict, shards: dict) -> str:
     e = page.escape
     return page.settings(
@@ -203,7 +207,7 @@ def _settings(metrics: dict, shards: dict) -> str:
             ("Task", e(metrics["task_text"])),
             ("Adaptation steps", f"{metrics['steps']:,}"),
             ("Transductive", "yes" if metrics["transductive"] else "no"),
-            ("Training", f"{metrics['round']:,} rounds, {len(shards['nodes']):,} nodes"),
+            ("Training", f"{metrics['round']:,} rounds, {_training_nodes(shards):,} nodes"),
             ("Seed", e(metrics["seed"])),
             ("Device", e(metrics["device"])),
             ("Global model", f"<code>sha256 {e(metrics['global'])}</code>"),
