@@ -160,7 +160,7 @@ def _run_block(
         seen.append({k: v if batched else v[None] for k, v in metrics.items()})
     names = seen[0] if seen else {}
     weight = active.T / np.maximum(active.sum(1), 1)  # (S, B)
-    means = {k: (torch.stack([m[k] for m in seen]).double().cpu().numpy() * weight).sum(0) for k in names}
+    means = {k: (torch.stack([m[k] for m in seen]).cpu().double().numpy() * weight).sum(0) for k in names}
     return carry, means
 
 

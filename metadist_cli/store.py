@@ -51,7 +51,8 @@ class Run(NamedTuple):
 
     def last_closed(self) -> int:
         """The newest closed round, -1 where not even round 0 is there. Older ones need not be there."""
-        return max((int(path.parent.name) for path in self.path.glob("rounds/[0-9]*/global.safetensors")), default=-1)
+        names = (path.parent.name for path in self.path.glob("rounds/[0-9]*/global.safetensors"))
+        return max((int(name) for name in names if name.isdecimal()), default=-1)
 
 
 def basis(config: Config, names: Sequence[str]) -> dict[str, Any]:

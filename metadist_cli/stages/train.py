@@ -73,6 +73,7 @@ def train(config: Config, run: Run, console: Console, close_last: bool = False, 
                 inputs = checkpoints.frozen_inputs(run, number)
                 if inputs is not None:  # `aggregate` has begun to close the round: with these, whatever came later
                     parent, sha256, _ = close_frozen(training, number, parent, sha256, inputs)
+                    owns = checkpoints.read_state(run, number + 1, sorted(training.weights), training.first_own)
                     progress.advance()
                     continue
                 ready = _ready(training, number, sha256)
@@ -121,7 +122,8 @@ def train_nodes(config: Config, run: Run, console: Console, nodes: list[int], nu
         run, closed, training.first
     )  # by number: another may close this one meanwhile
     ready = _ready(training, number, sha256)
-    chosen = [n for n in training.chosen(number) if n in nodes]
+    wanted = set(nodes)
+    chosen = [n for n in training.chosen(number) if n in wanted]
     todo = [n for n in chosen if n not in ready]
     if not todo:
         what = "already trained" if chosen else "not drawn in this round"
