@@ -159,6 +159,9 @@ def aggregate(
     min_nodes: Annotated[
         int | None, typer.Option("--min-nodes", min=1, help="Close the round with so many nodes, drop the others.")
     ] = None,
+    round_: Annotated[
+        int | None, typer.Option("--round", min=1, help="The round that is meant; one that is closed is left alone.")
+    ] = None,
     runs_dir: RunsDir = _RUNS,
     name: Name = None,
     dry_run: Dry = False,
@@ -171,7 +174,7 @@ def aggregate(
     def body(config: Config, run: Run, console: Console) -> dict[str, Any]:
         from metadist_cli.stages.aggregate import aggregate as stage
 
-        return stage(config, run, console, min_nodes)
+        return stage(config, run, console, min_nodes, round_)
 
     _stage(body, file, overrides, runs_dir, name, (json, quiet, verbose), dry_run)
 
@@ -304,5 +307,7 @@ def _numbers(text: str) -> list[int]:
         match = re.fullmatch(r"\s*([0-9]{1,7})(?:-([0-9]{1,7}))?\s*", part)
         if not match or int(match[2] or match[1]) < int(match[1]):
             raise Problem(f"{part!r} is no node and no range of nodes", "--nodes", "write such as 3 or 0-9,12", USAGE)
+        if int(match[2] or match[1]) - int(match[1]) >= 1_000_000:
+            raise Problem(f"{part!r} is more than a million nodes", "--nodes", "name those that this run has", USAGE)
         found.update(range(int(match[1]), int(match[2] or match[1]) + 1))
     return sorted(found)

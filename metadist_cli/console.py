@@ -184,7 +184,10 @@ def _fields(p: Problem) -> dict[str, str]:
 def _put(stream: TextIO, text: str) -> None:
     """Print, with ? for what an ASCII terminal cannot show."""
     encoding = stream.encoding or "utf-8"
-    print(text.encode(encoding, "replace").decode(encoding), file=stream, flush=True)
+    try:
+        print(text.encode(encoding, "replace").decode(encoding), file=stream, flush=True)
+    except BrokenPipeError:  # the reader has left (`| head`): the work goes on, nobody listens
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _width(stream: TextIO) -> int | None:

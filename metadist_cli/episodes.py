@@ -95,14 +95,20 @@ def episodic(seed: int, steps: int, tasks: int, way: int, shot: int, query: int,
 
 
 def local(seed: int, steps: int, tasks: int, support: int, query: int) -> Sampler:
-    """Tasks of the node's own rows under their own labels: `support` + `query` distinct rows, drawn for every task."""
+    """Tasks of the node's own rows under their own labels: `support` + `query` distinct rows, drawn for every task.
+
+    With no support a task is a batch of `query` rows, and a node that has fewer takes its rows again in the same order.
+    """
 
     def sample(pool: Pool, moment: object) -> Plan:
         node, step, task = _counters(pool, steps, tasks)
         base = seeds.key(seed, "episodes", moment)
         of = pool.row_count[:, None, None]
-        _enough(pool, pool.row_count, support + query, "rows")
-        rows = seeds.subset(base, node, step, task, of=of, size=support + query)
+        if support:
+            _enough(pool, pool.row_count, support + query, "rows")
+        rows = seeds.subset(base, node, step, task, 1, of=of, size=support + query)
+        short = np.broadcast_to(np.arange(support + query) % of[..., None], rows.shape)  # the first `of` are distinct
+        rows = np.take_along_axis(rows, short, axis=-1)
         rows = rows + pool.row_start[:, None, None, None]
         active = np.ones(rows.shape[:2], dtype=bool)
         return Plan(rows[..., :support], rows[..., support:], active, _task_seeds(base, node, step, task))

@@ -90,6 +90,12 @@ def spec_of(data: Dataset, shards: list[Shard]) -> Spec:
 
 def assemble(config: Config, spec: Spec) -> Experiment:
     """The experiment of a config on data of this kind. Raises Problem where they do not fit each other."""
+    if (
+        spec.kind == "regression"
+        and isinstance(config.task, Episodic)
+        and (config.finetune.task.way or config.task.way) != 1
+    ):
+        raise Problem("a task of a regression is one function, not several classes", "task.way", "write way: 1", CONFIG)
     loss = LOSSES[spec.kind]
     model = configs.build(config.model, MODELS, spec.shape, outputs(config, spec))
     learner = configs.build(config.learner, LEARNERS, model, loss)
@@ -120,15 +126,15 @@ def outputs(config: Config, spec: Spec) -> int:
 def _work(config: Config, spec: Spec, splits: bool) -> tuple[Sampler, int, tuple[int, int, int]]:
     """(sampler, local steps of a round, (tasks, support rows, query rows)) of the local work."""
     task, train, seed = config.task, config.train, config.seed
+    tasks = train.meta_batch or (4 if splits or isinstance(task, Episodic) else 1)
     if isinstance(task, Episodic):
         steps = train.local_steps or 0
         renumber = spec.kind == "classification"
-        sampler = episodes.episodic(seed, steps, train.meta_batch, task.way, task.shot, task.query, renumber)
-        return sampler, steps, (train.meta_batch, task.way * task.shot, task.way * task.query)
+        sampler = episodes.episodic(seed, steps, tasks, task.way, task.shot, task.query, renumber)
+        return sampler, steps, (tasks, task.way * task.shot, task.way * task.query)
     support, query = episodes.counts(spec.smallest, task.support, task.query)
-    tasks = train.meta_batch
-    if not splits:  # no support is set aside: a step is one batch of the node's rows
-        support, query, tasks = 0, min(train.batch or support + query, spec.smallest), 1
+    if not splits:  # no support is set aside: a task is a batch of the node's rows
+        support, query = 0, train.batch or support + query
     if train.local_epochs is None:
         steps = train.local_steps or 0
         return episodes.local(seed, steps, tasks, support, query), steps, (tasks, support, query)

@@ -72,6 +72,13 @@ def make_shards(
     rotate: each node's images are turned by its own angle, uniform in +-rotate/2 degrees. relabel: each node numbers
     the classes in its own way. Raises Problem where the data are not enough.
     """
+    if held.source == "nodes" and (data.role is not None or not data.turn_held_out):
+        raise Problem(
+            "the data set's own split, or turns for training alone, speak of classes; held-out nodes keep all classes",
+            "task.new.from",
+            "write from: classes, or data.split: random and data.turns: all",
+            CONFIG,
+        )
     rng = seeds.numpy_generator(seed, "partition")
     rows_of = _rows_by_class(data)
     roles = _class_roles(data, held, seed) if held.source == "classes" else np.zeros(len(data.classes), dtype=np.int8)
@@ -237,7 +244,10 @@ def _own(shard: Shard, data: Dataset, rotate: float, relabel: bool, seed: int) -
     if rotate:
         if shard.x.ndim != 3:
             raise Problem("only images of one channel can be turned", "partition.rotate", "leave it out", CONFIG)
-        turned = [np.asarray(Image.fromarray(image).rotate(angle, Image.Resampling.BILINEAR)) for image in shard.x]
+        turned = [  # what comes in at the corners is the image's own background
+            np.asarray(Image.fromarray(image).rotate(angle, Image.Resampling.BILINEAR, fillcolor=image[0, 0].item()))
+            for image in shard.x
+        ]
         shard = shard._replace(x=np.stack(turned), angle=angle)
     if relabel:
         if data.kind != "classification":
@@ -252,9 +262,7 @@ def _own(shard: Shard, data: Dataset, rotate: float, relabel: bool, seed: int) -
 
 def _check(shards: list[Shard], data: Dataset, need: Need) -> None:
     """Raises Problem where a node is too poor for a task, or rows were lost or doubled (a bug of ours)."""
-    taken = np.zeros(len(data.label), dtype=np.int64)
     for shard in shards:
-        np.add.at(taken, shard.row, 1)
         counts = np.unique(shard.label, return_counts=True)[1]
         if need.episodic and (len(counts) < need.classes or counts.min() < need.rows):
             have = f"{len(counts)} classes of {counts.min()} to {counts.max()} rows"
@@ -271,7 +279,29 @@ def _check(shards: list[Shard], data: Dataset, need: Need) -> None:
                 "lower task.support or task.query, or make fewer nodes",
                 CONFIG,
             )
-    dropped = 0 if data.turn_held_out else int(data.turned[data.label].sum())
-    lost, doubled = int((taken == 0).sum()), int((taken > 1).sum())
-    assert doubled == 0, f"{doubled} rows are in two shards"
-    assert lost <= dropped, f"{lost} rows are in no shard"
+    rows = account(data, shards)
+    if rows["lost"] or rows["duplicated"]:
+        raise RuntimeError(f"rows of the data set went astray: {rows}")
+
+
+def account(data: Dataset, shards: list[Shard]) -> dict[str, int]:
+    """Where the rows of the data set are, counted: by role, in no shard, in several.
+
+    left_out: turned copies of held-out classes, which no shard is to have with turn_held_out False.
+    """
+    times = np.zeros(len(data.label), dtype=np.int64)
+    held = np.zeros(int(data.base.max()) + 1, dtype=bool)
+    for shard in shards:
+        np.add.at(times, shard.row, 1)
+        if shard.role != "train":
+            held[data.base[data.label[shard.row]]] = True
+    spare = np.zeros(len(times), dtype=bool)
+    if not data.turn_held_out:
+        spare = (times == 0) & data.turned[data.label] & held[data.base[data.label]]
+    return {
+        **{role: sum(len(s.label) for s in shards if s.role == role) for role in ROLES},
+        "total": len(times),
+        "left_out": int(spare.sum()),
+        "lost": int(((times == 0) & ~spare).sum()),
+        "duplicated": int((times > 1).sum()),
+    }

@@ -17,9 +17,10 @@ import torch
 from metadist_cli import config as configs
 from metadist_cli import files
 from metadist_cli.config import Config
+from metadist_cli.datasets import Dataset
 from metadist_cli.errors import Problem
 from metadist_cli.experiment import Spec
-from metadist_cli.shards import Shard
+from metadist_cli.shards import Shard, account
 from metadist_cli.tree import Params
 
 PACK = 1000  # nodes a file: one stacked file is 7x cheaper to write and 45x to read than a file a node (measured)
@@ -120,7 +121,7 @@ def sweep(run: Run) -> None:
 # Shards
 
 
-def write_shards(run: Run, shards: list[Shard], spec: Spec, sha256: str, config: Config) -> dict[str, Any]:
+def write_shards(run: Run, shards: list[Shard], spec: Spec, data: Dataset, config: Config) -> dict[str, Any]:
     """All shard files. Returns the manifest, which is to be written last: it is the commit."""
     entries: list[dict[str, Any]] = []
     stored: dict[str, dict[str, Any]] = {}
@@ -129,23 +130,22 @@ def write_shards(run: Run, shards: list[Shard], spec: Spec, sha256: str, config:
         pack = shards[begin : begin + size]
         first, last = pack[0].node, pack[-1].node
         name = f"node-{first:03d}.safetensors" if size == 1 else f"nodes-{first:05d}-{last:05d}.safetensors"
-        data = files.pack(_pack_shards(pack), {"nodes": [s.node for s in pack]})
-        files.write(run.shards / name, data)
-        stored[name] = {"sha256": files.sha256(data), "bytes": len(data)}
+        packed = files.pack(_pack_shards(pack), {"nodes": [s.node for s in pack]})
+        files.write(run.shards / name, packed)
+        stored[name] = {"sha256": files.sha256(packed), "bytes": len(packed)}
         start = 0
         for shard in pack:
             entries.append(_entry(shard, name, start))
             start += len(shard.label)
-    per_role = {role: sum(e["rows"] for e in entries if e["role"] == role) for role in ("train", "validation", "test")}
     return {
         "format": 1,
-        "data": {"name": config.data.name, "sha256": sha256},
+        "data": {"name": config.data.name, "sha256": data.sha256},
         "basis": basis(config, SHARDS),
         "spec": {**spec._asdict(), "classes": len(spec.classes)},
         "classes": list(spec.classes),
         "nodes": entries,
         "files": stored,
-        "rows": {**per_role, "total": sum(per_role.values()), "lost": 0, "duplicated": 0},
+        "rows": account(data, shards),
     }
 
 

@@ -50,7 +50,7 @@ class Partition(Section):
     )
     rotate: Annotated[float, Field(ge=0, le=360)] = Field(
         0.0,
-        description="Degrees: each node's images are turned by an angle of its own within plus or minus half of it.",
+        description="Degrees: each node's images are turned by an angle of its own, within +- half of it.",
     )
     relabel: bool = Field(False, description="Each node numbers the classes in a way of its own.")
 
@@ -139,7 +139,10 @@ class Episodic(Model):
 
 class Local(Model):
     kind: Literal["local"] = Field(description="local: the node's own data and labels, split into support and query.")
-    support: Amount = Field(0.2, description="Support rows of a node, or the fraction of its rows.")
+    support: Amount = Field(
+        0.2,
+        description="Support rows of a node, or a fraction (in training of the poorest node's rows).",
+    )
     query: Amount | Literal["rest"] = Field("rest", description="Query rows of a node, or their fraction, or the rest.")
     new: NewNodes = _default("What is kept for new tasks.")
 
@@ -154,7 +157,10 @@ class Train(Model):
         None,
         description="Rows of a step in local tasks, for learners that set no support aside; null: as the task says.",
     )
-    meta_batch: Positive = Field(4, description="Tasks whose meta-gradients are averaged in one outer step.")
+    meta_batch: Positive | None = Field(
+        None,
+        description="Tasks whose gradients are averaged in one outer step; null: 4, or 1 where a task is a mere batch.",
+    )
     nodes_per_round: Literal["all"] | Positive | Fraction = Field(
         "all", description="Nodes that take part in a round: all, a number, or a fraction of the training nodes."
     )
@@ -192,6 +198,9 @@ class Finetune(Model):
     steps: Annotated[int, Field(ge=0)] | None = Field(None, description="Steps of adaptation; null: as in training.")
     batch: Positive | None = Field(None, description="Rows of a minibatch in adaptation; null: the whole support set.")
     episodes: Positive = Field(600, description="New tasks over which the report averages.")
+    held_out: Literal["test", "validation"] = Field(
+        "test", description="Which held-out classes or nodes new tasks come from; choose settings on validation."
+    )
     transductive: bool = Field(False, description="Normalise the query examples together, so that they see each other.")
     save: Literal["first", "none", "all"] = Field("first", description="Which adapted models are saved.")
     predictions: bool = Field(False, description="Write every prediction to a file.")
@@ -210,7 +219,11 @@ class Execution(Model):
     threads: Literal["auto"] | Positive = Field(
         "auto", description="Blocks computed side by side on the CPU; changes no bit."
     )
-    memory: str = Field("2GiB", examples=["512MiB", "2GiB"], description="Memory that a block may take.")
+    memory: str = Field(
+        "2GiB",
+        examples=["512MiB", "2GiB"],
+        description="Upper bound for a block's working set (128MiB are the fastest).",
+    )
 
     @field_validator("memory")
     @classmethod

@@ -30,7 +30,7 @@ def conv4(
     shape: tuple[int, ...],
     outputs: int,
     *,
-    width: Annotated[int, Field(ge=1, description="Filters of each convolution.")] = 64,
+    width: Annotated[int, Field(ge=1, le=4096, description="Filters of each convolution.")] = 64,
     pool: Annotated[
         Literal["stride", "max"], Field(description="Halve the image by a stride of 2, or by 2x2 max-pooling.")
     ] = "stride",

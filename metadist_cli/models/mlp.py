@@ -24,7 +24,10 @@ def mlp(
     shape: tuple[int, ...],
     outputs: int,
     *,
-    hidden: Annotated[list[int], Field(description="Width of each hidden layer; [] is a linear model.")] = [128],  # noqa: B006
+    hidden: Annotated[
+        list[Annotated[int, Field(ge=1, le=65_536)]],
+        Field(max_length=64, description="Width of each hidden layer; [] is a linear model."),
+    ] = [128],  # noqa: B006
     activation: Annotated[Literal["relu", "tanh", "softplus"], Field(description="Between the layers.")] = "relu",
     norm: Norm = "none",
     affine: Affine = "both",

@@ -21,7 +21,8 @@ _Shown = tuple[bytes | None, str, str]  # picture, alternative text, caption
 _ROWS = 12  # of the table of predictions
 _HOW = (
     "± is a 95% interval: 1.96 standard deviations of the tasks' figures divided by the root of their number. "
-    "It speaks for further tasks drawn in the same way, not for another seed of the training.",
+    "It speaks for further tasks drawn in the same way from the same held-out classes or nodes, not for other nodes or "
+    "another seed of the training; how much nodes differ is shown as their spread.",
     "Better and worse are said only where two intervals do not overlap; otherwise the difference is within the "
     "intervals. A single task, or one whose figure is not finite, leaves no interval and nothing is judged.",
     "All methods meet the same tasks. The random start is the same model before any training, adapted in the same way.",

@@ -13,8 +13,12 @@ from metadist_cli.stages.train import Training, close_frozen, open_training
 from metadist_cli.store import Run
 
 
-def aggregate(config: Config, run: Run, console: Console, min_nodes: int | None = None) -> dict[str, Any]:
+def aggregate(
+    config: Config, run: Run, console: Console, min_nodes: int | None = None, meant: int | None = None
+) -> dict[str, Any]:
     """Close the open round. Wants every chosen node, or at least min_nodes; others are recorded as dropped.
+
+    meant: the round that is to be closed, for jobs that may be started again: one that is closed already is left alone.
 
     What goes in is frozen in inputs.json before the sum, so that neither a crash nor a late node changes the result.
     Raises Problem(RETRY) naming the nodes that are missing.
@@ -23,6 +27,9 @@ def aggregate(config: Config, run: Run, console: Console, min_nodes: int | None 
     closed = run.last_closed()
     _tell_late(run, closed, console)
     number = closed + 1
+    if meant is not None and meant <= closed:
+        console.say(f"aggregate: round {meant} is already closed, nothing to do")
+        return {"round": closed, "closed": False}
     if closed < 0 or not checkpoints.update_files(run, number):
         console.say(f"aggregate: nothing is open, round {max(closed, 0)} is closed")
         return {"round": max(closed, 0), "closed": False}
@@ -62,7 +69,7 @@ def _freeze(training: Training, number: int, parent: str, min_nodes: int | None,
         raise Problem(
             f"round {number} lacks {len(missing)} of {len(chosen)} nodes: {named}",
             str(training.run.round(number)),
-            f"train them (metadist train ... --nodes {missing[0]}), wait"
+            f"train them (metadist train {training.run.path} --nodes {missing[0]}), wait"
             + (f", or allow it with --min-nodes {len(there)}" if there else ""),
             RETRY,
         )

@@ -54,7 +54,11 @@ def finetune(config: Config, run: Run, console: Console, own: Path | None = None
         metrics["seconds"] = {"evaluate": round(time.monotonic() - began, 3)}
         write_results(config, run, folder, setting, main, tasks, outcomes["main"], metrics, steps)
         result |= {key: metrics[key] for key in ("metric", "before", "after", "scratch")}
-    if tasks[0].labelled:
+    if not tasks[0].labelled:
+        console.say(
+            f"finetune: {tasks[0].plan.query.shape[-1]} query rows predicted; they carry no labels, so no score"
+        )
+    else:
         from metadist_cli.report import headline
 
         console.say(headline(metrics))
@@ -114,10 +118,11 @@ def _new_tasks(config: Config, run: Run, setting: Setting) -> list[Tasks]:
     """`episodes` tasks in all, dealt out evenly over the held-out shards."""
     spec = setting.experiment.spec
     shards = store.read_shards(
-        run, setting.manifest, [n["node"] for n in setting.manifest["nodes"] if n["role"] == "test"]
+        run, setting.manifest, [n["node"] for n in setting.manifest["nodes"] if n["role"] == config.finetune.held_out]
     )
     if not shards:
-        raise Problem("nothing is held out to be tested on", "task.new.test", "keep some classes or nodes", DATA)
+        where = f"task.new.{config.finetune.held_out}"
+        raise Problem("nothing is held out to be judged on", where, "keep some classes or nodes, in a new run", DATA)
     episodes = config.finetune.episodes
     tasks = []
     for i, shard in enumerate(shards):

@@ -13,10 +13,10 @@ from metadist_cli.store import Run
 from metadist_cli.tree import Params
 
 
-def mean_metrics(updates: list[NodeUpdate]) -> dict[str, float]:
-    """Means over nodes, weighted by rows, of the figures that all of them give."""
+def mean_metrics(updates: list[NodeUpdate], known: tuple[str, ...]) -> dict[str, float]:
+    """Means over nodes, weighted by rows, of the known figures that all of them give; names are a stranger's words."""
     weights = np.array([u.weight for u in updates], dtype=np.float64)
-    names = [name for name in updates[0].metrics if all(name in u.metrics for u in updates)] if updates else []
+    names = [name for name in known if all(name in u.metrics for u in updates)] if updates else []
     with np.errstate(over="ignore"):
         means = {k: float((weights * [u.metrics[k] for u in updates]).sum() / weights.sum()) for k in sorted(names)}
     return {k: v for k, v in means.items() if np.isfinite(v)}

@@ -11,8 +11,8 @@ from metadist_cli.config import Config, variants
 from metadist_cli.console import Console
 from metadist_cli.datasets import Dataset
 from metadist_cli.errors import Problem
-from metadist_cli.experiment import Spec, assemble, deal, load_data, spec_of
-from metadist_cli.shards import Shard
+from metadist_cli.experiment import Spec, assemble, deal, load_data, new_tasks, spec_of
+from metadist_cli.shards import Shard, account, pool
 from metadist_cli.stages.setting import command
 from metadist_cli.store import Run
 
@@ -33,9 +33,10 @@ def partition(config: Config, run: Run, console: Console) -> dict[str, Any]:
     for variant in variants(config).values():  # whatever does not fit the data is told before anything is written
         assemble(variant, spec)
     _same_data(run, data)
-    show(shards, spec, console)
+    check_new_tasks(config, spec, shards)
+    show(data, shards, spec, console)
     with command("partition", config, run, experiment) as result:
-        manifest = store.write_shards(run, shards, spec, data.sha256, config)
+        manifest = store.write_shards(run, shards, spec, data, config)
         from metadist_cli.report.pictures import partition_png
 
         files.write(run.shards / "partition.png", partition_png(manifest))
@@ -71,7 +72,14 @@ def _summary(manifest: dict[str, Any], run: Run) -> dict[str, Any]:
     return {"nodes": nodes, "rows": manifest["rows"], "shards": str(run.shards), "next": "train"}
 
 
-def show(shards: list[Shard], spec: Spec, console: Console) -> None:
+def check_new_tasks(config: Config, spec: Spec, shards: list[Shard]) -> None:
+    """Raises Problem where a held-out shard is too poor for the new tasks that finetune will draw from it."""
+    for shard in shards:
+        if shard.role != "train":
+            new_tasks(config, spec, len(shard.label), 1)(pool([shard], spec.divide), "new")
+
+
+def show(data: Dataset, shards: list[Shard], spec: Spec, console: Console) -> None:
     """Who has what, as a table."""
     rows = []
     for shard in shards[:_SHOWN]:
@@ -86,6 +94,10 @@ def show(shards: list[Shard], spec: Spec, console: Console) -> None:
         rows.append(["...", f"{len(shards) - _SHOWN} more", "", sum(len(s.label) for s in shards[_SHOWN:]), "", "", ""])
     columns = ["node", "name", "role", "rows", "classes", "rows a class", "its own"]
     console.table(f"{spec.kind}, rows of shape {'x'.join(map(str, spec.shape))}", columns, rows)
-    total = sum(len(s.label) for s in shards)
-    kept = sum(len(s.label) for s in shards if s.role != "train")
-    console.say(f"{total:,} rows: {total - kept:,} to train on, {kept:,} kept for new tasks; 0 lost, 0 doubled")
+    rows_in = account(data, shards)
+    kept = rows_in["validation"] + rows_in["test"]
+    spare = f"{rows_in['left_out']:,} turned copies left out, " if rows_in["left_out"] else ""
+    console.say(
+        f"{rows_in['total']:,} rows: {rows_in['train']:,} to train on, {kept:,} kept for new tasks; "
+        f"{spare}{rows_in['lost']} lost, {rows_in['duplicated']} doubled"
+    )

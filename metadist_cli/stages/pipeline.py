@@ -16,6 +16,7 @@ def pipeline(config: Config, run: Run, console: Console) -> dict[str, Any]:
     """Everything that is not done yet; interrupted at any moment, the next call goes on to the same bytes."""
     result: dict[str, Any] = {"partition": partition(config, run, console)}
     result["train"] = train(config, run, console, close_last=True)
+    result["baselines"] = {}
     for name, variant in variants(config).items():
-        result[name] = train(variant, run.baseline(name), console, close_last=True, label=name)
+        result["baselines"][name] = train(variant, run.baseline(name), console, close_last=True, label=name)
     return result | {"finetune": finetune(config, run, console)}

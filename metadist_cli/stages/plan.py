@@ -12,7 +12,7 @@ from metadist_cli.console import Console
 from metadist_cli.experiment import Experiment, assemble, deal, load_data, need, new_tasks, resolve, spec_of, start
 from metadist_cli.rounds import choose
 from metadist_cli.shards import pool
-from metadist_cli.stages.partition import show
+from metadist_cli.stages.partition import check_new_tasks, show
 from metadist_cli.store import Run
 
 
@@ -23,21 +23,24 @@ def plan(config: Config, run: Run, console: Console) -> dict[str, Any]:
         manifest = store.shard_manifest(run)
         spec = store.spec_in(manifest)
         nodes = [n["node"] for n in manifest["nodes"] if n["role"] == "train"]
-        held = store.read_shards(run, manifest, [n["node"] for n in manifest["nodes"] if n["role"] == "test"])
+        held = store.read_shards(
+            run, manifest, [n["node"] for n in manifest["nodes"] if n["role"] == config.finetune.held_out]
+        )
         console.say(f"partition: done, {len(manifest['nodes'])} shards in {run.shards}")
     else:
         data = load_data(config)
         shards = deal(config, data)
         spec = spec_of(data, shards)
-        show(shards, spec, console)
+        check_new_tasks(config, spec, shards)
+        show(data, shards, spec, console)
         nodes = [s.node for s in shards if s.role == "train"]
-        held = [s for s in shards if s.role == "test"]
-    rows, figures = [], {}
-    for name, variant in {"main": config, **variants(config)}.items():
-        figures[name] = _figures(assemble(variant, spec), nodes)
-        rows.append([name, *_cells(figures[name])])
-    columns = ["run", "learner", "model", "rounds", "a step at a node", "in all", "up or down", "block"]
-    console.table("training", columns, rows)
+        held = [s for s in shards if s.role == config.finetune.held_out]
+    figures = {
+        name: _figures(assemble(variant, spec), nodes) for name, variant in {"main": config, **variants(config)}.items()
+    }
+    titles = ["learner", "model", "weights", "rounds", "a step at a node", "tasks in all", "up, and down", "block"]
+    rows = [list(row) for row in zip(titles, *(_cells(f) for f in figures.values()), strict=True)]
+    console.table("training", ["", *figures], rows)
     shapes = _new_task_shapes(config, spec, held)
     console.say(f"finetune: {config.finetune.episodes} new tasks, {shapes}")
     closed = run.last_closed()
@@ -73,11 +76,12 @@ def _figures(experiment: Experiment, nodes: list[int]) -> dict[str, Any]:
 def _cells(f: dict[str, Any]) -> list[object]:
     return [
         f["learner"],
-        f"{f['model']}, {f['parameters']:,} weights",
-        f"{f['rounds']} x {f['nodes_per_round']} nodes x {f['local_steps']} steps",
-        f"{f['tasks_per_step']} tasks of {f['support_rows']} + {f['query_rows']} rows",
-        f"{f['tasks']:,} tasks",
-        f"{f['bytes_per_node'] / 1e3:,.1f} kB a node and round",
+        f["model"],
+        f"{f['parameters']:,}",
+        f"{f['rounds']} of {f['nodes_per_round']} nodes, {f['local_steps']} steps",
+        f"{f['tasks_per_step']} x ({f['support_rows']} + {f['query_rows']}) rows",
+        f"{f['tasks']:,}",
+        f"{f['bytes_per_node'] / 1e3:,.1f} kB a node, round",
         f["execution"]["block"],
     ]
 

@@ -60,7 +60,8 @@ def train(config: Config, run: Run, console: Console, close_last: bool = False, 
         mend(run, training.first)
         done = run.last_closed()
         if done >= rounds:
-            console.say(f"{label}: already done, round {done} is closed")
+            asked = f" (train.rounds is {rounds})" if done > rounds else ""
+            console.say(f"{label}: already done, round {done} is closed{asked}")
             result |= {"round": done, "global": sha256, "next": "finetune"}
             return result
         began = time.monotonic()
@@ -89,12 +90,12 @@ def train(config: Config, run: Run, console: Console, close_last: bool = False, 
                 progress.advance(1, **{k: f"{v:.3f}" for k, v in metrics.items()})
         result |= {
             "round": run.last_closed(),
-            "open": None if close_last else rounds,
-            "next": "finetune" if close_last else "aggregate",
+            "open": rounds if run.last_closed() < rounds else None,
+            "next": "aggregate" if run.last_closed() < rounds else "finetune",
             "global": sha256,
             "seconds": round(time.monotonic() - began, 3),
         }
-    if not close_last:
+    if run.last_closed() < rounds:
         console.say(f"{label}: round {rounds} is trained and open, it waits to be aggregated")
     return result
 
@@ -160,7 +161,7 @@ def close(
     result = close_round(experiment.aggregator, experiment.server, parent, watch(), number)
     trained = time.monotonic()
     checkpoints.write_state(run, number, [(node, own) for node, own in owns if own])
-    metrics = mean_metrics(seen)
+    metrics = mean_metrics(seen, ("loss", experiment.loss.metric))
     header = {"parent": parent_sha256, "nodes": len(seen), "dropped": dropped or [], "metrics": metrics}
     sha256 = checkpoints.write_global(run, number, result, header)
     checkpoints.prune_states(run, number)
