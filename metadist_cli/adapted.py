@@ -14,7 +14,7 @@ from metadist_cli.config import Config
 from metadist_cli.errors import Problem
 from metadist_cli.experiment import Spec, outputs
 from metadist_cli.learners.types import Adapted
-from metadist_cli.models import MODELS
+from metadist_cli.models import MODELS, Model
 from metadist_cli.tree import part, prefixed
 
 _LIMIT = 16 << 30
@@ -37,9 +37,9 @@ class AdaptedModel(NamedTuple):
         shape = tuple(self.header["shape"])
         if tuple(rows.shape[1:]) != shape:
             raise Problem(f"rows of shape {tuple(rows.shape[1:])}, not {shape}", "x", "reshape them")
-        model = MODELS[self.header["model"]["name"]](
-            shape, self.header["outputs"], **{k: v for k, v in self.header["model"].items() if k != "name"}
-        )
+        if not torch.isfinite(rows).all():
+            raise Problem("rows hold values that are not finite", "x", "leave them out, or fill them in")
+        model = _model(self.header)
         params, stats = part(self.params, "params"), part(self.params, "stats")
         with torch.no_grad():
             scaled = rows.float() / self.header["divide"]
@@ -69,7 +69,18 @@ def pack_adapted(config: Config, spec: Spec, adapted: Adapted, classes: tuple[st
 def load_adapted(path: str | Path) -> AdaptedModel:
     """Read an adapted model. Raises Problem(DATA) where the file is damaged or no such model."""
     tensors, header = files.unpack(files.read(path, _LIMIT, "adapted model"), str(path))
-    wanted = {"model", "shape", "outputs", "divide", "classes"}
-    if not wanted <= header.keys() or header["model"].get("name") not in MODELS:
+    try:
+        params, stats = _model(header).init(torch.Generator().manual_seed(0))
+        usable = header["divide"] > 0 and len(header["classes"]) in (0, header["outputs"])
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError):  # a header made by a stranger
+        params, stats, usable = {}, {}, False
+    if not usable:
         raise Problem("this is no adapted model", str(path), "give the adapted.safetensors that finetune wrote")
+    files.check(tensors, prefixed(params=params, stats=stats), str(path))
     return AdaptedModel(tuple(header["classes"]), tensors, header)
+
+
+def _model(header: dict[str, Any]) -> Model:
+    """The network that a header describes."""
+    options = {k: v for k, v in header["model"].items() if k != "name"}
+    return MODELS[header["model"]["name"]](tuple(header["shape"]), header["outputs"], **options)

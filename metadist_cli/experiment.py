@@ -90,11 +90,8 @@ def spec_of(data: Dataset, shards: list[Shard]) -> Spec:
 
 def assemble(config: Config, spec: Spec) -> Experiment:
     """The experiment of a config on data of this kind. Raises Problem where they do not fit each other."""
-    if (
-        spec.kind == "regression"
-        and isinstance(config.task, Episodic)
-        and (config.finetune.task.way or config.task.way) != 1
-    ):
+    ways = {config.task.way, config.finetune.task.way or 1} if isinstance(config.task, Episodic) else {1}
+    if spec.kind == "regression" and ways != {1}:
         raise Problem("a task of a regression is one function, not several classes", "task.way", "write way: 1", CONFIG)
     loss = LOSSES[spec.kind]
     model = configs.build(config.model, MODELS, spec.shape, outputs(config, spec))

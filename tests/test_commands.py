@@ -139,6 +139,31 @@ def header(lab: Lab, number: int) -> dict:
     return files.unpack(lab.checkpoint(number), "")[1]
 
 
+def test_a_job_that_is_started_again_passes_closed_rounds(lab: Lab):
+    """As in the README's batch script: what is closed is left alone, whatever is open."""
+    lab("partition", ONE)
+    lab("train", ONE, "--nodes", "0-3")
+    lab("aggregate", ONE, "--min-nodes", "4", "--round", "1")
+    lab("train", ONE, "--nodes", "2-3")
+    assert "round 1 is already closed" in still(lab, "aggregate", ONE, "--round", "1")
+    assert "lacks" in lab("aggregate", ONE, "--round", "2", code=75).err
+
+
+def test_new_tasks_are_checked_before_the_training(lab: Lab):
+    assert "a new task takes" in lab("run", "finetune.task.query=4000", code=3).err
+    assert not lab.run().exists()
+    assert "nothing is held out" in lab("run", "finetune.held_out=validation", code=4).err
+
+
+def test_validation_nodes_are_judged_apart(lab: Lab):
+    apart = ("task.new.validation=1",)
+    lab("run", *apart)
+    lab("finetune", *apart, "finetune.held_out=validation", "finetune.name=valid")
+    found = [json.loads((lab.run() / "finetune" / n / "metrics.json").read_text()) for n in ("new", "valid")]
+    nodes = [{n["node"] for n in m["per_node"]} for m in found]
+    assert nodes[0] and nodes[1] and not nodes[0] & nodes[1]
+
+
 @pytest.mark.parametrize("closing", [("aggregate", ONE), ("train", "train.rounds=2")])
 def test_frozen_inputs_stay(lab: Lab, monkeypatch: pytest.MonkeyPatch, closing: tuple[str, ...]):
     """Killed after it took stock: a node that comes afterwards does not change the round, whoever closes it."""

@@ -252,3 +252,17 @@ def test_two_fractions_never_take_more_than_there_is(n: int, support: float, dat
     assert few >= 1
     assert many >= 1
     assert few + many <= n
+
+
+def test_a_batch_at_a_poor_node_takes_its_rows_again() -> None:
+    """Nobody's batch shrinks to what the poorest node has (no support: a task is a mere batch)."""
+    nodes = nodes_of([5, 40])
+    plan = local(0, 3, 1, 0, 16)(nodes, 1)
+    for i, n in enumerate((5, 40)):
+        for rows in plan.query[i, :, 0]:
+            assert len(rows) == 16
+            assert np.isin(rows, rows_of(nodes, i)).all()
+            assert len(np.unique(rows)) == min(n, 16)
+            assert np.unique(rows, return_counts=True)[1].max() == -(-16 // min(n, 16))
+    with pytest.raises(Problem, match="there are 5"):
+        local(0, 3, 1, 8, 8)(nodes, 1)
