@@ -161,7 +161,8 @@ def test_validation_nodes_are_judged_apart(lab: Lab):
     lab("finetune", *apart, "finetune.held_out=validation", "finetune.name=valid")
     found = [json.loads((lab.run() / "finetune" / n / "metrics.json").read_text()) for n in ("new", "valid")]
     nodes = [{n["node"] for n in m["per_node"]} for m in found]
-    assert nodes[0] and nodes[1] and not nodes[0] & nodes[1]
+    assert nodes[0].isdisjoint(nodes[1])
+    assert all(nodes)
 
 
 @pytest.mark.parametrize("closing", [("aggregate", ONE), ("train", "train.rounds=2")])
