@@ -181,6 +181,21 @@ def test_frozen_inputs_stay(lab: Lab, monkeypatch: pytest.MonkeyPatch, closing: 
     assert header(lab, 1)["nodes"] == 2
 
 
+def test_what_nodes_keep_survives_a_frozen_round(lab: Lab, monkeypatch: pytest.MonkeyPatch):
+    """`run` closes the round that a killed aggregate had begun, and goes on with what the nodes kept from it."""
+    settings = (ONE, "train.outer_state=keep", "train.rounds=3")
+    for name in ("tiny", "calm"):
+        lab("partition", *settings, name=name)
+        lab("train", *settings, "--nodes", "0-1", name=name)
+    lab("aggregate", *settings, "--min-nodes", "2", name="calm")
+    with monkeypatch.context() as patch:
+        patch.setattr("metadist_cli.stages.aggregate.close_frozen", lambda *_: 1 / 0)
+        lab("aggregate", *settings, "--min-nodes", "2", code=1)
+    for name in ("tiny", "calm"):
+        lab("run", *settings, name=name)
+    assert lab.checkpoint(3) == lab.checkpoint(3, "calm")
+
+
 def test_other_settings_are_refused(lab: Lab):
     lab("run")
     said = still(lab, "run", "learner.inner_lr=0.2", "partition.nodes=9", "seed=1", code=4)

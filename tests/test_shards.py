@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from metadist_cli.datasets.types import Dataset, Group, build
 from metadist_cli.errors import CONFIG, Problem
 from metadist_cli.partitioners import PARTITIONERS
-from metadist_cli.shards import ROLES, Held, Need, Shard, make_shards, pool
+from metadist_cli.shards import ROLES, Held, Need, Shard, account, make_shards, pool
 
 LOCAL, EPISODIC = Need(False, 0, 2), Need(True, 2, 3)
 DEAL = {
@@ -365,3 +365,21 @@ def test_take_leaves_the_rows_and_picks_the_nodes() -> None:
     assert some.x is rows.x
     assert some.nodes.tolist() == [rows.nodes[2], rows.nodes[0]]
     assert some.row_start.tolist() == [rows.row_start[2], rows.row_start[0]]
+
+
+def test_rows_are_counted_not_claimed() -> None:
+    data = characters(bases=12, turns=4, rows=6, turn_held_out=False)
+    shards = make_shards(data, DEAL["iid"], 3, EPISODIC, Held("classes", 3, 0), 0)
+    rows = account(data, shards)
+    assert rows["left_out"] == 3 * 3 * 6  # three turned copies of each of three held-out characters
+    assert (rows["lost"], rows["duplicated"]) == (0, 0)
+    assert rows["train"] + rows["test"] + rows["left_out"] == rows["total"] == len(data.label)
+    short = shards[0]._replace(row=shards[0].row[2:])
+    assert account(data, [short, *shards[1:]])["lost"] == 2
+    assert account(data, [*shards, shards[0]])["duplicated"] == len(shards[0].row)
+
+
+def test_held_out_nodes_and_a_split_of_classes_exclude_each_other() -> None:
+    data = characters(role=[0] * 8 + [2] * 4)
+    with pytest.raises(Problem, match="split"):
+        make_shards(data, DEAL["iid"], 3, EPISODIC, Held("nodes", 1, 0), 0)
