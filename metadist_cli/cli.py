@@ -53,7 +53,19 @@ class _Terminated(BaseException):
 def main() -> None:
     """The entry point `metadist`."""
     signal.signal(signal.SIGTERM, _terminate)
-    app()
+    if "--json" not in sys.argv[1:]:
+        app()
+    try:
+        code = app(standalone_mode=False)
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # what typer says of a wrong command line
+            raise
+        from metadist_cli.console import Console
+
+        message = error.format_message()  # pyright: ignore[reportAttributeAccessIssue]
+        Console(json=True).problem(Problem(message, "command line", "see metadist --help", USAGE))
+        code = USAGE
+    sys.exit(code or 0)
 
 
 def _terminate(*_: object) -> None:

@@ -447,6 +447,17 @@ def test_json_is_one_object(lab: Lab):
         assert answer["error"]["hint"]
 
 
+@pytest.mark.parametrize("line", ["run --bogus --json", "run --json", "frobnicate --json"])
+def test_a_wrong_command_line_answers_in_json(line: str, monkeypatch: pytest.MonkeyPatch, capsys):
+    from metadist_cli.cli import main
+
+    monkeypatch.setattr("sys.argv", ["metadist", *line.split()])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 2
+    assert json.loads(capsys.readouterr().out)["error"]["code"] == 2
+
+
 def test_quiet_prints_nothing(lab: Lab):
     for command in COMMANDS:
         done = lab(command, "-q")
