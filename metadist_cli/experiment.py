@@ -16,13 +16,14 @@ from metadist_cli.config.schema import Episodic
 from metadist_cli.datasets import DATASETS, Dataset
 from metadist_cli.episodes import Sampler
 from metadist_cli.errors import CONFIG, SYSTEM, Problem
+from metadist_cli.holdout import Held
 from metadist_cli.learners import LEARNERS
 from metadist_cli.losses import LOSSES, Loss
 from metadist_cli.models import MODELS, Model
 from metadist_cli.optim import OPTIMIZERS, Optimizer
 from metadist_cli.partitioners import PARTITIONERS
 from metadist_cli.rounds import Algorithm, first_global, first_own
-from metadist_cli.shards import Held, Need, Shard, make_shards
+from metadist_cli.shards import Need, Shard, make_shards
 
 # Working set of a block that training is fastest with: larger ones leave the caches (measured, tests/benchmarks)
 _BLOCK_BYTES = 128 << 20

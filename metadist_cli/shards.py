@@ -1,8 +1,8 @@
-"""From a data set to nodes: what is held out for new tasks, who gets what, and what each node makes its own."""
+"""From a data set to nodes: who gets what, what each node makes its own, and the count that nothing went astray."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -13,9 +13,8 @@ from metadist_cli import seeds
 from metadist_cli.datasets.types import Dataset, Group
 from metadist_cli.episodes import Pool
 from metadist_cli.errors import CONFIG, Problem
+from metadist_cli.holdout import ROLES, Held, class_roles, node_roles
 from metadist_cli.partitioners import Items, Partitioner
-
-ROLES = ("train", "validation", "test")
 
 
 class Shard(NamedTuple):
@@ -45,17 +44,6 @@ class Need(NamedTuple):
     rows: int
 
 
-class Held(NamedTuple):
-    """What is kept for new tasks.
-
-    source: "classes" or "nodes"; test: how many, their names, or None for the data set's own split.
-    """
-
-    source: str
-    test: int | Sequence[str] | None
-    validation: int
-
-
 def make_shards(
     data: Dataset,
     partitioner: Partitioner,
@@ -81,15 +69,15 @@ def make_shards(
         )
     rng = seeds.numpy_generator(seed, "partition")
     rows_of = _rows_by_class(data)
-    roles = _class_roles(data, held, seed) if held.source == "classes" else np.zeros(len(data.classes), dtype=np.int8)
+    roles = class_roles(data, held, seed) if held.source == "classes" else np.zeros(len(data.classes), dtype=np.int8)
     if need.episodic:
         parts, names = _deal_classes(data, partitioner, nodes, need, roles, rows_of, rng)
     else:
         parts, names = _deal_rows(data, partitioner, nodes, need, rng)
-    node_roles = _node_roles(names, held, seed) if held.source == "nodes" else ["train"] * len(parts)
+    sides = node_roles(names, held, seed) if held.source == "nodes" else ["train"] * len(parts)
     shards = []
-    for node, i in enumerate(sorted(range(len(parts)), key=lambda i: ROLES.index(node_roles[i]))):
-        shard = _shard(data, parts[i], node, names[i] or f"node-{node:03d}", node_roles[i])
+    for node, i in enumerate(sorted(range(len(parts)), key=lambda i: ROLES.index(sides[i]))):
+        shard = _shard(data, parts[i], node, names[i] or f"node-{node:03d}", sides[i])
         shards.append(_own(shard, data, rotate, relabel, seed))
     for code, role in ((1, "validation"), (2, "test")):
         kept = [c for c in _classes(data, roles, code) if data.turn_held_out or not data.turned[c]]
@@ -130,60 +118,6 @@ def _rows_by_class(data: Dataset) -> list[np.ndarray]:
 def _classes(data: Dataset, roles: np.ndarray, code: int) -> np.ndarray:
     """The classes of a role, ascending; a class may have no rows (synthetic data), and is then nobody's."""
     return np.unique(data.label[roles[data.label] == code])
-
-
-def _class_roles(data: Dataset, held: Held, seed: int) -> np.ndarray:
-    """(C,) 0 train, 1 validation, 2 test; all turns of a base class on one side."""
-    if data.role is not None:
-        if held.test is not None or held.validation:
-            raise Problem(
-                "the data set brings its own split into classes for training and for new tasks",
-                "task.new.test",
-                "leave test and validation out, or choose data.split: random",
-                CONFIG,
-            )
-        return data.role
-    present = np.unique(data.label)
-    names = tuple(data.classes[c] for c in present)
-    bases, place = np.unique(data.base[present], return_inverse=True)
-    drawn = _draw_roles(len(bases), held, lambda name: int(place[_index(name, names, "class")]), seed)
-    roles = np.zeros(len(data.classes), dtype=np.int8)
-    roles[present] = drawn[place]
-    return roles
-
-
-def _node_roles(names: list[str], held: Held, seed: int) -> list[str]:
-    drawn = _draw_roles(len(names), held, lambda name: _index(name, tuple(names), "node"), seed)
-    return [ROLES[role] for role in drawn]
-
-
-def _draw_roles(count: int, held: Held, place: Callable[[str], int], seed: int) -> np.ndarray:
-    """(count,) 0 train, 1 validation, 2 test: the named ones, or so many drawn by the seed. place: of a name."""
-    if held.test is None:
-        hint = f"for example {max(1, count // 4)} of the {count} {held.source}"
-        raise Problem(f"how many {held.source} are kept for new tasks is not said", "task.new.test", hint, CONFIG)
-    names = () if isinstance(held.test, int) else held.test
-    named = list(dict.fromkeys(place(name) for name in names))
-    test = held.test if isinstance(held.test, int) else len(named)
-    if test + held.validation >= count:
-        raise Problem(
-            f"{test} {held.source} for test and {held.validation} for validation leave none of {count} to train on",
-            "task.new",
-            "keep fewer, or make more nodes (partition.nodes counts all of them)",
-            CONFIG,
-        )
-    rest = seeds.numpy_generator(seed, "held out").permutation(np.setdiff1d(np.arange(count), named))
-    order = np.concatenate([named, rest]).astype(np.int64)
-    roles = np.zeros(count, dtype=np.int8)
-    roles[order[:test]] = ROLES.index("test")
-    roles[order[test : test + held.validation]] = ROLES.index("validation")
-    return roles
-
-
-def _index(name: str, names: tuple[str, ...], what: str) -> int:
-    if name not in names:
-        raise Problem(f"there is no {what} {name!r}", "task.new.test", f"there are {', '.join(names[:8])} ...", CONFIG)
-    return names.index(name)
 
 
 def _deal_rows(

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from metadist_cli.datasets.types import Dataset, Group, build
 from metadist_cli.errors import CONFIG, Problem
+from metadist_cli.holdout import ROLES, Held
 from metadist_cli.partitioners import PARTITIONERS
-from metadist_cli.shards import ROLES, Held, Need, Shard, account, make_shards, pool
+from metadist_cli.shards import Need, Shard, account, make_shards, pool
 
 LOCAL, EPISODIC = Need(False, 0, 2), Need(True, 2, 3)
 DEAL = {
