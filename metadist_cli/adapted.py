@@ -12,7 +12,7 @@ from torch import Tensor
 from metadist_cli import files
 from metadist_cli.config import Config
 from metadist_cli.errors import Problem
-from metadist_cli.experiment import Spec, outputs
+from metadist_cli.experiment import Spec
 from metadist_cli.learners.types import Adapted
 from metadist_cli.models import MODELS, Model
 from metadist_cli.tree import part, prefixed
@@ -51,13 +51,15 @@ class AdaptedModel(NamedTuple):
         return np.array(self.classes)[out.argmax(-1)] if self.classes else out
 
 
-def pack_adapted(config: Config, spec: Spec, adapted: Adapted, classes: tuple[str, ...], source: str) -> bytes:
+def pack_adapted(
+    config: Config, spec: Spec, outputs: int, adapted: Adapted, classes: tuple[str, ...], source: str
+) -> bytes:
     """The bytes of an adapted model; source: SHA-256 of the global checkpoint that it started from."""
     header = {
         "format": 1,
         "model": config.model.model_dump(mode="json"),
         "shape": list(spec.shape),
-        "outputs": outputs(config, spec),
+        "outputs": outputs,
         "divide": spec.divide,
         "classes": list(classes),
         "global": source,

@@ -116,6 +116,27 @@ def local(seed: int, steps: int, tasks: int, support: int, query: int) -> Sample
     return sample
 
 
+def held_back(seed: int, tasks: int, support: int | None) -> Sampler:
+    """Tasks of a pool of two shards, a node's training rows and those that it kept back.
+
+    The support are `support` of the first, drawn anew for each task, or all (None); the query are all of the second.
+    """
+
+    def sample(pool: Pool, moment: object) -> Plan:
+        base, node, task = seeds.key(seed, "held back", moment), pool.nodes[0], np.arange(tasks)
+        have, kept = pool.row_count
+        if support is None:
+            rows = np.tile(np.arange(have), (tasks, 1))
+        else:
+            _enough(pool, pool.row_count[:1], support, "rows")
+            rows = seeds.subset(base, node, 0, task, 1, of=have, size=support)
+        query = np.tile(np.arange(kept), (tasks, 1))
+        rows, query = (part[None, None] + start for part, start in zip((rows, query), pool.row_start, strict=True))
+        return Plan(rows, query, np.ones((1, 1), dtype=bool), _task_seeds(base, *_counters(pool, 1, tasks))[:1])
+
+    return sample
+
+
 def epochs(seed: int, count: int, tasks: int, support: int, query: int) -> Sampler:
     """Local tasks that pass `count` times through the node's rows: a permutation an epoch, a short tail wraps.
 

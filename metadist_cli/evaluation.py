@@ -106,10 +106,11 @@ def chunk_size(row_bytes: int, support: int, query: int, transductive: bool) -> 
     return max(1, min(64, _CHUNK_BYTES // max(1, rows * row_bytes)))
 
 
-def summary(values: np.ndarray) -> dict[str, float | int | None]:
+def summary(values: np.ndarray, rows: np.ndarray) -> dict[str, float | int | None]:
     """Mean, 95% interval of it (1.96 sd / sqrt(n)), median and the count of non-finite episodes of (E,) scores.
 
-    The mean of a set with non-finite entries is None: they are never dropped silently. One episode has no interval.
+    rows: (E,) query rows of each; over_rows is the mean over all of them, where `mean` counts every task alike. The
+    mean of a set with non-finite entries is None: they are never dropped silently. One episode has no interval.
     """
     n = len(values)
     good = values[np.isfinite(values)]
@@ -117,6 +118,7 @@ def summary(values: np.ndarray) -> dict[str, float | int | None]:
     sd = float(good.std(ddof=1)) if whole and n > 1 else 0.0
     return {
         "mean": float(good.mean()) if whole else None,
+        "over_rows": float(np.average(good, weights=rows)) if whole else None,
         "ci95": 1.96 * sd / math.sqrt(n) if whole and n > 1 else None,
         "median": float(np.median(good)) if len(good) else None,
         "non_finite": n - len(good),

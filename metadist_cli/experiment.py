@@ -11,19 +11,22 @@ import torch
 from metadist_cli import config as configs
 from metadist_cli import episodes, seeds, tree
 from metadist_cli.aggregators import AGGREGATORS, Aggregator
+from metadist_cli.algorithm import Algorithm
 from metadist_cli.config import Config
 from metadist_cli.config.schema import Episodic
 from metadist_cli.datasets import DATASETS, Dataset
-from metadist_cli.episodes import Sampler
+from metadist_cli.drift import DRIFTS
+from metadist_cli.episodes import Plan, Pool, Sampler
 from metadist_cli.errors import CONFIG, SYSTEM, Problem
 from metadist_cli.holdout import Held
-from metadist_cli.learners import LEARNERS
+from metadist_cli.learners import LEARNERS, Learner
 from metadist_cli.losses import LOSSES, Loss
 from metadist_cli.models import MODELS, Model
 from metadist_cli.optim import OPTIMIZERS, Optimizer
 from metadist_cli.partitioners import PARTITIONERS
-from metadist_cli.rounds import Algorithm, first_global, first_own
-from metadist_cli.shards import Need, Shard, make_shards
+from metadist_cli.personal import PERSONAL
+from metadist_cli.rounds import choose, first_global, first_own
+from metadist_cli.shards import Need, Shard, make_shards, pool
 
 # Working set of a block that training is fastest with: larger ones leave the caches (measured, tests/benchmarks)
 _BLOCK_BYTES = 128 << 20
@@ -37,7 +40,8 @@ class Spec(NamedTuple):
     divide: float
     classes: tuple[str, ...]
     targets: int  # outputs of a regression, 0 for classification
-    smallest: int  # rows of the poorest training node
+    nodes: int  # that train
+    smallest: int  # rows of the poorest of them
     largest: int  # rows of the richest
 
 
@@ -68,7 +72,15 @@ def deal(config: Config, data: Dataset) -> list[Shard]:
     held = Held(task.new.from_, task.new.test, task.new.validation)
     partitioner = configs.build(partition, PARTITIONERS)
     return make_shards(
-        data, partitioner, partition.nodes, need(config), held, config.seed, partition.rotate, partition.relabel
+        data,
+        partitioner,
+        partition.nodes,
+        need(config),
+        held,
+        config.seed,
+        partition.rotate,
+        partition.relabel,
+        partition.scale,
     )
 
 
@@ -86,7 +98,7 @@ def spec_of(data: Dataset, shards: list[Shard]) -> Spec:
     """The Spec of freshly dealt shards."""
     rows = [len(s.label) for s in shards if s.role == "train"]
     targets = 0 if data.target is None else data.target.shape[1]
-    return Spec(data.kind, data.x.shape[1:], data.divide, data.classes, targets, min(rows), max(rows))
+    return Spec(data.kind, data.x.shape[1:], data.divide, data.classes, targets, len(rows), min(rows), max(rows))
 
 
 def assemble(config: Config, spec: Spec) -> Experiment:
@@ -97,21 +109,33 @@ def assemble(config: Config, spec: Spec) -> Experiment:
     loss = LOSSES[spec.kind]
     model = configs.build(config.model, MODELS, spec.shape, outputs(config, spec))
     learner = configs.build(config.learner, LEARNERS, model, loss)
-    train = config.train
-    algorithm = Algorithm(learner, configs.build(train.outer, OPTIMIZERS), train.outer_state)
     sampler, steps, rows = _work(config, spec, learner.splits)
     return Experiment(
         config,
         spec,
         model,
         loss,
-        algorithm,
+        _algorithm(config, spec, learner),
         configs.build(config.aggregate, AGGREGATORS),
         configs.build(config.aggregate.server, OPTIMIZERS),
         sampler,
         steps,
         rows,
     )
+
+
+def _algorithm(config: Config, spec: Spec, learner: Learner) -> Algorithm:
+    """Raises Problem where nothing of the model would be shared, or nothing kept at the nodes."""
+    train = config.train
+    share = len(choose(0, 1, list(range(spec.nodes)), train.nodes_per_round)) / spec.nodes
+    drift, personal = configs.build(train.drift, DRIFTS, share), configs.build(train.personal, PERSONAL)
+    algorithm = Algorithm(learner, configs.build(train.outer, OPTIMIZERS), train.outer_state, drift, personal)
+    kept = [personal.keeps(name) for name in learner.init(seeds.generator(0))[0]]
+    if personal.parts and (all(kept) or not any(kept)):
+        what = "everything" if all(kept) else "nothing"
+        hint = "use ditto, which keeps a whole model beside the shared one, or another model"
+        raise Problem(f"{train.personal.name} would keep {what} of this model", "train.personal.name", hint, CONFIG)
+    return algorithm
 
 
 def outputs(config: Config, spec: Spec) -> int:
@@ -140,23 +164,50 @@ def _work(config: Config, spec: Spec, splits: bool) -> tuple[Sampler, int, tuple
     return episodes.epochs(seed, train.local_epochs, tasks, support, query), steps, (tasks, support, query)
 
 
-def new_tasks(config: Config, spec: Spec, rows: int, count: int) -> Sampler:
-    """A sampler of `count` new tasks from a shard of so many rows, with the sizes of finetune.task.
+def judged(experiment: Experiment) -> Experiment:
+    """The experiment as new tasks see it: an output layer that is solved may tell another number of classes apart.
 
-    Raises Problem where the shard has too few.
+    Raises Problem where finetune.task.way is another one and the learner cannot take it.
     """
+    config, task = experiment.config, experiment.config.task
+    way = config.finetune.task.way
+    if not isinstance(task, Episodic) or way in (None, task.way) or experiment.spec.kind == "regression":
+        return experiment
+    if not experiment.algorithm.learner.solves:
+        raise Problem(
+            f"the model tells {task.way} classes apart, a new task has {way}",
+            "finetune.task.way",
+            "leave it out: only prototypical, ridge and svm, which solve the last layer, take another way",
+            CONFIG,
+        )
+    other = task.model_copy(update={"way": way})
+    return assemble(config.model_copy(update={"task": other}), experiment.spec)
+
+
+def new_tasks(
+    config: Config, spec: Spec, shard: Shard, home: Shard | None, count: int, device: torch.device | str = "cpu"
+) -> tuple[Pool, Plan]:
+    """`count` new tasks of a held-out shard, with the sizes of finetune.task.
+
+    home: the training rows of the node that kept the shard back; they are the support, all of them (in one task, since
+    all would be alike) or as many as finetune.task.support says. Raises Problem where the shard has too few.
+    """
+    if home is None:
+        rows = pool([shard], spec.divide, device)
+        return rows, _fresh(config, spec, len(shard.label), count)(rows, "new")
+    rows, support = pool([home, shard], spec.divide, device), config.finetune.task.support
+    if support is None:
+        return rows, episodes.held_back(config.seed, 1, None)(rows, "new")
+    few = episodes.counts(len(home.label), support, "rest")[0]
+    return rows, episodes.held_back(config.seed, count, few)(rows, "new")
+
+
+def _fresh(config: Config, spec: Spec, rows: int, count: int) -> Sampler:
     task, other, seed = config.task, config.finetune.task, config.seed
     if isinstance(task, Episodic):
         way, shot = other.way or task.way, other.shot or task.shot
         query = other.query if isinstance(other.query, int) else task.query
         renumber = spec.kind == "classification"
-        if renumber and way != outputs(config, spec):
-            raise Problem(
-                f"the model tells {outputs(config, spec)} classes apart, a new task has {way}",
-                "finetune.task.way",
-                "leave it out: only learners without a last layer of fixed width take another way",
-                CONFIG,
-            )
         return episodes.episodic(seed, 1, count, way, shot, query, renumber)
     support, query = episodes.counts(rows, other.support or task.support, other.query or task.query)
     if support < 1 or query < 1 or support + query > rows:

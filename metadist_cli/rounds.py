@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,68 +15,13 @@ from torch.func import vmap
 
 from metadist_cli import seeds, tree
 from metadist_cli.aggregators import Aggregator, NodeUpdate
+from metadist_cli.algorithm import Algorithm, Carry, node_step
 from metadist_cli.episodes import Plan, Pool, gather
 from metadist_cli.errors import Problem
-from metadist_cli.learners.types import Episode, Learner
+from metadist_cli.learners.types import Episode
 from metadist_cli.optim import Optimizer
 from metadist_cli.parallel import side_by_side
 from metadist_cli.tree import Params
-
-
-class Carry(NamedTuple):
-    """What goes from one local step to the next at one node (or, with a leading axis, at a block of nodes)."""
-
-    meta: Params
-    stats: Params
-    own: Params
-    outer: Params
-
-
-class Algorithm(NamedTuple):
-    """What a node needs to know: the learner, the outer optimiser and what becomes of its state between rounds."""
-
-    learner: Learner
-    outer: Optimizer
-    outer_state: str  # reset | keep | average
-
-    def start(self, generator: torch.Generator) -> tuple[Params, Params]:
-        """(shared, own): the first global parameters, and what a node owns before its first round."""
-        meta, stats, own = self.learner.init(generator)
-        state = self.outer.init(meta)
-        shared = tree.prefixed(meta=meta, stats=stats, outer=state if self.outer_state == "average" else {})
-        return shared, tree.prefixed(node=own, outer=state if self.outer_state == "keep" else {})
-
-    def open(self, shared: Params, own: Params) -> Carry:
-        """A node's carry at the beginning of a round."""
-        meta = tree.part(shared, "meta")
-        outer = {"average": shared, "keep": own}.get(self.outer_state)
-        state = self.outer.init(meta) if outer is None else tree.part(outer, "outer")
-        return Carry(meta, tree.part(shared, "stats"), tree.part(own, "node"), state)
-
-    def close(self, carry: Carry) -> tuple[Params, Params]:
-        """(shared, own) at the end of a round: the inverse of `open`."""
-        average, keep = self.outer_state == "average", self.outer_state == "keep"
-        shared = tree.prefixed(meta=carry.meta, stats=carry.stats, outer=carry.outer if average else {})
-        return shared, tree.prefixed(node=carry.own, outer=carry.outer if keep else {})
-
-
-def node_step(
-    algorithm: Algorithm, carry: Carry, episodes: Episode, task_seeds: Tensor, active: Tensor, step: Tensor
-) -> tuple[Carry, dict[str, Tensor]]:
-    """One local step of ONE node: the mean of its T tasks' meta-gradients, then the outer optimiser.
-
-    episodes: leaves (T, n, ...); task_seeds: (T,); active: 0-d bool, False leaves everything as it is; step: 0-d.
-    vmap(grad(task)) and then the mean: the other order has given wrong second derivatives of batch norm (torch 2.13).
-    """
-
-    def one_task(episode: Episode, seed: Tensor) -> tuple[Params, Params, Params, dict[str, Tensor]]:
-        return algorithm.learner.meta_gradient(carry.meta, carry.stats, carry.own, episode, step, seed)
-
-    direction, stats, own, metrics = vmap(one_task, randomness="error")(episodes, task_seeds)
-    meta, outer = algorithm.outer.update(tree.mean(direction), carry.outer, carry.meta, step)
-    new = Carry(meta, tree.consensus(stats), tree.consensus(own), outer)
-    kept = Carry(*(tree.where(active, n, o) for n, o in zip(new, carry, strict=True)))
-    return kept, tree.mean(metrics)
 
 
 def run_nodes(

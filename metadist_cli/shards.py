@@ -10,11 +10,13 @@ import torch
 from PIL import Image
 
 from metadist_cli import seeds
-from metadist_cli.datasets.types import Dataset, Group
+from metadist_cli.datasets.types import Dataset
+from metadist_cli.dealing import classes_of, deal_classes, deal_rows, rows_by_class
 from metadist_cli.episodes import Pool
 from metadist_cli.errors import CONFIG, Problem
-from metadist_cli.holdout import ROLES, Held, class_roles, node_roles
-from metadist_cli.partitioners import Items, Partitioner
+from metadist_cli.holdout import ROLES, Held, class_roles, node_roles, row_roles, rows_needed
+from metadist_cli.partitioners import Partitioner
+from metadist_cli.scaling import moments, standardise
 
 
 class Shard(NamedTuple):
@@ -22,7 +24,7 @@ class Shard(NamedTuple):
 
     role: train, validation or test; the last two are kept for new tasks. x: (n, ...), label: (n,), target: (n, out) or
     None, row: (n,) places in the data set. angle: degrees that the node's images are turned by. labels: (C,) the node's
-    own number of each class, or None where it is everybody's.
+    own number of each class, or None where it is everybody's. home: of held-back rows, the training node they are of.
     """
 
     node: int
@@ -34,6 +36,7 @@ class Shard(NamedTuple):
     row: np.ndarray
     angle: float = 0.0
     labels: tuple[int, ...] | None = None
+    home: int | None = None
 
 
 class Need(NamedTuple):
@@ -53,39 +56,42 @@ def make_shards(
     seed: int,
     rotate: float = 0.0,
     relabel: bool = False,
+    scale: str = "none",
 ) -> list[Shard]:
-    """All shards: training nodes from 0 on, then those held out; held-out classes are one shard for each role.
+    """All shards: training nodes from 0 on, then what is held out.
 
+    Held-out nodes are shards as they are, held-out classes one shard for each role; held-back rows are shards "NAME
+    (validation)" and "NAME (test)" of each node, with its number as `home`, its angle and its numbering.
     Every row of the data set is in exactly one shard, but for turned copies of held-out classes (turn_held_out False).
     rotate: each node's images are turned by its own angle, uniform in +-rotate/2 degrees. relabel: each node numbers
-    the classes in its own way. Raises Problem where the data are not enough.
+    the classes in its own way. scale: "none"; "node": each feature in deviations from its mean over the node's own
+    training rows (held-back rows by those of their home); "train": over the rows of all training nodes. A held-out node
+    or class has no training rows: "node" takes the features, not the labels, of all its rows, queries among them.
+    Raises Problem where the data are not enough, or not made for what is asked.
     """
-    if held.source == "nodes" and (data.role is not None or not data.turn_held_out):
-        raise Problem(
-            "the data set's own split, or turns for training alone, speak of classes; held-out nodes keep all classes",
-            "task.new.from",
-            "write from: classes, or data.split: random and data.turns: all",
-            CONFIG,
-        )
+    _check_request(data, need, held, scale)
     rng = seeds.numpy_generator(seed, "partition")
-    rows_of = _rows_by_class(data)
     roles = class_roles(data, held, seed) if held.source == "classes" else np.zeros(len(data.classes), dtype=np.int8)
     if need.episodic:
-        parts, names = _deal_classes(data, partitioner, nodes, need, roles, rows_of, rng)
+        parts, names = deal_classes(data, partitioner, nodes, need.classes, roles, rng)
     else:
-        parts, names = _deal_rows(data, partitioner, nodes, need, rng)
-    sides = node_roles(names, held, seed) if held.source == "nodes" else ["train"] * len(parts)
-    shards = []
-    for node, i in enumerate(sorted(range(len(parts)), key=lambda i: ROLES.index(sides[i]))):
-        shard = _shard(data, parts[i], node, names[i] or f"node-{node:03d}", sides[i])
-        shards.append(_own(shard, data, rotate, relabel, seed))
+        minimum = rows_needed(data, held, need.rows) if held.source == "rows" else need.rows
+        parts, names = deal_rows(data, partitioner, nodes, minimum, rng)
+    if held.source == "rows":
+        shards = _keep_back(data, parts, names, held, seed)
+    else:
+        sides = node_roles(names, held, seed) if held.source == "nodes" else ["train"] * len(parts)
+        order = sorted(range(len(parts)), key=lambda i: ROLES.index(sides[i]))
+        shards = [_shard(data, parts[i], node, _name(names[i], node), sides[i]) for node, i in enumerate(order)]
+    shards = [_own(shard, data, rotate, relabel, seed) for shard in shards]
+    rows_of = rows_by_class(data)
     for code, role in ((1, "validation"), (2, "test")):
-        kept = [c for c in _classes(data, roles, code) if data.turn_held_out or not data.turned[c]]
+        kept = [c for c in classes_of(data, roles, code) if data.turn_held_out or not data.turned[c]]
         if kept:
             rows = np.sort(np.concatenate([rows_of[c] for c in kept]))
             shards.append(_shard(data, rows, len(shards), f"new classes ({role})", role))
     _check(shards, data, need)
-    return shards
+    return shards if scale == "none" else _scaled(shards, scale)
 
 
 def pool(shards: Sequence[Shard], divide: float, device: torch.device | str = "cpu") -> Pool:
@@ -110,60 +116,42 @@ def pool(shards: Sequence[Shard], divide: float, device: torch.device | str = "c
     )
 
 
-def _rows_by_class(data: Dataset) -> list[np.ndarray]:
-    order = np.argsort(data.label, kind="stable")
-    return np.split(order, np.cumsum(np.bincount(data.label, minlength=len(data.classes)))[:-1])
+def _check_request(data: Dataset, need: Need, held: Held, scale: str) -> None:
+    """Raises Problem where the data set's own split, its rows or the tasks contradict what is asked for."""
+    if held.source != "classes" and (data.role is not None or not data.turn_held_out):
+        raise Problem(
+            "the data set's own split, or turns for training alone, speak of classes; "
+            f"held-out {held.source} keep all classes",
+            "task.new.from",
+            "write from: classes, or data.split: random and data.turns: all",
+            CONFIG,
+        )
+    if held.source != "rows" and data.row_role is not None:
+        message = f"the data set's own split speaks of rows, not of {held.source}"
+        raise Problem(message, "task.new.from", "write from: rows, or data.split: random", CONFIG)
+    if held.source == "rows" and need.episodic:
+        message = "held-back rows are of classes that were trained on; an episodic task is made of new ones"
+        raise Problem(message, "task.new.from", "write from: classes, or kind: local for the task", CONFIG)
+    if scale != "none" and (data.x.dtype != np.float32 or data.x.ndim != 2 or data.divide != 1):
+        message = "only rows of measured features are scaled; images are scaled already"
+        raise Problem(message, "partition.scale", "write scale: none", CONFIG)
 
 
-def _classes(data: Dataset, roles: np.ndarray, code: int) -> np.ndarray:
-    """The classes of a role, ascending; a class may have no rows (synthetic data), and is then nobody's."""
-    return np.unique(data.label[roles[data.label] == code])
+def _keep_back(data: Dataset, parts: list[np.ndarray], names: list[str], held: Held, seed: int) -> list[Shard]:
+    """The training nodes, then their rows for validation, then those for testing."""
+    named = [_name(name, node) for node, name in enumerate(names)]
+    roles = [row_roles(data, part, held, seed, node, named[node]) for node, part in enumerate(parts)]
+    shards = [_shard(data, part[roles[node] == 0], node, named[node], "train") for node, part in enumerate(parts)]
+    for code, role in ((1, "validation"), (2, "test")):
+        for home, part in enumerate(parts):
+            if (roles[home] == code).any():
+                name = f"{named[home]} ({role})"
+                shards.append(_shard(data, part[roles[home] == code], len(shards), name, role)._replace(home=home))
+    return shards
 
 
-def _deal_rows(
-    data: Dataset, partitioner: Partitioner, nodes: int | None, need: Need, rng: np.random.Generator
-) -> tuple[list[np.ndarray], list[str]]:
-    parts = partitioner(Items(data.label, data.groups), nodes, need.rows, rng)
-    return parts, _names(parts, data.groups)
-
-
-def _deal_classes(
-    data: Dataset,
-    partitioner: Partitioner,
-    nodes: int | None,
-    need: Need,
-    roles: np.ndarray,
-    rows_of: list[np.ndarray],
-    rng: np.random.Generator,
-) -> tuple[list[np.ndarray], list[str]]:
-    """Whole base classes are dealt out, each with all its turns and rows."""
-    train = _classes(data, roles, 0)
-    bases, members = np.unique(data.base[train], return_inverse=True)
-    sample = np.array([rows_of[c][0] for c in train[np.unique(members, return_index=True)[1]]])
-    groups = {name: Group(g.code[sample], g.names) for name, g in data.groups.items() if _constant(g, rows_of, train)}
-    cluster = groups[data.cluster].code if data.cluster in groups else np.zeros(len(bases), dtype=np.int64)
-    turns = int(np.bincount(members).min())
-    parts = partitioner(Items(cluster, groups), nodes, -(-need.classes // turns), rng)
-    names = _names(parts, groups)
-    rows = []
-    for part in parts:
-        mine = train[np.isin(members, part)]
-        rows.append(np.sort(np.concatenate([rows_of[c] for c in mine])))
-    return rows, names
-
-
-def _constant(group: Group, rows_of: list[np.ndarray], classes: np.ndarray) -> bool:
-    """True where all rows of a class share the group: an alphabet, not a drawer."""
-    return all((group.code[rows_of[c]] == group.code[rows_of[c][0]]).all() for c in classes)
-
-
-def _names(parts: list[np.ndarray], groups: dict[str, Group]) -> list[str]:
-    """The natural names where every node is one group of some grouping, else "" for each."""
-    for group in groups.values():
-        codes = [np.unique(group.code[part]) for part in parts]
-        if all(len(c) == 1 for c in codes) and len({int(c[0]) for c in codes}) == len(parts):
-            return [group.names[int(c[0])] for c in codes]
-    return [""] * len(parts)
+def _name(name: str, node: int) -> str:
+    return name or f"node-{node:03d}"
 
 
 def _shard(data: Dataset, rows: np.ndarray, node: int, name: str, role: str) -> Shard:
@@ -173,7 +161,7 @@ def _shard(data: Dataset, rows: np.ndarray, node: int, name: str, role: str) -> 
 
 
 def _own(shard: Shard, data: Dataset, rotate: float, relabel: bool, seed: int) -> Shard:
-    rng = seeds.numpy_generator(seed, "own", shard.node)
+    rng = seeds.numpy_generator(seed, "own", shard.node if shard.home is None else shard.home)
     angle, order = float(rng.uniform(-rotate / 2, rotate / 2)), rng.permutation(len(data.classes))
     if rotate:
         if shard.x.ndim != 3:
@@ -194,9 +182,19 @@ def _own(shard: Shard, data: Dataset, rotate: float, relabel: bool, seed: int) -
     return shard
 
 
+def _scaled(shards: list[Shard], scale: str) -> list[Shard]:
+    if scale == "train":
+        shared = moments([s.x for s in shards if s.role == "train"])
+        return [s._replace(x=standardise(s.x, shared)) for s in shards]
+    own = {s.node: moments([s.x]) for s in shards if s.home is None}
+    return [s._replace(x=standardise(s.x, own[s.node if s.home is None else s.home])) for s in shards]
+
+
 def _check(shards: list[Shard], data: Dataset, need: Need) -> None:
     """Raises Problem where a node is too poor for a task, or rows were lost or doubled (a bug of ours)."""
     for shard in shards:
+        if shard.home is not None:  # a task's support rows are its home's
+            continue
         counts = np.unique(shard.label, return_counts=True)[1]
         if need.episodic and (len(counts) < need.classes or counts.min() < need.rows):
             have = f"{len(counts)} classes of {counts.min()} to {counts.max()} rows"

@@ -175,6 +175,8 @@ def _entry(shard: Shard, name: str, start: int) -> dict[str, Any]:
         entry["angle"] = shard.angle
     if shard.labels is not None:
         entry["labels"] = list(shard.labels)
+    if shard.home is not None:
+        entry["home"] = shard.home
     return entry
 
 
@@ -217,4 +219,5 @@ def _read_shard(entry: dict[str, Any], pack: Params) -> Shard:
     x, label, row = (pack[name][rows].numpy() for name in ("x", "label", "row"))
     target = pack["target"][rows].numpy() if "target" in pack else None
     labels = tuple(entry["labels"]) if "labels" in entry else None
-    return Shard(entry["node"], entry["name"], entry["role"], x, label, target, row, entry.get("angle", 0.0), labels)
+    own = (entry.get("angle", 0.0), labels, entry.get("home"))
+    return Shard(entry["node"], entry["name"], entry["role"], x, label, target, row, *own)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
-from runner import TINY, Lab, personal
+from runner import TINY, Lab
 
 
 @pytest.fixture
@@ -24,15 +22,8 @@ def plain(monkeypatch) -> None:
 
 
 @pytest.fixture
-def personal_lab(tmp_path) -> Iterator[Lab]:
-    """The tiny experiment with a learner whose nodes keep something."""
-    from metadist_cli.config.schema import Config
-    from metadist_cli.learners import LEARNERS
-
-    LEARNERS["personal"] = personal
-    Config.model_rebuild(force=True)  # the union of learners may have been built already
-    learner = "learner: {name: maml, inner_lr: 0.1, inner_steps: 1}"
-    assert learner in TINY
-    yield Lab(tmp_path, TINY.replace(learner, "learner: {name: personal}"))
-    del LEARNERS["personal"]
-    Config.model_rebuild(force=True)
+def personal_lab(tmp_path) -> Lab:
+    """The tiny experiment with everything that a node can keep: a control variate and a model of its own."""
+    train = "train: {rounds: 3, "
+    assert train in TINY
+    return Lab(tmp_path, TINY.replace(train, train + "drift: {name: scaffold}, personal: {name: ditto}, "))

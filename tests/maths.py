@@ -32,11 +32,26 @@ MODEL_CASES: list[Case] = [
     ("conv4", {"width": 4, "norm": "batch_running", "affine": "both", "activation": "softplus"}),
     ("conv4", {"width": 4, "norm": "group", "affine": "none", "activation": "tanh"}),
     ("conv4", {"width": 4, "norm": "none"}),
+    ("conv1d", {"width": 4, "depth": 2}),
+    ("conv1d", {"width": 4, "depth": 2, "norm": "batch_running", "affine": "both", "activation": "softplus"}),
+    ("conv1d", {"width": 4, "depth": 1, "norm": "group", "affine": "none", "activation": "tanh"}),
+    ("conv1d", {"width": 4, "depth": 2, "norm": "none"}),
+    ("lstm", {"vocabulary": 9, "embedding": 3, "hidden": 5}),
+    ("lstm", {"vocabulary": 9, "embedding": 3, "hidden": 4, "layers": 1}),
+    ("logistic", {"init": "uniform"}),  # the default draws nothing
 ]
 LEARNER_CASES: list[Case] = [
     ("maml", {}),
     ("maml", {"first_order": True, "inner_steps": 2}),
     ("maml", {"adapt_norm": False, "inner_steps": 2}),
+    ("maml", {"learn_rates": True, "multi_step": 4, "inner_steps": 2}),
+    ("anil", {"inner_steps": 2}),
+    ("meta_sgd", {}),
+    ("meta_sgd", {"first_order": True, "inner_steps": 2}),
+    ("prototypical", {}),
+    ("ridge", {}),
+    ("ridge", {"learn_penalty": True, "learn_scale": False}),
+    ("svm", {}),
     ("reptile", {"inner_steps": 3, "inner_batch": 4}),
     ("reptile", {"inner_optimizer": "sgd", "inner_lr": 0.1, "inner_steps": 2}),
     ("supervised", {}),
@@ -47,6 +62,14 @@ OPTIMIZER_CASES: list[Case] = [
     ("momentum", {}),
     ("adam", {}),
     ("adam", {"lr": 0.1, "beta1": 0.0, "decay_steps": 7}),
+]
+DRIFT_CASES: list[Case] = [("none", {}), ("fedprox", {"mu": 0.3}), ("scaffold", {})]
+PERSONAL_CASES: list[Case] = [
+    ("none", {}),
+    ("fedbn", {}),
+    ("fedrep", {}),
+    ("fedrep", {"head_steps": 2}),
+    ("ditto", {"pull": 0.3}),
 ]
 AGGREGATOR_CASES: list[Case] = [("mean", {}), ("mean", {"weight_by": "uniform"})]
 
@@ -63,8 +86,19 @@ def name_of(case: Case) -> str:
     return " ".join([case[0], *(f"{k}={v}" for k, v in case[1].items())])
 
 
-def model_of(case: Case, shape: tuple[int, ...] = SHAPE, outputs: int = WAY) -> Model:
-    return MODELS[case[0]](shape, outputs, **case[1])
+def shape_of(case: Case) -> tuple[int, ...]:
+    """Of the rows that a model is tested with."""
+    return {"conv1d": (2, 17), "lstm": (6,)}.get(case[0], SHAPE)
+
+
+def inputs_of(case: Case, *lead: int, seed: int = 0) -> Tensor:
+    """Rows for a model in float64, (*lead, *shape): characters in all of its vocabulary, or normal numbers."""
+    x = rand(*lead, *shape_of(case), seed=seed)
+    return (x.abs() * 1e6).floor() % case[1]["vocabulary"] if case[0] == "lstm" else x
+
+
+def model_of(case: Case, shape: tuple[int, ...] | None = None, outputs: int = WAY) -> Model:
+    return MODELS[case[0]](shape_of(case) if shape is None else shape, outputs, **case[1])
 
 
 def learner_of(case: Case, model: Model, loss: Loss = CROSS_ENTROPY) -> Learner:
@@ -87,11 +121,18 @@ def jitter(tree: Params, seed: int = 0, by: float = 0.1) -> Params:
 
 def episode(*lead: int, n: int = 6, shape: tuple[int, ...] = SHAPE, way: int = WAY, seed: int = 0) -> Episode:
     """Tasks of n support and n + 2 query rows in float64, every class in both."""
+    return _episode(rand(*lead, 2 * n + 2, *shape, seed=seed), lead, n, way)
 
+
+def episode_of(case: Case, *lead: int, n: int = 6, way: int = WAY, seed: int = 0) -> Episode:
+    """`episode` with rows that a model can read."""
+    return _episode(inputs_of(case, *lead, 2 * n + 2, seed=seed), lead, n, way)
+
+
+def _episode(x: Tensor, lead: tuple[int, ...], n: int, way: int) -> Episode:
     def labels(count: int) -> Tensor:
         return (torch.arange(count) % way).expand(*lead, count)
 
-    x = rand(*lead, 2 * n + 2, *shape, seed=seed)
     return Episode(*_split(x, n, len(lead), labels(n), labels(n + 2)))
 
 

@@ -3,7 +3,6 @@
 As a script it is `metadist` with faults from the environment:
   FAULT=stage:n:signal   send itself the signal at the n-th write's "temp", "synced" or "renamed"
   READY=1                print "ready" once everything is imported and warm
-  PERSONAL=1             know the learner `personal`, whose nodes keep something
 """
 
 from __future__ import annotations
@@ -122,36 +121,6 @@ def results(run: Path) -> dict[str, bytes]:
     return found
 
 
-def personal(model: Any, loss: Any, *, rate: float = 0.5) -> Any:
-    """A learner for tests: every node keeps a vector that is added to the outputs, and learns it as it goes."""
-    import torch
-    from torch.func import grad
-
-    from metadist_cli.learners.supervised import supervised
-    from metadist_cli.learners.types import scores, whole
-
-    plain = supervised(model, loss)
-
-    def init(generator: torch.Generator) -> Any:
-        meta, stats, _ = plain.init(generator)
-        return meta, stats, {"vector": torch.zeros_like(meta["head.bias"]), "steps": torch.zeros((), dtype=torch.int64)}
-
-    def meta_gradient(meta: Any, stats: Any, node_state: Any, episode: Any, step: Any, seed: Any) -> Any:
-        x, y = whole(episode)
-
-        def batch_loss(meta: Any, vector: Any) -> Any:
-            out, new = model.apply(meta, stats, x, True, seed)
-            value = loss.value(out + vector, y)
-            return value, (new, scores(loss, value, out, y))
-
-        both = grad(batch_loss, argnums=(0, 1), has_aux=True)
-        (direction, towards), (new, metrics) = both(meta, node_state["vector"])
-        kept = {"vector": node_state["vector"] - rate * towards, "steps": node_state["steps"] + 1}
-        return direction, new, kept, metrics
-
-    return plain._replace(init=init, meta_gradient=meta_gradient, text="personal")
-
-
 def counted(act: Callable[[int, str], None]) -> Callable[[str], None]:
     """A stand-in for files._stage that tells act(n, stage) where a write is; n counts the writes from 1."""
     count = 0
@@ -173,10 +142,6 @@ def _fault(n: int, stage: str) -> None:
 def _main() -> None:
     from metadist_cli import cli, files
 
-    if os.environ.get("PERSONAL"):
-        from metadist_cli.learners import LEARNERS
-
-        LEARNERS["personal"] = personal
     if os.environ.get("FAULT"):
         files._stage = counted(_fault)
     if os.environ.get("READY"):

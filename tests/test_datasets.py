@@ -46,6 +46,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 SMALL = {
     "digits": {},
+    "heart": {},
     "sinusoid": {"functions": 30, "points": 7},
     "synthetic": {"nodes": 5, "rows": 20},
     "omniglot": {},
@@ -56,6 +57,10 @@ def small(name: str, seed: int, tmp_path: Path) -> Dataset:
     options = dict(SMALL[name])
     if name == "omniglot":
         options["path"] = str(store(tmp_path / "omniglot"))
+    if name == "heart":
+        options["path"] = str(tmp_path)
+        for hospital in ("cleveland", "hungarian", "switzerland", "va"):
+            (tmp_path / f"processed.{hospital}.data").write_text("28,1,2,130,132,0,2,185,0,0,?,?,?,0\n" * 3)
     return DATASETS[name](seed, **options)
 
 
@@ -77,6 +82,7 @@ def test_contract(name: str, cache: Path, tmp_path: Path) -> None:
     assert d.base.dtype == np.int64
     assert d.turned.dtype == bool
     assert not d.turned[d.base].any(), "a base is itself not turned"
+    assert d.row_role is None or (d.row_role.shape == (n,) and d.row_role.dtype == np.int8)
     assert d.cluster is None or d.cluster in d.groups
     for group in d.groups.values():
         assert group.code.shape == (n,)
@@ -85,7 +91,9 @@ def test_contract(name: str, cache: Path, tmp_path: Path) -> None:
         assert len(set(group.names)) == len(group.names)
     assert len(d.sha256) == 64
     assert small(name, 0, tmp_path).sha256 == d.sha256
-    assert (small(name, 1, tmp_path).sha256 == d.sha256) == (name in ("digits", "omniglot")), "drawn from the seed"
+    assert (small(name, 1, tmp_path).sha256 == d.sha256) == (name in ("digits", "heart", "omniglot")), (
+        "drawn from the seed"
+    )
 
 
 @pytest.mark.parametrize("name", DATASETS)
@@ -118,6 +126,7 @@ def test_hash_covers_every_field() -> None:
         "groups": {"g": Group(np.array([0, 1]), ("one", "two"))},
         "cluster": "g",
         "role": np.array([0, 2], np.int8),
+        "row_role": np.array([0, 2], np.int8),
         "turned": np.array([False, True]),
         "turn_held_out": False,
     }

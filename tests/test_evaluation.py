@@ -26,7 +26,7 @@ BATCHY = ("mlp", {"hidden": [6], "norm": "batch"})
 
 def made(case: Case = ("maml", {"inner_lr": 0.5}), model: Case = BATCHY) -> tuple[Learner, Params, Params]:
     learner = learner_of(case, model_of(model, (4,)))
-    meta, stats, _ = learner.init(seeds.generator(0))
+    meta, stats = learner.init(seeds.generator(0))
     return learner, double(meta), double(stats)
 
 
@@ -100,7 +100,7 @@ def test_adaptation_helps_and_leaves_no_graph() -> None:
 
 def test_regression_scores_are_mean_squared_errors() -> None:
     learner = learner_of(("maml", {}), model_of(("mlp", {"hidden": [6]}), (4,), 1), SQUARED_ERROR)
-    meta, stats, _ = learner.init(seeds.generator(0))
+    meta, stats = learner.init(seeds.generator(0))
     targets = POOL._replace(y=POOL.x[:, :1] * 2)
     plan = PLAN._replace(labels=None)
     outcome = evaluate(learner, SQUARED_ERROR, double(meta), stats, targets, plan, 1, transductive=True)
@@ -118,7 +118,8 @@ def test_chunk_size_is_bounded_by_memory() -> None:
 
 def test_summary_of_a_known_sample() -> None:
     values = np.array([0.2, 0.4, 0.9])
-    out = summary(values)
+    out = summary(values, np.arange(1, len(values) + 1))
+    assert out["over_rows"] == pytest.approx(np.average(values, weights=np.arange(1, len(values) + 1)))
     assert out["mean"] == pytest.approx(0.5)
     assert out["median"] == pytest.approx(0.4)
     assert out["ci95"] == pytest.approx(1.96 * math.sqrt(0.13 / 3))  # squares 0.09 + 0.01 + 0.16 over n - 1 = 2
@@ -127,11 +128,32 @@ def test_summary_of_a_known_sample() -> None:
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_summary_counts_what_diverged_and_gives_no_mean(bad: float) -> None:
-    out = summary(np.array([1.0, bad, 3.0, 2.0]))
-    assert out == {"mean": None, "ci95": None, "median": 2.0, "non_finite": 1, "n": 4}
+    out = summary(np.array([1.0, bad, 3.0, 2.0]), np.ones(4))
+    assert out == {"mean": None, "over_rows": None, "ci95": None, "median": 2.0, "non_finite": 1, "n": 4}
 
 
 def test_summary_of_one_and_of_none() -> None:
-    assert summary(np.array([0.7])) == {"mean": 0.7, "ci95": None, "median": 0.7, "non_finite": 0, "n": 1}
-    assert summary(np.array([])) == {"mean": None, "ci95": None, "median": None, "non_finite": 0, "n": 0}
-    assert summary(np.array([np.nan])) == {"mean": None, "ci95": None, "median": None, "non_finite": 1, "n": 1}
+    assert summary(np.array([0.7]), np.ones(1)) == {
+        "mean": 0.7,
+        "over_rows": 0.7,
+        "ci95": None,
+        "median": 0.7,
+        "non_finite": 0,
+        "n": 1,
+    }
+    assert summary(np.array([]), np.ones(0)) == {
+        "mean": None,
+        "over_rows": None,
+        "ci95": None,
+        "median": None,
+        "non_finite": 0,
+        "n": 0,
+    }
+    assert summary(np.array([np.nan]), np.ones(1)) == {
+        "mean": None,
+        "over_rows": None,
+        "ci95": None,
+        "median": None,
+        "non_finite": 1,
+        "n": 1,
+    }

@@ -77,7 +77,7 @@ def test_every_figure(lab: Lab):
     keys += "after scratch per_step scratch_per_step baselines per_node node_spread inputs seconds files"
     assert set(found) == set(keys.split())
     for key in ("before", "after", "scratch"):
-        assert {"mean", "ci95", "median", "non_finite", "n"} == set(found[key])
+        assert {"mean", "over_rows", "ci95", "median", "non_finite", "n"} == set(found[key])
         assert 0 <= found[key]["mean"] <= 1
         assert found[key]["n"] == found["episodes"] == 6
     for steps in (found["per_step"], found["scratch_per_step"]):

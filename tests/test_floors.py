@@ -20,8 +20,9 @@ SOURCES = {p.relative_to(ROOT / PACKAGE).as_posix(): p.read_text() for p in (ROO
 # nor console nor config.
 FLOORS = {
     0: "errors.py files.py formats.py parallel.py seeds.py tree.py",
-    1: "aggregators.py datasets/ episodes.py holdout.py learners/ losses.py models/ optim.py partitioners.py shards.py",
-    2: "evaluation.py rounds.py",
+    1: "aggregators.py datasets/ dealing.py drift.py episodes.py holdout.py learners/ losses.py models/ optim.py "
+    "partitioners.py personal.py scaling.py shards.py solvers.py",
+    2: "algorithm.py evaluation.py rounds.py",
     3: "config/ experiment.py",
     4: "adapted.py checkpoints.py console.py report/ store.py",
     5: "stages/",

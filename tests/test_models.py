@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from maths import MODEL_CASES, SEED, SHAPE, WAY, Case, covered, double, gap, jitter, model_of, name_of, rand, same
+from maths import (
+    MODEL_CASES,
+    SEED,
+    SHAPE,
+    WAY,
+    Case,
+    covered,
+    double,
+    gap,
+    inputs_of,
+    jitter,
+    model_of,
+    name_of,
+    rand,
+    same,
+    slope,
+)
+from sklearn.linear_model import LogisticRegression
 from torch import Tensor
-from torch.func import vmap
+from torch.func import grad, vmap
 
 from metadist_cli import seeds, tree
 from metadist_cli.aggregators import AGGREGATORS, NodeUpdate
@@ -50,9 +68,9 @@ def test_init_depends_on_the_generator_alone(case: Case) -> None:
 @pytest.mark.parametrize("train", [True, False])
 def test_apply_has_its_shape_and_changes_nothing(case: Case, train: bool) -> None:
     params, stats = started(case)
-    x, copies = rand(5, *SHAPE), [{k: v.clone() for k, v in leaves.items()} for leaves in (params, stats)]
+    x, copies = inputs_of(case, 5), [{k: v.clone() for k, v in leaves.items()} for leaves in (params, stats)]
     out, new = model_of(case).apply(params, stats, x, train, SEED)
-    assert out.shape == (5, WAY)
+    assert out.shape == (5, model_of(case).outputs) == (5, WAY)
     assert out.dtype == torch.float64
     assert out.isfinite().all()
     assert {k: v.shape for k, v in new.items()} == {k: v.shape for k, v in stats.items()}
@@ -62,11 +80,26 @@ def test_apply_has_its_shape_and_changes_nothing(case: Case, train: bool) -> Non
 
 
 @every
+@pytest.mark.parametrize("train", [True, False])
+def test_the_output_layer_is_linear_in_the_features(case: Case, train: bool) -> None:
+    """What learners that solve or exchange the output layer rely on."""
+    params, stats = started(case)
+    model, x = model_of(case), inputs_of(case, 5)
+    features, new = model.features(params, stats, x, train, SEED)
+    out, expected_new = model.apply(params, stats, x, train, SEED)
+    reference = [torch.zeros(5, 1).double()] if case[0] == "logistic" else []
+    assert gap(torch.cat([*reference, F.linear(features, params["head.weight"], params["head.bias"])], 1), out) < 1e-12
+    assert same(new, expected_new)
+    body = {k: v for k, v in params.items() if not k.startswith("head")}
+    assert same({"": model.features(body, stats, x, train, SEED)[0]}, {"": features})
+
+
+@every
 def test_every_parameter_matters(case: Case) -> None:
     params, stats = started(case)
-    model, x = model_of(case), rand(5, *SHAPE)
+    model, x = model_of(case), inputs_of(case, 5)
     out, _ = model.apply(params, stats, x, False, SEED)
-    own_batch = case[1].get("norm", {"conv4": "batch"}.get(case[0])) == "batch"
+    own_batch = case[1].get("norm", {"conv4": "batch", "conv1d": "batch"}.get(case[0])) == "batch"
     for name, value in params.items():
         changed, _ = model.apply(params | {name: value + 0.1 * rand(*value.shape)}, stats, x, False, SEED)
         if own_batch and name.endswith(".bias") and not name.startswith("head"):
@@ -75,14 +108,14 @@ def test_every_parameter_matters(case: Case) -> None:
             assert gap(changed, out) > 1e-6, name
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", ["mlp", "conv4", "conv1d"])
 @pytest.mark.parametrize("width", [3, 8, 16])
 def test_group_norm_leaves_a_narrow_model_its_values(name: str, width: int) -> None:
     """Groups of one or two values would: those are normalised to 0, or to their signs, whatever comes in."""
     case = (name, {"norm": "group"} | ({"hidden": [width]} if name == "mlp" else {"width": width}))
     model = model_of(case)
     params, _ = model.init(seeds.generator(0))
-    out, _ = model.apply(double(params), {}, rand(200, *SHAPE), False, SEED)
+    out, _ = model.apply(double(params), {}, inputs_of(case, 200), False, SEED)
     assert len(out.round(decimals=4).unique(dim=0)) > 190
 
 
@@ -90,7 +123,7 @@ def test_group_norm_leaves_a_narrow_model_its_values(name: str, width: int) -> N
 @pytest.mark.parametrize("train", [True, False])
 def test_vmap_over_nodes_and_tasks_is_the_loop(case: Case, train: bool) -> None:
     model, nodes = model_of(case), [started(case, seed) for seed in range(2)]
-    x = rand(2, 3, 5, *SHAPE)
+    x = inputs_of(case, 2, 3, 5)
     params, stats = (tree.stack(leaves) for leaves in zip(*nodes, strict=True))
 
     def node(params: Params, stats: Params, x: Tensor) -> tuple[Tensor, Params]:
@@ -102,6 +135,33 @@ def test_vmap_over_nodes_and_tasks_is_the_loop(case: Case, train: bool) -> None:
             expected, expected_stats = model.apply(one_params, one_stats, x[i, t], train, SEED)
             assert gap(out[i, t], expected) < 1e-12
             assert gap({k: v[i, t] for k, v in new.items()}, expected_stats) < 1e-12
+
+
+@every
+@pytest.mark.parametrize("second", [False, True])
+def test_vmap_of_gradients_is_the_loop(case: Case, second: bool) -> None:
+    """Derivatives of first order, and through a step of adaptation, for two nodes at once; finite differences agree."""
+    model, nodes = model_of(case), [started(case, seed) for seed in range(2)]
+    x, weight = inputs_of(case, 2, 5), rand(5, WAY, seed=3)
+    params, stats = (tree.stack(leaves) for leaves in zip(*nodes, strict=True))
+    smooth = case[0] in ("lstm", "logistic") or case[1].get("activation", "relu") != "relu"
+
+    def loss(params: Params, stats: Params, x: Tensor) -> Tensor:
+        return (weight * model.apply(params, stats, x, True, SEED)[0].softmax(-1)).sum()
+
+    def adapted_loss(params: Params, stats: Params, x: Tensor) -> Tensor:
+        step = grad(loss)(params, stats, x)
+        return loss({k: v - 0.1 * step[k] for k, v in params.items()}, stats, x)
+
+    f = adapted_loss if second else loss
+    many = vmap(grad(f))(params, stats, x)
+    for i, node in enumerate(nodes):
+        one = grad(f)(*node, x[i])
+        assert gap({k: v[i] for k, v in many.items()}, one) < 1e-12
+        if smooth:
+            along = {k: rand(*v.shape, seed=9) for k, v in one.items()}
+            measured = slope(lambda p, node=node, i=i: f(p, node[1], x[i]), node[0], along)
+            assert sum(float((one[k] * along[k]).sum()) for k in one) == pytest.approx(measured, rel=1e-7, abs=1e-8)
 
 
 # ------------------------------------------------------------------------------------------------ torch.nn says
@@ -154,6 +214,88 @@ def test_conv4_is_what_torch_computes(width: int, norm: str, head: str, pool: st
     x = F.adaptive_avg_pool2d(x, 1).flatten(1) if head == "mean" else x.flatten(1)
     expected = F.linear(x, params["head.weight"], params["head.bias"])
     assert gap(model.apply(params, {}, inputs, True, SEED)[0], expected) < 1e-12
+
+
+@pytest.mark.parametrize("length", [8, 21])
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize(("width", "depth"), [(4, 3), (40, 2)])
+def test_conv1d_is_what_torch_computes(width: int, depth: int, norm: str, length: int) -> None:
+    model = model_of(("conv1d", {"width": width, "depth": depth, "norm": norm, "affine": "both"}), (3, length))
+    params = jitter(double(model.init(seeds.generator(1))[0]))
+    x = inputs = rand(5, 3, length)
+    for i in range(depth):
+        layer = torch.nn.Conv1d(x.shape[1], width, 5, padding="same").double()
+        layer.load_state_dict({"weight": params[f"conv{i}.weight"], "bias": params[f"conv{i}.bias"]})
+        x = F.relu(NORMS[norm](params, f"norm{i}", layer(x).detach())).unfold(2, 2, 2).amax(-1)
+    expected = F.linear(x.mean(2), params["head.weight"], params["head.bias"])
+    assert gap(model.apply(params, {}, inputs, True, SEED)[0], expected) < 1e-12
+
+
+@pytest.mark.parametrize("layers", [1, 2, 3])
+@pytest.mark.parametrize("length", [1, 2, 30])
+def test_lstm_is_torchs(length: int, layers: int) -> None:
+    """Outputs and gradients of torch.nn.Embedding, LSTM and Linear with the same weights."""
+    model = model_of(("lstm", {"vocabulary": 11, "embedding": 3, "hidden": 7, "layers": layers}), (length,), 5)
+    params = jitter(double(model.init(seeds.generator(1))[0]))
+    x = torch.randint(11, (6, length), generator=seeds.generator(2))
+
+    embedding, head = torch.nn.Embedding(11, 3), torch.nn.Linear(7, 5)
+    cell = torch.nn.LSTM(3, 7, layers, batch_first=True)
+    oracle = torch.nn.ModuleDict({"embedding": embedding, "cell": cell, "head": head}).double()
+    names = {
+        f"{k}.{leaf}": f"{k}.{leaf}" for k, leaf in [("embedding", "weight"), ("head", "weight"), ("head", "bias")]
+    }
+    for i in range(layers):
+        for leaf in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
+            names[f"lstm{i}.{leaf}"] = f"cell.{leaf}_l{i}"
+    oracle.load_state_dict({theirs: params[ours] for ours, theirs in names.items()})
+    out = head(cell(embedding(x))[0][:, -1])
+    out.square().sum().backward()
+
+    for kind in (torch.uint8, torch.int64, torch.float32, torch.float64):
+        assert gap(model.apply(params, {}, x.to(kind), True, SEED)[0], out.detach()) < 1e-12
+    ours = grad(lambda p: model.apply(p, {}, x, True, SEED)[0].square().sum())(params)
+    theirs = dict(oracle.named_parameters())
+    assert gap(ours, {k: theirs[v].grad for k, v in names.items()}) < 1e-12
+
+
+def test_lstm_starts_as_torchs() -> None:
+    """The range of each draw; torch's own LSTM is drawn beside it."""
+    params, _ = MODELS["lstm"]((80,), 80).init(seeds.generator(0))
+    embedding = params.pop("embedding.weight")
+    assert float(embedding.mean()) == pytest.approx(0, abs=0.15)
+    assert float(embedding.std()) == pytest.approx(1, abs=0.1)
+    theirs = torch.nn.LSTM(8, 256, 2).state_dict() | torch.nn.Linear(256, 80).state_dict()
+    largest = max(float(v.abs().max()) for v in theirs.values())
+    for value in params.values():
+        assert float(value.abs().max()) == pytest.approx(largest, rel=0.05)
+        assert float(value.std()) == pytest.approx(largest / 3**0.5, rel=0.15)
+
+
+def test_a_character_outside_the_vocabulary_is_none() -> None:
+    """It counts as a row of zeros in the table, under vmap too, where F.embedding would read a neighbour's."""
+    case = ("lstm", {"vocabulary": 9, "embedding": 3, "hidden": 5})
+    model, nodes = model_of(case), [started(case, seed)[0] for seed in range(2)]
+    x = torch.tensor([[1.0, 9, 200, 3]])
+    out = vmap(lambda p: model.apply(p, {}, x, True, SEED)[0])(tree.stack(nodes))
+    wider = model_of(("lstm", case[1] | {"vocabulary": 256}))
+    for i, params in enumerate(nodes):
+        padded = params | {"embedding.weight": F.pad(params["embedding.weight"], (0, 0, 0, 247))}
+        assert gap(out[i], wider.apply(padded, {}, x, True, SEED)[0]) < 1e-12
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+def test_logistic_is_scikit_learns(classes: int) -> None:
+    """Its fitted weights, less class 0's, give its probabilities."""
+    x, label = rand(60, 3, 2), np.arange(60) % classes
+    oracle = LogisticRegression().fit(x.flatten(1).numpy(), label)
+    weight, bias = torch.from_numpy(oracle.coef_), torch.from_numpy(oracle.intercept_)
+    if classes > 2:
+        weight, bias = weight[1:] - weight[0], bias[1:] - bias[0]
+    model = model_of(("logistic", {}), (3, 2), classes)
+    out, _ = model.apply({"head.weight": weight, "head.bias": bias}, {}, x, True, SEED)
+    assert not out[:, 0].any()
+    assert gap(out.softmax(-1), torch.from_numpy(oracle.predict_proba(x.flatten(1).numpy()))) < 1e-12
 
 
 @pytest.mark.parametrize("shape", [(50, 6), (10, 6, 5, 4)])
@@ -216,13 +358,17 @@ def test_published_parameter_counts() -> None:
     shifted = size("mlp", (28, 28), 5, hidden=hidden, norm="batch", affine="shift")
     assert shifted == {"weights": 246_597, "shift": 512, "scale": 0}
     assert sum(size("mlp", (1,), 1, hidden=[40, 40]).values()) == 1_761
+    assert sum(size("lstm", (80,), 80).values()) == 819_920
+    assert sum(size("logistic", (13,), 2).values()) == 14
 
 
 def test_mini_imagenet_has_800_features() -> None:
     model = MODELS["conv4"]((3, 84, 84), 5, width=32, pool="max", head="flatten")
     params, _ = model.init(seeds.generator(0))
     assert params["head.weight"].shape == (5, 800)
-    assert model.apply(params, {}, torch.zeros(2, 3, 84, 84), True, SEED)[0].shape == (2, 5)
+    images = torch.zeros(2, 3, 84, 84)
+    assert model.features(params, {}, images, True, SEED)[0].shape == (2, 800)
+    assert model.apply(params, {}, images, True, SEED)[0].shape == (2, 5)
 
 
 def test_truncated_init_is_mamls() -> None:
@@ -233,6 +379,18 @@ def test_truncated_init_is_mamls() -> None:
     assert not params["layer0.bias"].any()
 
 
+@pytest.mark.parametrize(("name", "shape"), [("conv4", (3, 28, 28)), ("conv1d", (9, 128))])
+def test_convolutions_start_in_glorots_range(name: str, shape: tuple[int, ...]) -> None:
+    params, _ = MODELS[name](shape, 5, width=20, norm="none").init(seeds.generator(0))
+    generator = seeds.generator(0)
+    kernels = [v for k, v in params.items() if k.startswith("conv") and k.endswith("weight")]
+    assert len(kernels) == {"conv4": 4, "conv1d": 3}[name]
+    for kernel in kernels:
+        theirs = torch.nn.init.xavier_uniform_(torch.empty_like(kernel), generator=generator)
+        assert gap(kernel, theirs) < 1e-7
+    assert not any(v.any() for k, v in params.items() if k.endswith("bias"))
+
+
 def test_one_channel_may_be_left_out() -> None:
     """(H, W) is (1, H, W)."""
     two, three = model_of(("conv4", {}), (9, 7)), model_of(("conv4", {}), (1, 9, 7))
@@ -241,15 +399,45 @@ def test_one_channel_may_be_left_out() -> None:
     assert torch.equal(two.apply(params, {}, x, True, SEED)[0], three.apply(params, {}, x[:, None], True, SEED)[0])
 
 
+def test_logistic_starts_from_nothing_unless_it_is_drawn() -> None:
+    params, _ = MODELS["logistic"]((13,), 2).init(seeds.generator(0))
+    assert not any(v.any() for v in params.values())
+    params, _ = MODELS["logistic"]((13, 8), 50, init="uniform").init(seeds.generator(0))
+    theirs = torch.nn.Linear(104, 49).state_dict()
+    for name, value in params.items():
+        assert value.shape == theirs[name.removeprefix("head.")].shape
+        assert float(value.abs().max()) == pytest.approx(104**-0.5, rel=0.1)
+
+
 @pytest.mark.parametrize(
-    ("shape", "options", "message", "where"),
+    ("name", "shape", "options", "message", "where", "hint"),
     [
-        ((64,), {}, r"conv4 needs images, .* not rows of shape \(64,\)", "model.name"),
-        ((15, 28), {"pool": "max"}, r"images of \(15, 28\) are too small", "model.pool"),
+        ("conv4", (64,), {}, r"conv4 needs images, .* not rows of shape \(64,\)", "name", "mlp"),
+        ("conv4", (15, 28), {"pool": "max"}, r"images of \(15, 28\) are too small", "pool", "stride"),
+        ("conv1d", (28, 28, 1), {}, r"conv1d needs signals, .* not rows of shape \(28, 28, 1\)", "name", "mlp"),
+        ("conv1d", (9, 7), {}, r"signals of length 7 are too short for 3 blocks", "depth", "depth: 2 or less"),
+        ("conv1d", (9, 1), {"depth": 1}, r"signals of length 1 are too short for 1 blocks", "depth", "mlp"),
+        ("lstm", (8, 8), {}, r"lstm needs sequences of characters, .* not rows of shape \(8, 8\)", "name", "conv1d"),
+        ("lstm", (), {}, r"lstm needs sequences of characters, .* not rows of shape \(\)", "name", "mlp"),
     ],
 )
-def test_data_that_are_no_images(shape: tuple[int, ...], options: dict, message: str, where: str) -> None:
+def test_data_of_another_shape(
+    name: str, shape: tuple[int, ...], options: dict, message: str, where: str, hint: str
+) -> None:
     with pytest.raises(Problem, match=message) as caught:
-        MODELS["conv4"](shape, 5, **options)
-    assert (caught.value.code, caught.value.where) == (CONFIG, where)
-    assert caught.value.hint
+        MODELS[name](shape, 5, **options)
+    assert (caught.value.code, caught.value.where) == (CONFIG, f"model.{where}")
+    assert hint in (caught.value.hint or "")
+
+
+def test_logistic_is_for_two_classes_or_more() -> None:
+    with pytest.raises(Problem, match="needs at least two classes") as caught:
+        MODELS["logistic"]((13,), 1)
+    assert (caught.value.code, caught.value.where) == (CONFIG, "model.name")
+    assert "hidden: []" in (caught.value.hint or "")
+
+
+def test_the_shortest_signal_has_one_step_left() -> None:
+    model = model_of(("conv1d", {"width": 4}), (9, 8), 5)
+    params, _ = model.init(seeds.generator(0))
+    assert model.apply(params, {}, torch.zeros(2, 9, 8), True, SEED)[0].shape == (2, 5)

@@ -126,7 +126,7 @@ def with_state(run: Path) -> dict[str, object]:
     own = first(assemble(load(run), store.spec_in(store.shard_manifest(place))))[1]
     nodes = [n["node"] for n in store.shard_manifest(place)["nodes"] if n["role"] == "train"]
     kept = checkpoints.read_state(place, 99, nodes, own)
-    assert any(int(state["node/steps"]) > 0 for state in kept.values())
+    assert any(state["mine/met"] and state["node/head.bias"].any() for state in kept.values())
     found = {name: data for name, data in results(run).items() if name.endswith("global.safetensors")}
     return found | {str(n): {k: v.tolist() for k, v in state.items()} for n, state in kept.items()}
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from metadist_cli.datasets.types import Dataset, Group, build
 from metadist_cli.errors import CONFIG, Problem
-from metadist_cli.holdout import ROLES, Held
+from metadist_cli.holdout import ROLES, Held, rows_needed
 from metadist_cli.partitioners import PARTITIONERS
 from metadist_cli.shards import Need, Shard, account, make_shards, pool
 
@@ -79,7 +79,7 @@ def by_role(shards: list[Shard]) -> dict[str, list[Shard]]:
 
 def equal(one: list[Shard], two: list[Shard]) -> bool:
     return len(one) == len(two) and all(
-        (a.node, a.name, a.role, a.angle, a.labels) == (b.node, b.name, b.role, b.angle, b.labels)
+        (a.node, a.name, a.role, a.angle, a.labels, a.home) == (b.node, b.name, b.role, b.angle, b.labels, b.home)
         and all(np.array_equal(getattr(a, k), getattr(b, k)) for k in ("x", "label", "row"))
         for a, b in zip(one, two, strict=True)
     )
@@ -331,6 +331,283 @@ def test_what_cannot_be_turned_or_renumbered() -> None:
         shards_of(numbers(), need=LOCAL, rotate=10.0)
     with pytest.raises(Problem, match="no classes to renumber"):
         shards_of(numbers(), need=LOCAL, relabel=True)
+
+
+# ------------------------------------------------------------------------------------------------ held-back rows
+
+
+def table(counts: Sequence[int], nodes: int = 1, **more: object) -> Dataset:
+    """`counts` rows of each class at each of some nodes (group "site"), mixed; two features name the row."""
+    each = np.repeat(np.arange(len(counts)), counts)
+    label, site = np.tile(each, nodes), np.repeat(np.arange(nodes), len(each))
+    mix = np.random.default_rng(0).permutation(len(label))
+    x = np.stack([mix, -2 * mix], axis=1).astype(np.float32)
+    names = tuple(f"class {c}" for c in range(len(counts)))
+    groups = {"site": Group(site[mix], tuple(f"site {i}" for i in range(nodes)))}
+    return build("classification", x, label[mix], names, groups=groups, **more)
+
+
+def sites(data: Dataset, test: object = 0.25, validation: float = 0, seed: int = 0, **more: object) -> list[Shard]:
+    natural = PARTITIONERS["natural"](by="site")
+    return make_shards(data, natural, None, Need(False, 0, 1), Held("rows", test, validation), seed, **more)
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    counts=st.lists(st.integers(1, 12), min_size=1, max_size=6),
+    nodes=st.integers(1, 3),
+    test=st.floats(0.01, 0.99),
+    validation=st.one_of(st.just(0), st.floats(0.01, 0.7)),
+    relabel=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_held_back_rows_are_stratified_and_nobody_elses(
+    counts: list[int], nodes: int, test: float, validation: float, relabel: bool, seed: int
+) -> None:
+    data = table(counts, nodes)
+    try:
+        shards = sites(data, test, validation, seed, relabel=relabel)
+    except Problem:
+        event("refused")
+        return
+    parts = by_role(shards)
+    assert np.array_equal(np.sort(np.concatenate([s.row for s in shards])), np.arange(len(data.label)))
+    assert [s.node for s in shards] == list(range(len(shards)))
+    assert [s.name for s in parts["train"]] == [f"site {i}" for i in range(nodes)]
+    assert all(s.home is None for s in parts["train"])
+    n, room = sum(counts), sum(counts) - len(counts)
+    for role, fraction, left in (("test", test, room), ("validation", validation, room - len(parts["test"][0].row))):
+        assert [s.home for s in parts[role]] == (list(range(nodes)) if fraction else [])
+        for s in parts[role]:
+            home = shards[s.home]
+            assert s.name == f"{home.name} ({role})"
+            assert s.labels == home.labels
+            assert {*data.groups["site"].code[s.row]} == {s.home}
+            assert len(s.row) == min(int(np.floor(fraction * n + 0.5)), left)
+            np.testing.assert_array_equal(s.x, data.x[s.row])
+            mine = np.bincount(data.label[s.row], minlength=len(counts))
+            free = np.array(counts) - 1 if role == "test" else np.bincount(data.label[home.row]) + mine - 1
+            assert (mine <= free).all()  # every class keeps a row in training
+            quota = len(s.row) * np.array(counts) / n
+            if (free >= np.ceil(quota)).all():
+                assert (np.abs(mine - quota) < 1).all()
+
+
+def test_held_back_rows_by_hand() -> None:
+    """40 rows of class 0 and 20 of class 1: a quarter is 10 and 5; a tenth after that 4 and 2."""
+    for s in sites(table([40, 20], 2), 0.25, 0.1):
+        told = {"train": [26, 13], "validation": [4, 2], "test": [10, 5]}[s.role]
+        assert np.bincount(s.label).tolist() == told
+    assert [np.bincount(s.label).tolist() for s in sites(table([1, 1, 6]), 0.9)] == [[1, 1, 1], [0, 0, 5]]
+
+
+def test_whose_turn_it_is_goes_by_lot() -> None:
+    """Five rows of ten classes, and five are kept back: not always of the first five classes."""
+    shards = by_role(sites(table([5] * 10, 40), 0.1))["test"]
+    kept = np.sum([np.bincount(s.label, minlength=10) for s in shards], axis=0)
+    assert kept.sum() == 200
+    assert (kept > 8).all()  # 20 on average, with a deviation of 3
+
+
+def test_held_back_rows_hang_on_the_seed_and_the_node_alone() -> None:
+    one, again, other = (sites(table([20, 20], 3), seed=s) for s in (1, 1, 2))
+    assert equal(one, again)
+    assert not equal(one, other)
+    more = by_role(sites(table([20, 20], 3), validation=0.2, seed=1))
+    for a, b in zip(by_role(one)["test"], more["test"], strict=True):
+        np.testing.assert_array_equal(a.row, b.row)
+    assert len(more["validation"]) == 3
+
+
+def test_a_split_of_rows_that_the_data_bring() -> None:
+    role = np.tile(np.array([0, 0, 0, 2], dtype=np.int8), 15)
+    data = table([10, 10], 3, row_role=role)
+    parts = by_role(sites(data, None))
+    np.testing.assert_array_equal(np.sort(np.concatenate([s.row for s in parts["test"]])), np.arange(3, 60, 4))
+    assert parts["validation"] == []
+    parts = by_role(sites(data, None, 0.2))
+    np.testing.assert_array_equal(np.sort(np.concatenate([s.row for s in parts["test"]])), np.arange(3, 60, 4))
+    assert [len(s.row) for s in parts["validation"]] == [4, 4, 4]
+    three = data._replace(row_role=np.tile(np.array([0, 0, 1, 2], dtype=np.int8), 15))
+    parts = by_role(sites(three, None))
+    np.testing.assert_array_equal(np.sort(np.concatenate([s.row for s in parts["validation"]])), np.arange(2, 60, 4))
+    for wrong in ({"test": 0.2}, {"test": None, "validation": 0.2}):
+        with pytest.raises(Problem, match="brings its own split into rows"):
+            sites(three, **wrong)
+    with pytest.raises(Problem, match=r"site 1 has 20 rows of 2 classes, which leaves none for test"):
+        sites(data._replace(row_role=np.where(data.groups["site"].code == 1, 0, role).astype(np.int8)), None)
+    with pytest.raises(Problem, match="leaves none for training"):
+        sites(data._replace(row_role=np.where(data.groups["site"].code == 1, 2, role).astype(np.int8)), None)
+
+
+@pytest.mark.parametrize(
+    ("test", "validation", "message"),
+    [
+        (None, 0, "kept for test, above 0 and below 1\n"),
+        (3, 0, "above 0 and below 1, not 3"),
+        (["site 0"], 0, "not .'site 0'."),
+        (0.0, 0, "not 0.0"),
+        (1.0, 0, "not 1.0"),
+        (0.2, 3, "kept for validation, above 0 and below 1, not 3"),
+        (0.2, -0.1, "not -0.1"),
+        (float("nan"), 0, "not nan"),
+        (0.5, 0.5, "0.5 of the rows for test and 0.5 for validation leave none"),
+    ],
+)
+def test_fractions_that_make_no_sense(test: object, validation: float, message: str) -> None:
+    with pytest.raises(Problem, match=message) as caught:
+        sites(table([10, 10]), test, validation)
+    assert caught.value.code == CONFIG
+    assert caught.value.where.startswith("task.new")
+    assert caught.value.hint
+
+
+def test_held_out_what_and_how_much_must_fit() -> None:
+    data, iid = table([10, 10], 3), DEAL["iid"]
+    own = table([10, 10], 3, row_role=np.zeros(60, dtype=np.int8))
+    role = build("classification", data.x, data.label, data.classes, role=np.array([0, 2], dtype=np.int8))
+    for rows, need, held, message in [
+        (data, LOCAL, Held("nodes", 0.5, 0), "nodes are kept for new tasks whole"),
+        (data, LOCAL, Held("nodes", 1, 0.5), "nodes are kept for new tasks whole"),
+        (data, EPISODIC, Held("rows", 0.5, 0), "an episodic task is made of new ones"),
+        (own, LOCAL, Held("nodes", 1, 0), "own split speaks of rows, not of nodes"),
+        (role, LOCAL, Held("rows", 0.5, 0), "held-out rows keep all classes"),
+    ]:
+        with pytest.raises(Problem, match=message) as caught:
+            make_shards(rows, iid, 3, need, held, 0)
+        assert caught.value.code == CONFIG
+
+
+def test_as_many_rows_are_needed_as_leave_enough() -> None:
+    """By trying: every number of rows from there on leaves enough, and (for one part) hardly a smaller one does."""
+    data, spare = table([2]), 0
+    for test in np.arange(1, 97) / 100:
+        for validation in (0, 0.03, 0.1, 0.25):
+            for least in (1, 2, 3, 7, 16) if test + validation < 1 else ():
+                rows = np.arange(1, 2000)
+                parts = [np.floor(fraction * rows + 0.5) for fraction in (test, validation) if fraction]
+                enough = (rows - sum(parts) >= least) & (np.array(parts) >= 1).all(0)
+                needed = rows_needed(data, Held("rows", float(test), validation), least)
+                assert enough[needed - 1 :].all(), (test, validation, least)
+                spare += validation == 0 and enough[needed - 2]
+    assert spare <= 5
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    rows=st.integers(20, 200),
+    nodes=st.integers(1, 8),
+    least=st.integers(1, 9),
+    test=st.one_of(st.sampled_from([0.1, 0.2, 0.25, 0.3, 0.5]), st.floats(0.05, 0.6)),
+    validation=st.one_of(st.just(0), st.sampled_from([0.1, 0.2, 0.3]), st.floats(0.05, 0.3)),
+    seed=st.integers(0, 9),
+)
+def test_nodes_are_dealt_enough_to_train_after_some_is_kept_back(
+    rows: int, nodes: int, least: int, test: float, validation: float, seed: int
+) -> None:
+    """Of one class, so that stratifying takes nothing away: the partitioner refuses, or every node has enough."""
+    data, need = table([rows]), Need(False, 0, least)
+    try:
+        shards = make_shards(data, DEAL["dirichlet"], nodes, need, Held("rows", test, validation), seed)
+    except Problem as problem:
+        assert "nodes need at least" in problem.message  # noqa: PT017
+        return
+    assert min(len(s.row) for s in shards if s.role == "train") >= least
+
+
+def test_held_back_rows_have_the_angle_and_the_numbers_of_their_home() -> None:
+    image = np.zeros((21, 21), dtype=np.uint8)
+    image[10, 18] = 255
+    data = build("classification", np.stack([image] * 80), np.arange(80) % 4, tuple("abcd"), divide=255)
+    shards = make_shards(data, DEAL["iid"], 5, LOCAL, Held("rows", 0.3, 0.2), 0, rotate=120.0, relabel=True)
+    assert len(shards) == 15
+    assert len({s.angle for s in shards}) == 5
+    for s in shards[5:]:
+        home = shards[s.home]
+        assert (s.angle, s.labels) == (home.angle, home.labels)
+        assert (s.x == home.x[0]).all()
+        np.testing.assert_array_equal(s.label, np.array(home.labels)[data.label[s.row]])
+        assert (np.diff(s.label) >= 0).all()
+
+
+# ------------------------------------------------------------------------------------------------------- scaling
+
+
+def test_scaling_by_hand() -> None:
+    """Column 0 is 0, 1, 2 and 10, 20, 30 in training (deviations 1 and 10), column 1 is constant at each site."""
+    x = np.array([[0, 5], [1, 5], [2, 5], [7, 6], [10, 8], [20, 8], [30, 8], [5, 8]], dtype=np.float32)
+    role = np.array([0, 0, 0, 2, 0, 0, 0, 2], dtype=np.int8)
+    site = Group(np.repeat([0, 1], 4), ("one", "two"))
+    data = build("classification", x, np.zeros(8, dtype=np.int64), ("a",), groups={"site": site}, row_role=role)
+    shards = sites(data, None, scale="node")
+    told = [[[-1, 0], [0, 0], [1, 0]], [[-1, 0], [0, 0], [1, 0]], [[6, 1]], [[-1.5, 0]]]
+    for s, values in zip(shards, told, strict=True):
+        np.testing.assert_allclose(s.x, values, rtol=1e-6)
+        assert s.x.dtype == np.float32
+    pooled = sites(data, None, scale="train")
+    train = x[role == 0].astype(float)
+    for s in pooled:
+        np.testing.assert_allclose(s.x, (x[s.row] - train.mean(0)) / train.std(0, ddof=1), rtol=1e-6)
+    assert equal(sites(data, None), sites(data, None, scale="none"))
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    counts=st.lists(st.integers(2, 20), min_size=1, max_size=4),
+    nodes=st.integers(2, 4),
+    source=st.sampled_from(["nodes", "rows"]),
+    scale=st.sampled_from(["node", "train"]),
+    centre=st.floats(-1e4, 1e4),
+    relabel=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_scaled_training_rows_have_mean_0_and_deviation_1(
+    counts: list[int], nodes: int, source: str, scale: str, centre: float, relabel: bool, seed: int
+) -> None:
+    data = table([c + 2 for c in counts], nodes)
+    noise = np.random.default_rng(seed).normal(centre, 3, (len(data.label), 3))
+    noise[:, 2] = 0.1
+    data = data._replace(x=noise.astype(np.float32))
+    held = Held("rows", 0.2, 0.1) if source == "rows" else Held("nodes", 1, 0)
+    natural = PARTITIONERS["natural"](by="site")
+    try:
+        shards, plain = (
+            make_shards(data, natural, None, LOCAL, held, seed, relabel=relabel, scale=s) for s in (scale, "none")
+        )
+    except Problem:
+        event("refused")
+        return
+    train = [s.x for s in shards if s.role == "train"]
+    for x in train if scale == "node" else [np.concatenate(train)]:
+        np.testing.assert_allclose(x.mean(0), 0, atol=1e-3)
+        np.testing.assert_allclose(x[:, :2].std(0, ddof=1), 1, atol=1e-3)
+    for s, raw in zip(shards, plain, strict=True):
+        np.testing.assert_array_equal(s.row, raw.row)
+        np.testing.assert_array_equal(s.x[:, 2], 0)
+        if s.role == "train":
+            continue
+        # what is held out is scaled by its home, by itself as a node, or by all that trains: never by other held-out
+        mine = [raw] if s.home is None else [plain[s.home]]
+        by = np.concatenate(
+            [t.x for t in (plain if scale == "train" else mine) if scale == "node" or t.role == "train"]
+        )
+        by = by.astype(float)[:, :2]
+        np.testing.assert_allclose(s.x[:, :2], (raw.x[:, :2] - by.mean(0)) / by.std(0, ddof=1), atol=1e-4, rtol=1e-4)
+
+
+def test_a_single_training_row_is_only_centred() -> None:
+    data = table([2])
+    train, test = sites(data, 0.5, scale="node")
+    np.testing.assert_array_equal(train.x, [[0, 0]])
+    np.testing.assert_array_equal(test.x, data.x[test.row] - data.x[train.row])
+
+
+def test_images_are_not_scaled() -> None:
+    pixels = build("classification", np.zeros((9, 8), dtype=np.uint8), np.arange(9) % 3, ("a", "b", "c"), divide=255)
+    for data in (characters(), pixels):
+        with pytest.raises(Problem, match="images are scaled already") as caught:
+            shards_of(data, need=LOCAL, scale="node")
+        assert (caught.value.where, caught.value.code) == ("partition.scale", CONFIG)
 
 
 # ------------------------------------------------------------------------------------------------------------ pool

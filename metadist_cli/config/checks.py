@@ -23,6 +23,27 @@ def held_out_classes(config: Config) -> Iterator[Complaint]:
         yield Complaint(("task", "new", "from"), message, "write `from: nodes`, or `kind: episodic` for the task")
 
 
+def how_much_is_held_out(config: Config) -> Iterator[Complaint]:
+    new = config.task.new
+    for key in ("test", "validation"):
+        value = getattr(new, key)
+        if new.from_ == "rows" and value and not isinstance(value, float):
+            message = f"of every node's rows a fraction is kept back, {key}: {value} is none"
+            yield Complaint(("task", "new", key), message, "for example 0.25")
+        if new.from_ != "rows" and isinstance(value, float):
+            message = f"{key}: {value} is a fraction, but whole {new.from_} are held out"
+            yield Complaint(
+                ("task", "new", key), message, f"say how many, or write `from: rows` for {value} of every node"
+            )
+
+
+def turns_of_parts(config: Config) -> Iterator[Complaint]:
+    train, head_steps = config.train, getattr(config.train.personal, "head_steps", 0)
+    if train.local_steps is not None and head_steps >= train.local_steps:
+        message = f"`head_steps` is {head_steps} of {train.local_steps} local steps: the shared part would never train"
+        yield Complaint(("train", "personal", "head_steps"), message, "use fewer, or raise `local_steps`")
+
+
 def relabelled(config: Config) -> Iterator[Complaint]:
     if isinstance(config.task, Episodic) and config.partition.relabel:
         message = "`relabel` has no meaning for episodic tasks: each one numbers its classes anew"
@@ -55,8 +76,8 @@ def enough_nodes(config: Config) -> Iterator[Complaint]:
         return
     held = 0
     if new.from_ == "nodes":
-        test = len(new.test) if isinstance(new.test, list) else new.test or 0
-        held = test + new.validation
+        test = len(new.test) if isinstance(new.test, list) else int(new.test or 0)
+        held = test + int(new.validation)
     hint = "raise `partition.nodes`, or hold out fewer"
     if held >= nodes:
         message = f"{held} nodes are held out for new tasks, but there are {nodes}: none is left to train"
@@ -134,6 +155,8 @@ def names_of_baselines(config: Config) -> Iterator[Complaint]:
 
 CHECKS: tuple[Callable[[Config], Iterator[Complaint]], ...] = (
     held_out_classes,
+    how_much_is_held_out,
+    turns_of_parts,
     relabelled,
     length_of_local_work,
     node_count,

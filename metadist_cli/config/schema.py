@@ -23,7 +23,7 @@ _SIZE = re.compile(rf"([1-9][0-9]{{0,5}}) ?({'|'.join(UNITS)})")
 Positive = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Amount = Positive | Fraction  # rows, or a fraction of a node's rows
-Held = Positive | Annotated[list[str], Field(min_length=1)]  # how many, or which ones by name
+Held = Positive | Fraction | Annotated[list[str], Field(min_length=1)]  # how many, what fraction, or which by name
 
 
 class Model(BaseModel):
@@ -53,11 +53,15 @@ class Partition(Section):
         description="Degrees: each node's images are turned by an angle of its own, within +- half of it.",
     )
     relabel: bool = Field(False, description="Each node numbers the classes in a way of its own.")
+    scale: Literal["none", "node", "train"] = Field(
+        "none",
+        description="Standardise each feature (z-score) by the training rows of its node, or of all training nodes.",
+    )
 
 
 def registries() -> dict[str, dict[str, Callable[..., Any]]]:
     """The registries by the noun that messages call their entries."""
-    from metadist_cli import aggregators, datasets, learners, models, optim, partitioners
+    from metadist_cli import aggregators, datasets, drift, learners, models, optim, partitioners, personal
 
     return {
         "data set": datasets.DATASETS,
@@ -66,6 +70,8 @@ def registries() -> dict[str, dict[str, Callable[..., Any]]]:
         "learner": learners.LEARNERS,
         "optimizer": optim.OPTIMIZERS,
         "aggregator": aggregators.AGGREGATORS,
+        "drift correction": drift.DRIFTS,
+        "personal part": personal.PERSONAL,
     }
 
 
@@ -119,12 +125,26 @@ class New(Model):
     test: Held | None = Field(
         None, description="How many are held out for testing, or their names; null: as the data set's own split says."
     )
-    validation: Annotated[int, Field(ge=0)] = Field(0, description="How many are held out for validation.")
+    validation: Annotated[int, Field(ge=0)] | Fraction = Field(0, description="How many are held out for validation.")
 
 
-class NewNodes(New):
-    from_: Literal["classes", "nodes"] = Field("nodes", alias="from", description="What new tasks are made of.")
-    test: Held = Field(1, description="How many nodes are held out for testing, or their names.")
+class NewLocal(New):
+    from_: Literal["nodes", "rows", "classes"] = Field(
+        "nodes",
+        alias="from",
+        description="nodes: whole nodes are new tasks; rows: every node keeps some of its own rows back.",
+    )
+    test: Held | None = Field(
+        None,
+        description="How many nodes (default 1), or their names; of rows a fraction; null: the data set's own split.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_node(cls, value: Any) -> Any:
+        if isinstance(value, dict) and value.get("from", "nodes") == "nodes" and value.get("test") is None:
+            return value | {"test": 1}
+        return value
 
 
 class Episodic(Model):
@@ -144,7 +164,7 @@ class Local(Model):
         description="Support rows of a node, or a fraction (in training of the poorest node's rows).",
     )
     query: Amount | Literal["rest"] = Field("rest", description="Query rows of a node, or their fraction, or the rest.")
-    new: NewNodes = _default("What is kept for new tasks.")
+    new: NewLocal = _default("What is kept for new tasks.")
 
 
 class Train(Model):
@@ -169,6 +189,12 @@ class Train(Model):
     )
     outer_state: Literal["reset", "keep", "average"] = Field(
         "reset", description="What becomes of the outer optimizer's moments between rounds."
+    )
+    drift: Annotated[Section, Choice("drift correction", name="none")] = _default(
+        "Correction that keeps local steps from drifting apart.", name="none"
+    )
+    personal: Annotated[Section, Choice("personal part", name="none")] = _default(
+        "What stays at a node: a part of the model, or a model of its own.", name="none"
     )
     keep_nodes: Literal["none", "last", "all"] = Field("none", description="Which rounds' node files are kept.")
 

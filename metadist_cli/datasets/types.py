@@ -29,6 +29,7 @@ class Dataset(NamedTuple):
     groups: dict[str, Group]
     cluster: str | None  # name of the group that clusters whole classes
     role: np.ndarray | None  # (C,) int8, 0 train, 1 validation, 2 test, where the data set brings its own split
+    row_role: np.ndarray | None  # (n,) int8, the same for its own split of rows: held-back rows of known classes
     turned: np.ndarray  # (C,) bool, a turned copy of its base
     turn_held_out: bool  # whether turned classes stay where their base is held out for new tasks
     sha256: str  # of all the above
@@ -46,13 +47,14 @@ def build(
     groups: dict[str, Group] | None = None,
     cluster: str | None = None,
     role: np.ndarray | None = None,
+    row_role: np.ndarray | None = None,
     turned: np.ndarray | None = None,
     turn_held_out: bool = True,
 ) -> Dataset:
     """A Dataset with the plain case filled in (every class its own base, none turned) and its hash.
 
-    x (n, ...), label (n,), target (n, out), base, role and turned (C,). The hash covers everything, so that two
-    copies of a data set, however they were read, are known to be equal.
+    x (n, ...), label and row_role (n,), target (n, out), base, role and turned (C,). The hash covers everything, so
+    that two copies of a data set, however they were read, are known to be equal.
     """
     count = len(classes)
     base = np.arange(count) if base is None else base
@@ -61,12 +63,28 @@ def build(
     digest = hashlib.sha256()
     names = {name: group.names for name, group in groups.items()}
     digest.update(json.dumps([kind, divide, classes, names, cluster, turn_held_out]).encode())
-    for array in (x, label, target, base, role, turned, *(group.code for group in groups.values())):
+    arrays = [x, label, target, base, role, turned, *(group.code for group in groups.values())]
+    if row_role is not None:  # the hashes of data sets without one stay what they were
+        arrays.append(row_role)
+    for array in arrays:
         if array is None:
             digest.update(b"none")
         else:
             digest.update(f"{array.dtype.str}{array.shape}".encode())
             digest.update(np.ascontiguousarray(array).data)
     return Dataset(
-        kind, x, divide, label, classes, target, base, groups, cluster, role, turned, turn_held_out, digest.hexdigest()
+        kind,
+        x,
+        divide,
+        label,
+        classes,
+        target,
+        base,
+        groups,
+        cluster,
+        role,
+        row_role,
+        turned,
+        turn_held_out,
+        digest.hexdigest(),
     )

@@ -1,35 +1,28 @@
-"""Model-agnostic meta-learning, second and first order.
+"""Model-agnostic meta-learning, second and first order, with two of MAML++'s improvements.
 
 Finn, Abbeel, Levine, Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks, ICML 2017,
 https://arxiv.org/abs/1703.03400, algorithm 2; the first-order form is their section 5.2 (FOMAML).
 We differ from the released code in the loss: ours is a mean, theirs a sum over classes, so that its `update_lr` 0.4 for
 5-way 1-shot is an `inner_lr` of 2.0 here.
+Antoniou, Edwards, Storkey, How to train your MAML, ICLR 2019, https://arxiv.org/abs/1810.09502, section 4:
+`multi_step` (multi-step loss) and `learn_rates` (LSLR). We differ: the weights of the earlier steps fall to 0, theirs
+to 0.03 / steps until they are dropped.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Annotated
 
+import torch
 from pydantic import Field
 from torch import Tensor
-from torch.func import grad
 
-from metadist_cli.learners.types import (
-    Adapted,
-    Episode,
-    InnerLr,
-    InnerSteps,
-    Learner,
-    descend,
-    last,
-    no_state,
-    predict_with,
-    scores,
-)
+from metadist_cli import tree
+from metadist_cli.learners.inner import by_descent
+from metadist_cli.learners.types import InnerLr, InnerSteps, Learner
 from metadist_cli.losses import Loss
 from metadist_cli.models.types import Model
-from metadist_cli.optim import sgd
+from metadist_cli.optim import Optimizer, sgd
 from metadist_cli.tree import Params
 
 
@@ -45,36 +38,40 @@ def maml(
     adapt_norm: Annotated[
         bool, Field(description="Adapt the normalisation layers too; the released code of MAML does not.")
     ] = True,
+    learn_rates: Annotated[
+        bool, Field(description="Learn a step size for each tensor and inner step (MAML++), from inner_lr on.")
+    ] = False,
+    multi_step: Annotated[
+        int, Field(ge=0, description="Outer steps in which the losses after earlier inner steps fade out (MAML++).")
+    ] = 0,
 ) -> Learner:
     """meta_gradient = d loss(query; meta adapted to the support) / d meta."""
-    inner = sgd(lr=inner_lr)
-    frozen = () if adapt_norm else ("norm",)
 
-    def adapt(
-        meta: Params, stats: Params, x: Tensor, y: Tensor, seed: Tensor, steps: int, batch: int | None = None
-    ) -> Iterator[Adapted]:
-        start = Adapted(meta, stats)
-        for adapted, _ in descend(model, loss, inner, start, {}, x, y, seed, steps, batch, frozen):
-            yield adapted
+    def adapts(name: str) -> bool:
+        return adapt_norm or not name.startswith("norm")
 
-    def meta_gradient(
-        meta: Params, stats: Params, node_state: Params, episode: Episode, step: Tensor, seed: Tensor
-    ) -> tuple[Params, Params, Params, dict[str, Tensor]]:
-        def adapted(meta: Params) -> Adapted:
-            return last(adapt(meta, stats, episode.support_x, episode.support_y, seed, inner_steps))
+    def rates(params: Params) -> Params:
+        if not learn_rates:
+            return {}
+        return {k: torch.full((max(1, inner_steps),), inner_lr) for k in params if adapts(k)}
 
-        def query_loss(params: Params, stats: Params) -> tuple[Tensor, tuple[Params, dict[str, Tensor]]]:
-            out, new = model.apply(params, stats, episode.query_x, True, seed)
-            value = loss.value(out, episode.query_y)
-            return value, (new, scores(loss, value, out, episode.query_y))
+    def weights(step: Tensor) -> Tensor:
+        early = (1 - step / multi_step).clamp(min=0) / inner_steps
+        return torch.cat([early.expand(inner_steps - 1), (1 - early * (inner_steps - 1))[None]])
 
-        if first_order:
-            direction, (new, metrics) = grad(query_loss, has_aux=True)(*adapted(meta))
-        else:
-            direction, (new, metrics) = grad(lambda meta: query_loss(*adapted(meta)), has_aux=True)(meta)
-        return direction, new, node_state, metrics
+    def optimizer(rates: Params) -> Optimizer:
+        return by_step(rates) if learn_rates else sgd(lr=inner_lr)
 
-    order = "first order" if first_order else "second order"
-    return Learner(
-        no_state(model), adapt, predict_with(model), meta_gradient, inner_steps, splits=True, text=f"maml, {order}"
-    )
+    text = f"maml, {'first' if first_order else 'second'} order" + (", learned rates" if learn_rates else "")
+    several = weights if multi_step and inner_steps > 1 else None
+    return by_descent(model, loss, optimizer, rates, inner_steps, text, several, adapts=adapts, first_order=first_order)
+
+
+def by_step(rates: Params) -> Optimizer:
+    """Gradient descent with a rate for each tensor and step, (steps,); the last one holds for all further steps."""
+
+    def update(direction: Params, state: Params, params: Params, step: int | Tensor) -> tuple[Params, Params]:
+        at = {k: rate[min(int(step), len(rate) - 1)] for k, rate in rates.items()}
+        return tree.apply(lambda p, d, rate: p - rate * d, params, direction, at), state
+
+    return sgd()._replace(update=update)

@@ -16,13 +16,13 @@ from pydantic import Field
 from torch import Tensor
 
 from metadist_cli import tree
+from metadist_cli.learners.inner import descend
 from metadist_cli.learners.types import (
     Adapted,
     Episode,
     InnerLr,
     InnerSteps,
     Learner,
-    descend,
     predict_with,
     scores,
     whole,
@@ -49,9 +49,9 @@ def reptile(
     """meta_gradient = meta - (meta after inner_steps on the whole episode, support and query together)."""
     inner = adam(lr=inner_lr, beta1=0.0) if inner_optimizer == "adam" else sgd(lr=inner_lr)
 
-    def init(generator: torch.Generator) -> tuple[Params, Params, Params]:
+    def init(generator: torch.Generator) -> tuple[Params, Params]:
         params, stats = model.init(generator)
-        return params, tree.prefixed(model=stats, inner=inner.init(params)), {}
+        return params, tree.prefixed(model=stats, inner=inner.init(params))
 
     def train(
         meta: Params, stats: Params, x: Tensor, y: Tensor, seed: Tensor, steps: int, batch: int | None
@@ -66,14 +66,14 @@ def reptile(
             yield adapted
 
     def meta_gradient(
-        meta: Params, stats: Params, node_state: Params, episode: Episode, step: Tensor, seed: Tensor
-    ) -> tuple[Params, Params, Params, dict[str, Tensor]]:
+        meta: Params, stats: Params, episode: Episode, step: Tensor, seed: Tensor
+    ) -> tuple[Params, Params, dict[str, Tensor]]:
         x, y = whole(episode)
         *_, (adapted, state) = train(meta, stats, x, y, seed, inner_steps, inner_batch)
         out, _ = model.apply(adapted.params, adapted.stats, x, True, seed)
         metrics = scores(loss, loss.value(out, y), out, y)
         direction = tree.apply(torch.sub, meta, adapted.params)
-        return direction, tree.prefixed(model=adapted.stats, inner=state), node_state, metrics
+        return direction, tree.prefixed(model=adapted.stats, inner=state), metrics
 
     text = f"reptile, inner {inner_optimizer}"
     return Learner(init, adapt, predict_with(model), meta_gradient, inner_steps, splits=False, text=text)

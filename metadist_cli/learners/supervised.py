@@ -8,18 +8,19 @@ descent from the averaged model, so that every figure stands beside the meta-lea
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Annotated
 
+from pydantic import Field
 from torch import Tensor
 from torch.func import grad
 
+from metadist_cli.learners.inner import descend
 from metadist_cli.learners.types import (
     Adapted,
     Episode,
     InnerLr,
     InnerSteps,
     Learner,
-    descend,
-    no_state,
     predict_with,
     scores,
     whole,
@@ -30,19 +31,30 @@ from metadist_cli.optim import sgd
 from metadist_cli.tree import Params
 
 
-def supervised(model: Model, loss: Loss, *, inner_lr: InnerLr = 0.1, inner_steps: InnerSteps = 1) -> Learner:
+def supervised(
+    model: Model,
+    loss: Loss,
+    *,
+    inner_lr: InnerLr = 0.1,
+    inner_steps: InnerSteps = 1,
+    pull: Annotated[
+        float,
+        Field(ge=0, description="In fine-tuning: weight of half the squared distance from the shared model, in rows."),
+    ] = 0.0,
+) -> Learner:
     """meta_gradient = the gradient of the loss on the rows of the step; no support is set aside."""
     inner = sgd(lr=inner_lr)
 
     def adapt(
         meta: Params, stats: Params, x: Tensor, y: Tensor, seed: Tensor, steps: int, batch: int | None = None
     ) -> Iterator[Adapted]:
-        for adapted, _ in descend(model, loss, inner, Adapted(meta, stats), {}, x, y, seed, steps, batch):
+        start = Adapted(meta, stats)
+        for adapted, _ in descend(model, loss, inner, start, {}, x, y, seed, steps, batch, pull=pull):
             yield adapted
 
     def meta_gradient(
-        meta: Params, stats: Params, node_state: Params, episode: Episode, step: Tensor, seed: Tensor
-    ) -> tuple[Params, Params, Params, dict[str, Tensor]]:
+        meta: Params, stats: Params, episode: Episode, step: Tensor, seed: Tensor
+    ) -> tuple[Params, Params, dict[str, Tensor]]:
         x, y = whole(episode)
 
         def batch_loss(meta: Params) -> tuple[Tensor, tuple[Params, dict[str, Tensor]]]:
@@ -51,8 +63,6 @@ def supervised(model: Model, loss: Loss, *, inner_lr: InnerLr = 0.1, inner_steps
             return value, (new, scores(loss, value, out, y))
 
         direction, (new, metrics) = grad(batch_loss, has_aux=True)(meta)
-        return direction, new, node_state, metrics
+        return direction, new, metrics
 
-    return Learner(
-        no_state(model), adapt, predict_with(model), meta_gradient, inner_steps, splits=False, text="supervised"
-    )
+    return Learner(model.init, adapt, predict_with(model), meta_gradient, inner_steps, splits=False, text="supervised")

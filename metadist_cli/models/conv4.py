@@ -18,9 +18,9 @@ from pydantic import Field
 from torch import Tensor
 
 from metadist_cli.errors import CONFIG, Problem
-from metadist_cli.models.layers import Affine, Norm, norm_init, normalise, uniform_
+from metadist_cli.models.layers import Affine, Norm, glorot_, norm_init, normalise, uniform_
 from metadist_cli.models.mlp import ACTIVATIONS
-from metadist_cli.models.types import Model
+from metadist_cli.models.types import Model, with_head
 from metadist_cli.tree import Params
 
 _DEPTH = 4
@@ -57,27 +57,23 @@ def conv4(
         height, wide = ((v + 1) // 2 if pool == "stride" else v // 2 for v in (height, wide))
     if min(height, wide) < 1:
         raise Problem(f"images of {shape} are too small for four max-poolings", "model.pool", "use stride", CONFIG)
-    features = width * (height * wide if head == "flatten" else 1)
+    seen = width * (height * wide if head == "flatten" else 1)
     act = ACTIVATIONS[activation]
 
     def initial(generator: torch.Generator) -> tuple[Params, Params]:
         params: Params = {}
         stats: Params = {}
         for i in range(_DEPTH):
-            fan_in = 9 * (channels if i == 0 else width)
-            # Glorot's range, TensorFlow's default for convolutions (MAML's and Reptile's code)
-            bound = (6 / (fan_in + 9 * width)) ** 0.5
-            kernel = torch.empty(width, fan_in // 9, 3, 3)
-            params[f"conv{i}.weight"] = kernel.uniform_(-bound, bound, generator=generator)
+            params[f"conv{i}.weight"] = glorot_((width, width if i else channels, 3, 3), generator)
             params[f"conv{i}.bias"] = torch.zeros(width)
             more, running = norm_init(f"norm{i}", width, norm, affine)
             params |= more
             stats |= running
-        params["head.weight"] = uniform_((outputs, features), features, generator)
+        params["head.weight"] = uniform_((outputs, seen), seen, generator)
         params["head.bias"] = torch.zeros(outputs)
         return params, stats
 
-    def apply(params: Params, stats: Params, x: Tensor, train: bool, seed: Tensor) -> tuple[Tensor, Params]:
+    def features(params: Params, stats: Params, x: Tensor, train: bool, seed: Tensor) -> tuple[Tensor, Params]:
         new: Params = {}
         x = x.reshape(x.shape[0], channels, *x.shape[-2:])
         for i in range(_DEPTH):
@@ -88,7 +84,6 @@ def conv4(
             x = act(x)
             if pool == "max":
                 x = F.max_pool2d(x, 2)
-        x = x.mean((-2, -1)) if head == "mean" else x.flatten(1)
-        return F.linear(x, params["head.weight"], params["head.bias"]), new
+        return x.mean((-2, -1)) if head == "mean" else x.flatten(1), new
 
-    return Model(initial, apply, f"conv4 {width} ({pool}, {head}, norm {norm})")
+    return with_head(initial, features, outputs, f"conv4 {width} ({pool}, {head}, norm {norm})")

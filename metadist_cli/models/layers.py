@@ -33,6 +33,12 @@ def uniform_(shape: tuple[int, ...], fan_in: int, generator: torch.Generator) ->
     return torch.empty(shape).uniform_(-bound, bound, generator=generator)
 
 
+def glorot_(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """Glorot's uniform range for a kernel (out, in, ...): TensorFlow's default (MAML's and Reptile's code)."""
+    bound = math.sqrt(6 / ((shape[0] + shape[1]) * math.prod(shape[2:])))
+    return torch.empty(shape).uniform_(-bound, bound, generator=generator)
+
+
 def truncated_normal_(shape: tuple[int, ...], std: float, generator: torch.Generator) -> Tensor:
     """Normal, cut at two standard deviations, as TensorFlow draws it (MAML's fully connected network)."""
     return torch.nn.init.trunc_normal_(torch.empty(shape), std=std, a=-2 * std, b=2 * std, generator=generator)

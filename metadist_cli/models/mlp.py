@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import Tensor
 
 from metadist_cli.models.layers import Affine, Norm, norm_init, normalise, truncated_normal_, uniform_
-from metadist_cli.models.types import Model
+from metadist_cli.models.types import Model, with_head
 from metadist_cli.tree import Params
 
 ACTIVATIONS = {"relu": F.relu, "tanh": torch.tanh, "softplus": F.softplus}
@@ -57,15 +57,14 @@ def mlp(
                 stats |= running
         return params, stats
 
-    def apply(params: Params, stats: Params, x: Tensor, train: bool, seed: Tensor) -> tuple[Tensor, Params]:
+    def features(params: Params, stats: Params, x: Tensor, train: bool, seed: Tensor) -> tuple[Tensor, Params]:
         new: Params = {}
         x = x.flatten(1)
-        for i, name in enumerate(names):
-            x = F.linear(x, params[f"{name}.weight"], params[f"{name}.bias"])
-            if name != "head":
-                x, running = normalise(f"norm{i}", norm, params, stats, x, train)
-                new |= running
-                x = act(x)
+        for i in range(len(hidden)):
+            x = F.linear(x, params[f"layer{i}.weight"], params[f"layer{i}.bias"])
+            x, running = normalise(f"norm{i}", norm, params, stats, x, train)
+            new |= running
+            x = act(x)
         return x, new
 
-    return Model(initial, apply, "mlp " + "-".join(map(str, widths)))
+    return with_head(initial, features, outputs, "mlp " + "-".join(map(str, widths)))

@@ -6,20 +6,40 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from metadist_cli.tree import Params
 
+Init = Callable[[torch.Generator], tuple[Params, Params]]
+Forward = Callable[[Params, Params, Tensor, bool, Tensor], tuple[Tensor, Params]]
+
 
 class Model(NamedTuple):
-    """A network as two pure functions.
+    """A network as three pure functions.
 
     init(generator) -> (params, stats); stats: running statistics that no gradient touches, {} for most.
-    apply(params, stats, x, train, seed) -> (out, stats); x: (n, ...) float, seed: int64 scalar for dropout and its kin.
+    features(params, stats, x, train, seed) -> (features (n, F), stats): what the output layer sees.
+    apply(params, stats, x, train, seed) -> (out (n, outputs), stats); x: (n, ...) float, seed: int64 scalar for
+      dropout and its kin.
+    outputs: the width of what apply returns.
     text: the shape of it in a few characters, for reports.
-    Parameters of normalisation layers have a name that starts with "norm"; those of the output layer "head".
+    Parameters of normalisation layers have a name that starts with "norm"; those of the output layer are
+    "head.weight" (outputs, F) and "head.bias" (outputs,), but for a logistic model's reference class, which has none.
     """
 
-    init: Callable[[torch.Generator], tuple[Params, Params]]
-    apply: Callable[[Params, Params, Tensor, bool, Tensor], tuple[Tensor, Params]]
+    init: Init
+    features: Forward
+    apply: Forward
+    outputs: int
     text: str
+
+
+def with_head(init: Init, features: Forward, outputs: int, text: str) -> Model:
+    """The model whose output layer is linear in its features: head.weight (outputs, F), head.bias (outputs,)."""
+
+    def apply(params: Params, stats: Params, x: Tensor, train: bool, seed: Tensor) -> tuple[Tensor, Params]:
+        seen, new = features(params, stats, x, train, seed)
+        return F.linear(seen, params["head.weight"], params["head.bias"]), new
+
+    return Model(init, features, apply, outputs, text)

@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from metadist_cli import checkpoints, seeds, store, tree
+from metadist_cli import checkpoints, seeds, store
 from metadist_cli.config import Config, fingerprint, sections, variants
 from metadist_cli.config.schema import Episodic
 from metadist_cli.console import Console
 from metadist_cli.errors import DATA, Problem
 from metadist_cli.evaluation import Outcome, chunk_size, evaluate, summary
-from metadist_cli.experiment import Experiment, assemble, new_tasks, row_bytes, start
+from metadist_cli.experiment import Experiment, assemble, judged, new_tasks, row_bytes, start
 from metadist_cli.files import sha256
-from metadist_cli.shards import pool
+from metadist_cli.personal import Personal
 from metadist_cli.stages.own import own_name, own_task
 from metadist_cli.stages.results import Tasks, Trained, output_names, write_results
 from metadist_cli.stages.setting import Setting, command, open_setting
@@ -30,7 +30,7 @@ def finetune(config: Config, run: Run, console: Console, own: Path | None = None
     setting = open_setting(config, run, console)
     main = _trained(config, run, setting.experiment)
     others = _baselines(config, run, setting, console)
-    tasks = _new_tasks(config, run, setting) if own is None else [own_task(config, setting, own)]
+    tasks = _new_tasks(config, run, setting) if own is None else [own_task(config, setting, main.experiment, own)]
     folder = run.path / "finetune" / (config.finetune.name if own is None else own_name(own))
     inputs = _inputs(config, main, others, setting.manifest, tasks if own else [])
     found = _finished(folder, inputs)
@@ -42,14 +42,14 @@ def finetune(config: Config, run: Run, console: Console, own: Path | None = None
         steps = (
             main.experiment.algorithm.learner.inner_steps if config.finetune.steps is None else config.finetune.steps
         )
-        judged = {"main": main, **others}
-        judged["scratch"] = main._replace(params=_untrained(main.experiment))
+        methods = {"main": main, **others}
+        methods["scratch"] = _untrained(main)
         outcomes: dict[str, list[Outcome]] = {}
-        with console.progress("finetune: method", len(judged)) as progress:
-            for name, trained in judged.items():
+        with console.progress("finetune: method", len(methods)) as progress:
+            for name, trained in methods.items():
                 outcomes[name] = [_judge(trained, task, steps, setting) for task in tasks]
                 progress.advance()
-        metrics = _metrics(config, setting, judged, outcomes, tasks, steps)
+        metrics = _metrics(config, setting, methods, outcomes, tasks, steps)
         metrics |= {"task": "new" if own is None else folder.name, "inputs": inputs}
         metrics["seconds"] = {"evaluate": round(time.monotonic() - began, 3)}
         write_results(config, run, folder, setting, main, tasks, outcomes["main"], metrics, steps)
@@ -75,8 +75,15 @@ def _trained(config: Config, run: Run, experiment: Experiment) -> Trained:
         waits = bool(checkpoints.update_files(run, closed + 1))
         hint = "close the open round: metadist aggregate" if waits else "train first: metadist run does all of it"
         raise Problem(f"there is no global checkpoint to adapt ({have})", str(run.path), hint, DATA)
-    params, _, sha256 = checkpoints.read_global(run, number, start(experiment)[0])
-    return Trained(experiment, params, number, sha256)
+    first, own = start(experiment)
+    params, _, sha256 = checkpoints.read_global(run, number, first)
+    owns: dict[int, Params] = {}
+    if experiment.algorithm.personal != Personal():
+        if number != closed:
+            hint = "leave finetune.round out"
+            raise Problem("what the nodes keep is there after the newest round alone", "finetune.round", hint, DATA)
+        owns = checkpoints.read_state(run, number + 1, range(experiment.spec.nodes), own)
+    return Trained(judged(experiment), params, number, sha256, own, owns)
 
 
 def _baselines(config: Config, run: Run, setting: Setting, console: Console) -> dict[str, Trained]:
@@ -124,35 +131,41 @@ def _new_tasks(config: Config, run: Run, setting: Setting) -> list[Tasks]:
         where = f"task.new.{config.finetune.held_out}"
         raise Problem("nothing is held out to be judged on", where, "keep some classes or nodes, in a new run", DATA)
     episodes = config.finetune.episodes
+    homes = {
+        s.node: s for s in store.read_shards(run, setting.manifest, [s.home for s in shards if s.home is not None])
+    }
     tasks = []
     for i, shard in enumerate(shards):
         count = episodes // len(shards) + (i < episodes % len(shards))
         if not count:
             continue
-        rows = pool([shard], spec.divide, setting.device)
-        plan = new_tasks(config, spec, len(shard.label), count)(rows, "new")
+        home = None if shard.home is None else homes[shard.home]
+        rows, plan = new_tasks(config, spec, shard, home, count, setting.device)
         names = output_names(config, spec.classes, shard, plan)
-        tasks.append(Tasks(shard, rows, plan, names, shard.row.tolist()))
+        tasks.append(
+            Tasks(shard, rows, plan, names, [*([] if home is None else home.row.tolist()), *shard.row.tolist()])
+        )
     return tasks
 
 
-def _untrained(experiment: Experiment) -> Params:
+def _untrained(main: Trained) -> Trained:
     """A random start of the model, another one than training began with."""
-    meta, stats, _ = experiment.algorithm.learner.init(seeds.generator(experiment.config.seed, "scratch"))
-    return tree.prefixed(meta=meta, stats=stats)
+    experiment = main.experiment
+    params, own = experiment.algorithm.start(seeds.generator(experiment.config.seed, "scratch"))
+    return main._replace(params=params, own=own, owns={})
 
 
 def _judge(trained: Trained, task: Tasks, steps: int, setting: Setting) -> Outcome:
     experiment, config = trained.experiment, setting.experiment.config
-    params = {k: v.to(setting.device) for k, v in trained.params.items()}
+    meta, stats = trained.model(task, setting.device)
     wanted = config.finetune
     _, kept = row_bytes(experiment.model, experiment.spec.shape)
     support, query = task.plan.support.shape[-1], task.plan.query.shape[-1]
     return evaluate(
         experiment.algorithm.learner,
         experiment.loss,
-        tree.part(params, "meta"),
-        tree.part(params, "stats"),
+        meta,
+        stats,
         task.pool,
         task.plan,
         steps,
@@ -166,16 +179,17 @@ def _judge(trained: Trained, task: Tasks, steps: int, setting: Setting) -> Outco
 def _metrics(
     config: Config,
     setting: Setting,
-    judged: dict[str, Trained],
+    methods: dict[str, Trained],
     outcomes: dict[str, list[Outcome]],
     tasks: list[Tasks],
     steps: int,
 ) -> dict[str, Any]:
     """metrics.json; the README says what its keys mean."""
     score = {name: np.concatenate([o.score for o in parts]) for name, parts in outcomes.items()}
+    rows = np.concatenate([np.full(len(o.score), o.out.shape[1]) for o in outcomes["main"]])
     if not tasks[0].labelled:  # nothing to compare with: every figure is absent, never a number
-        score = {name: values[:0] for name, values in score.items()}
-    main, experiment = judged["main"], setting.experiment
+        score, rows = {name: values[:0] for name, values in score.items()}, rows[:0]
+    main, experiment = methods["main"], setting.experiment
     per_node = [
         {
             "node": task.shard.node,
@@ -205,21 +219,21 @@ def _metrics(
         "episodes": sum(len(o.score) for o in outcomes["main"]),
         "steps": steps,
         "transductive": config.finetune.transductive,
-        "before": summary(score["main"][:, 0]),
-        "after": summary(score["main"][:, -1]),
-        "scratch": summary(score["scratch"][:, -1]),
-        "per_step": _per_step(score["main"]),
-        "scratch_per_step": _per_step(score["scratch"]),
+        "before": summary(score["main"][:, 0], rows),
+        "after": summary(score["main"][:, -1], rows),
+        "scratch": summary(score["scratch"][:, -1], rows),
+        "per_step": _per_step(score["main"], rows),
+        "scratch_per_step": _per_step(score["scratch"], rows),
         "baselines": {
             name: {
                 "learner": trained.experiment.algorithm.learner.text,
                 "round": trained.round,
                 "global": trained.sha256,
-                "before": summary(score[name][:, 0]),
-                "after": summary(score[name][:, -1]),
-                "per_step": _per_step(score[name]),
+                "before": summary(score[name][:, 0], rows),
+                "after": summary(score[name][:, -1], rows),
+                "per_step": _per_step(score[name], rows),
             }
-            for name, trained in judged.items()
+            for name, trained in methods.items()
             if name not in ("main", "scratch")
         },
         "per_node": per_node,
@@ -227,8 +241,8 @@ def _metrics(
     }
 
 
-def _per_step(score: np.ndarray) -> list[dict[str, Any]]:
-    return [{"step": step, **summary(column)} for step, column in enumerate(score.T)]
+def _per_step(score: np.ndarray, rows: np.ndarray) -> list[dict[str, Any]]:
+    return [{"step": step, **summary(column, rows)} for step, column in enumerate(score.T)]
 
 
 def _or_none(value: float) -> float | None:
@@ -237,6 +251,9 @@ def _or_none(value: float) -> float | None:
 
 def _task_text(config: Config, task: Tasks) -> str:
     support, query = task.plan.support.shape[-1], task.plan.query.shape[-1]
+    if task.shard.home is not None:
+        few = config.finetune.task.support
+        return f"every node: {'all' if few is None else few} of its training rows, judged on those that it kept back"
     if isinstance(config.task, Episodic):
         other = config.finetune.task
         way, shot = other.way or config.task.way, other.shot or config.task.shot

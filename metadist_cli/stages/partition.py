@@ -11,8 +11,8 @@ from metadist_cli.config import Config, variants
 from metadist_cli.console import Console
 from metadist_cli.datasets import Dataset
 from metadist_cli.errors import Problem
-from metadist_cli.experiment import Spec, assemble, deal, load_data, new_tasks, spec_of
-from metadist_cli.shards import Shard, account, pool
+from metadist_cli.experiment import Spec, assemble, deal, judged, load_data, new_tasks, spec_of
+from metadist_cli.shards import Shard, account
 from metadist_cli.stages.setting import command
 from metadist_cli.store import Run
 
@@ -30,8 +30,8 @@ def partition(config: Config, run: Run, console: Console) -> dict[str, Any]:
     shards = deal(config, data)
     spec = spec_of(data, shards)
     experiment = assemble(config, spec)
-    for variant in variants(config).values():  # whatever does not fit the data is told before anything is written
-        assemble(variant, spec)
+    for variant in (config, *variants(config).values()):  # whatever does not fit is told before anything is written
+        judged(assemble(variant, spec))
     _same_data(run, data)
     check_new_tasks(config, spec, shards)
     show(data, shards, spec, console)
@@ -76,7 +76,7 @@ def check_new_tasks(config: Config, spec: Spec, shards: list[Shard]) -> None:
     """Raises Problem where a held-out shard is too poor for the new tasks that finetune will draw from it."""
     for shard in shards:
         if shard.role != "train":
-            new_tasks(config, spec, len(shard.label), 1)(pool([shard], spec.divide), "new")
+            new_tasks(config, spec, shard, None if shard.home is None else shards[shard.home], 1)
 
 
 def show(data: Dataset, shards: list[Shard], spec: Spec, console: Console) -> None:

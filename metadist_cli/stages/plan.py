@@ -4,14 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-
 from metadist_cli import store, tree
 from metadist_cli.config import Config, variants
 from metadist_cli.console import Console
-from metadist_cli.experiment import Experiment, assemble, deal, load_data, need, new_tasks, resolve, spec_of, start
+from metadist_cli.experiment import (
+    Experiment,
+    assemble,
+    deal,
+    judged,
+    load_data,
+    need,
+    new_tasks,
+    resolve,
+    spec_of,
+    start,
+)
 from metadist_cli.rounds import choose
-from metadist_cli.shards import pool
 from metadist_cli.stages.partition import check_new_tasks, show
 from metadist_cli.store import Run
 
@@ -23,9 +31,11 @@ def plan(config: Config, run: Run, console: Console) -> dict[str, Any]:
         manifest = store.shard_manifest(run)
         spec = store.spec_in(manifest)
         nodes = [n["node"] for n in manifest["nodes"] if n["role"] == "train"]
-        held = store.read_shards(
-            run, manifest, [n["node"] for n in manifest["nodes"] if n["role"] == config.finetune.held_out]
-        )
+        kept = [n for n in manifest["nodes"] if n["role"] == config.finetune.held_out]
+        held, home = len(kept), None
+        first = store.read_shards(run, manifest, [kept[0]["node"]]) if kept else []
+        if kept and "home" in kept[0]:
+            home = store.read_shards(run, manifest, [kept[0]["home"]])[0]
         console.say(f"partition: done, {len(manifest['nodes'])} shards in {run.shards}")
     else:
         data = load_data(config)
@@ -34,14 +44,23 @@ def plan(config: Config, run: Run, console: Console) -> dict[str, Any]:
         check_new_tasks(config, spec, shards)
         show(data, shards, spec, console)
         nodes = [s.node for s in shards if s.role == "train"]
-        held = [s for s in shards if s.role == config.finetune.held_out]
+        first = [s for s in shards if s.role == config.finetune.held_out]
+        held, home = len(first), None
+        if first and first[0].home is not None:
+            home = shards[first[0].home]
     figures = {
         name: _figures(assemble(variant, spec), nodes) for name, variant in {"main": config, **variants(config)}.items()
     }
     titles = ["learner", "model", "weights", "rounds", "a step at a node", "tasks in all", "up, and down", "block"]
     rows = [list(row) for row in zip(titles, *(_cells(f) for f in figures.values()), strict=True)]
     console.table("training", ["", *figures], rows)
-    shapes = _new_task_shapes(config, spec, held)
+    for variant in (config, *variants(config).values()):
+        judged(assemble(variant, spec))
+    shapes = "but nothing is held out to draw them from"
+    if first:
+        drawn = new_tasks(config, spec, first[0], home, 1)[1]
+        sizes = f"{drawn.support.shape[-1]} support and {drawn.query.shape[-1]} query rows"
+        shapes = f"{sizes}, from {held} held-out shards"
     console.say(f"finetune: {config.finetune.episodes} new tasks, {shapes}")
     closed = run.last_closed()
     console.say(f"{run.path}: {'nothing yet' if closed < 0 else f'round {closed} is closed'}; nothing was written")
@@ -84,14 +103,6 @@ def _cells(f: dict[str, Any]) -> list[object]:
         f"{f['bytes_per_node'] / 1e3:,.1f} kB a node, round",
         f["execution"]["block"],
     ]
-
-
-def _new_task_shapes(config: Config, spec: Any, held: list[Any]) -> str:
-    if not held:
-        return "but nothing is held out to draw them from"
-    rows = pool(held[:1], spec.divide, torch.device("cpu"))
-    drawn = new_tasks(config, spec, len(held[0].label), 1)(rows, "new")
-    return f"{drawn.support.shape[-1]} support and {drawn.query.shape[-1]} query rows, from {len(held)} held-out shards"
 
 
 def _bytes(params: tree.Params) -> int:

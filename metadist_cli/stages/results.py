@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from metadist_cli import files, tree
+from metadist_cli import files
 from metadist_cli.adapted import pack_adapted
 from metadist_cli.config import Config
 from metadist_cli.config.schema import Episodic
@@ -27,12 +27,24 @@ from metadist_cli.tree import Params
 
 
 class Trained(NamedTuple):
-    """A model to be judged: its experiment, global parameters, and where they come from."""
+    """A model to be judged: its experiment, global parameters, and where they come from.
+
+    own: what a node has that took part in no round; owns: what the nodes that did took with them.
+    """
 
     experiment: Experiment
     params: Params
     round: int
     sha256: str
+    own: Params
+    owns: dict[int, Params]
+
+    def model(self, task: Tasks, device: torch.device) -> tuple[Params, Params]:
+        """(meta, stats) that a task begins with; of rows that a node kept back, the node's own."""
+        home = task.shard.home
+        own = self.own if home is None else self.owns.get(home, self.own)
+        shared, own = ({k: v.to(device) for k, v in leaves.items()} for leaves in (self.params, own))
+        return self.experiment.algorithm.model(shared, own)
 
 
 class Tasks(NamedTuple):
@@ -112,11 +124,10 @@ def _adapted_models(
 ) -> dict[str, bytes]:
     """adapted.safetensors of episode 0, the one that is pictured; with `every`, of all in adapted/."""
     learner, spec = main.experiment.algorithm.learner, setting.experiment.spec
-    params = {k: v.to(setting.device) for k, v in main.params.items()}
-    meta, stats = tree.part(params, "meta"), tree.part(params, "stats")
     out: dict[str, bytes] = {}
     number = 0
     for task in tasks if every else tasks[:1]:
+        meta, stats = main.model(task, setting.device)
         for i in range(task.plan.support.shape[2] if every else 1):
             episode = gather(task.pool, task.plan.support[0, 0, i], task.plan.query[0, 0, i], task.plan.labels)
             seed = torch.tensor(int(task.plan.seeds[0, 0, i]), device=setting.device)
@@ -125,7 +136,7 @@ def _adapted_models(
             )
             one = task.plan._replace(support=task.plan.support[:, :, i : i + 1])
             names = output_names(config, spec.classes, task.shard, one)
-            data = pack_adapted(config, spec, last_one, names, main.sha256)
+            data = pack_adapted(config, spec, main.experiment.model.outputs, last_one, names, main.sha256)
             if number == 0:
                 out["adapted.safetensors"] = data
             if every:

@@ -1,0 +1,148 @@
+"""What one node does in a round: directions, a correction of drift, the outer optimiser, and what it keeps."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.func import vmap
+
+from metadist_cli import tree
+from metadist_cli.drift import Drift
+from metadist_cli.learners.types import Episode, Learner
+from metadist_cli.optim import Optimizer
+from metadist_cli.personal import Personal
+from metadist_cli.tree import Params
+
+
+class Carry(NamedTuple):
+    """What goes from one local step to the next at one node (or, with a leading axis, at a block of nodes).
+
+    drift: the work of the correction. mine: Ditto's second model ("meta/", "stats/", "outer/") and what it is drawn to
+    ("start/"). count: local steps of this round so far.
+    """
+
+    meta: Params
+    stats: Params
+    outer: Params
+    drift: Params
+    mine: Params
+    count: Tensor
+
+
+class Algorithm(NamedTuple):
+    """What a node needs to know: the learner, and what a round makes of it.
+
+    outer_state: reset | keep | average, what becomes of the outer optimiser's state between rounds.
+    A node's leaves are "meta/", "stats/", "outer/" and "control/" (shared, but for what `personal` keeps), "node/" (its
+    control variate) and "mine/" (Ditto).
+    """
+
+    learner: Learner
+    outer: Optimizer
+    outer_state: str
+    drift: Drift
+    personal: Personal
+
+    def start(self, generator: torch.Generator) -> tuple[Params, Params]:
+        """(shared, own): the first global parameters, and what a node owns before its first round."""
+        meta, stats = self.learner.init(generator)
+        outer = {} if self.outer_state == "reset" else self.outer.init(meta)
+        control, node = self.drift.init(self.common(meta))
+        mine = tree.prefixed(meta=meta, stats=stats) | {"met": torch.zeros(())} if self._second else {}
+        return self._split(tree.prefixed(meta=meta, stats=stats, outer=outer, control=control, node=node, mine=mine))
+
+    def open(self, shared: Params, own: Params) -> Carry:
+        """A node's carry at the beginning of a round."""
+        leaves = shared | own
+        meta, stats, outer = (tree.part(leaves, name) for name in ("meta", "stats", "outer"))
+        if self.outer_state == "reset":
+            outer = self.outer.init(meta)
+        work = self.drift.open(self.common(meta), tree.part(leaves, "control"), tree.part(leaves, "node"))
+        mine: Params = {}
+        if self._second:
+            own_meta, own_stats = self.model(shared, own)
+            mine = tree.prefixed(meta=own_meta, stats=own_stats, outer=self.outer.init(meta), start=meta)
+        return Carry(meta, stats, outer, work, mine, torch.zeros((), dtype=torch.int64, device=_device(meta)))
+
+    def close(self, carry: Carry) -> tuple[Params, Params]:
+        """(shared, own) at the end of a round: the inverse of `open`."""
+        outer = {} if self.outer_state == "reset" else carry.outer
+        control, node = self.drift.close(carry.drift)
+        mine: Params = {}
+        if self._second:
+            mine = {k: v for k, v in carry.mine.items() if k.startswith(("meta/", "stats/"))}
+            mine["met"] = torch.ones_like(carry.count, dtype=torch.float32)
+        leaves = tree.prefixed(meta=carry.meta, stats=carry.stats, outer=outer, control=control, node=node, mine=mine)
+        return self._split(leaves)
+
+    def model(self, shared: Params, own: Params) -> tuple[Params, Params]:
+        """(meta, stats) that a node is judged with: the shared ones, with what is its own in their place."""
+        leaves = shared | own
+        meta, stats = tree.part(leaves, "meta"), tree.part(leaves, "stats")
+        if not self._second:
+            return meta, stats
+        met = leaves["mine/met"] > 0  # a node that never took part has the shared model
+        return tree.where(met, tree.part(own, "mine/meta"), meta), tree.where(met, tree.part(own, "mine/stats"), stats)
+
+    @property
+    def _second(self) -> bool:
+        return self.personal.pull is not None
+
+    def common(self, leaves: Params) -> Params:
+        """The leaves that are shared."""
+        return {k: v for k, v in leaves.items() if not self.personal.keeps(k)}
+
+    def _split(self, leaves: Params) -> tuple[Params, Params]:
+        stay = ("node/", "mine/", "outer/") if self.outer_state == "keep" else ("node/", "mine/")
+        own = {k: v for k, v in leaves.items() if k.startswith(stay) or self.personal.keeps(k)}
+        return {k: v for k, v in leaves.items() if k not in own}, own
+
+
+def _device(leaves: Params) -> torch.device:
+    return next(iter(leaves.values())).device
+
+
+def node_step(
+    algorithm: Algorithm, carry: Carry, episodes: Episode, task_seeds: Tensor, active: Tensor, step: Tensor
+) -> tuple[Carry, dict[str, Tensor]]:
+    """One local step of ONE node: the mean of its T tasks' meta-gradients, corrected, then the outer optimiser.
+
+    episodes: leaves (T, n, ...); task_seeds: (T,); active: 0-d bool, False leaves everything as it is; step: 0-d.
+    vmap(grad(task)) and then the mean: the other order has given wrong second derivatives of batch norm (torch 2.13).
+    """
+    personal = algorithm.personal
+
+    def gradient(meta: Params, stats: Params) -> tuple[Params, Params, dict[str, Tensor]]:
+        def one_task(episode: Episode, seed: Tensor) -> tuple[Params, Params, dict[str, Tensor]]:
+            return algorithm.learner.meta_gradient(meta, stats, episode, step, seed)
+
+        direction, stats, metrics = vmap(one_task, randomness="error")(episodes, task_seeds)
+        return tree.mean(direction), tree.consensus(stats), tree.mean(metrics)
+
+    direction, stats, metrics = gradient(carry.meta, carry.stats)
+    corrected, work = algorithm.drift.correct(algorithm.common(direction), algorithm.common(carry.meta), carry.drift)
+    meta, outer = algorithm.outer.update(direction | corrected, carry.outer, carry.meta, step)
+    if personal.part_steps:
+        first = carry.count < personal.part_steps
+        meta, outer = _in_turn(personal, first, meta, carry.meta), _in_turn(personal, first, outer, carry.outer)
+    mine = carry.mine
+    if personal.pull is not None:
+        own, own_stats, start = (tree.part(mine, name) for name in ("meta", "stats", "start"))
+        pulled, own_stats, _ = gradient(own, own_stats)
+        pulled = tree.apply(lambda d, v, w: d + personal.pull * (v - w), pulled, own, start)
+        own, own_outer = algorithm.outer.update(pulled, tree.part(mine, "outer"), own, step)
+        mine = tree.prefixed(meta=own, stats=own_stats, outer=own_outer, start=start)
+    new = Carry(meta, stats, outer, work, mine, carry.count + 1)
+    return Carry(*(_where(active, n, o) for n, o in zip(new, carry, strict=True))), metrics
+
+
+def _where(active: Tensor, new: Any, old: Any) -> Any:
+    return torch.where(active, new, old) if isinstance(new, Tensor) else tree.where(active, new, old)
+
+
+def _in_turn(personal: Personal, first: Tensor, new: Params, old: Params) -> Params:
+    """What stays at the node moves first, the rest afterwards; a count that belongs to no parameter always moves."""
+    turn = {k: first if personal.keeps(k) else ~first for k in new if "." in k}
+    return {k: torch.where(turn[k], v, old[k]) if k in turn else v for k, v in new.items()}

@@ -1,0 +1,40 @@
+"""ANIL: MAML whose inner loop adapts the output layer alone.
+
+Raghu, Raghu, Bengio, Vinyals, Rapid Learning or Feature Reuse? Towards Understanding the Effectiveness of MAML, ICLR
+2020, https://arxiv.org/abs/1909.09157, section 4. The features get their gradient from the query loss through the
+adapted head.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from metadist_cli.learners.inner import by_descent
+from metadist_cli.learners.types import InnerLr, InnerSteps, Learner
+from metadist_cli.losses import Loss
+from metadist_cli.models.types import Model
+from metadist_cli.optim import sgd
+
+
+def anil(
+    model: Model,
+    loss: Loss,
+    *,
+    first_order: Annotated[bool, Field(description="Leave out the derivative through the inner loop.")] = False,
+    inner_lr: InnerLr = 0.1,
+    inner_steps: InnerSteps = 5,
+) -> Learner:
+    """meta_gradient = d loss(query; meta with its output layer adapted to the support) / d meta."""
+    text = f"anil, {'first' if first_order else 'second'} order"
+    return by_descent(
+        model,
+        loss,
+        lambda rates: sgd(lr=inner_lr),
+        lambda params: {},
+        inner_steps,
+        text,
+        adapts=lambda name: name.startswith("head"),
+        first_order=first_order,
+    )

@@ -1,0 +1,47 @@
+"""Meta-SGD: MAML that learns a step size, and so a direction, for every single weight.
+
+Li, Zhou, Chen, Li, Meta-SGD: Learning to Learn Quickly for Few-Shot Learning, 2017, https://arxiv.org/abs/1707.09835,
+algorithm 1. The rates are shared and averaged beside the weights, which doubles the bytes of a round. We differ: they
+begin at one value, `inner_lr`, where the paper draws them at random.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from metadist_cli import tree
+from metadist_cli.learners.inner import by_descent
+from metadist_cli.learners.types import InnerLr, InnerSteps, Learner
+from metadist_cli.losses import Loss
+from metadist_cli.models.types import Model
+from metadist_cli.optim import Optimizer, sgd
+from metadist_cli.tree import Params
+
+
+def meta_sgd(
+    model: Model,
+    loss: Loss,
+    *,
+    first_order: Annotated[
+        bool, Field(description="Take the inner gradients as constants; the rates are learned all the same.")
+    ] = False,
+    inner_lr: InnerLr = 0.1,
+    inner_steps: InnerSteps = 1,
+) -> Learner:
+    """meta_gradient = d loss(query; params - rates * gradient) / d (params, rates)."""
+
+    def rates(params: Params) -> Params:
+        return {k: torch.full_like(v, inner_lr) for k, v in params.items()}
+
+    def optimizer(rates: Params) -> Optimizer:
+        def update(direction: Params, state: Params, params: Params, step: int | Tensor) -> tuple[Params, Params]:
+            return tree.apply(lambda p, d, rate: p - rate * d, params, direction, rates), state
+
+        return sgd()._replace(update=update)
+
+    text = f"meta-sgd, {'first' if first_order else 'second'} order"
+    return by_descent(model, loss, optimizer, rates, inner_steps, text, first_order=first_order)

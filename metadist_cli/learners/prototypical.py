@@ -1,0 +1,29 @@
+"""Prototypical networks: a class is the mean of its support's features, a query belongs to the nearest.
+
+Snell, Swersky, Zemel, Prototypical Networks for Few-shot Learning, NeurIPS 2017, https://arxiv.org/abs/1703.05175,
+algorithm 1 and section 2.4: with squared Euclidean distance it is a linear layer, weight 2 c_k and bias -|c_k|^2. We
+differ: support and query are normalised apart in training; a class that is missing from the support (it happens in
+local tasks) has the mean of all of it as its prototype.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from metadist_cli.learners.heads import with_solved_head
+from metadist_cli.learners.types import Learner
+from metadist_cli.losses import Loss
+from metadist_cli.models.types import Model
+from metadist_cli.tree import Params
+
+
+def prototypical(model: Model, loss: Loss) -> Learner:
+    """meta_gradient = d loss(query; nearest prototype) / d features. Raises Problem for a regression."""
+
+    def solve(meta: Params, features: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        count = targets.sum(0)[:, None]
+        centres = torch.where(count > 0, targets.T @ features / count.clamp(min=1), features.mean(0))
+        return 2 * centres, -(centres * centres).sum(-1)
+
+    return with_solved_head(model, loss, "prototypical", solve, {}, regression=False)

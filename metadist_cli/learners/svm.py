@@ -1,0 +1,44 @@
+"""A multi-class support vector machine as the output layer: MetaOptNet.
+
+Lee, Maji, Ravichandran, Soatto, Meta-Learning with Differentiable Convex Optimization, CVPR 2019,
+https://arxiv.org/abs/1904.03758, equations 5 to 8: the dual of Crammer and Singer (JMLR 2001), with C = 0.1 and a
+learned scale. We differ: the dual is solved exactly (solvers.py), where the released code adds the identity to the
+kernel and stops after 15 iterations in training and 3 at test.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from metadist_cli import solvers
+from metadist_cli.learners.heads import with_solved_head
+from metadist_cli.learners.ridge import LearnScale
+from metadist_cli.learners.types import Learner
+from metadist_cli.losses import Loss
+from metadist_cli.models.types import Model
+from metadist_cli.tree import Params
+
+
+def svm(
+    model: Model,
+    loss: Loss,
+    *,
+    c: Annotated[float, Field(gt=0, description="C: what an example on the wrong side of the margin costs.")] = 0.1,
+    learn_scale: LearnScale = True,
+) -> Learner:
+    """meta_gradient = d loss(query; SVM on the support's features) / d (features, scale). First order through the dual.
+
+    Raises Problem for a regression.
+    """
+    extra: Params = {"scale": torch.ones(())} if learn_scale else {}
+
+    def solve(meta: Params, features: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        weight = solvers.crammer_singer(features @ features.T, targets, c).T @ features
+        weight = weight * meta["scale"] if learn_scale else weight
+        return weight, torch.zeros_like(weight[:, 0])
+
+    return with_solved_head(model, loss, "svm", solve, extra, regression=False)

@@ -1,0 +1,81 @@
+"""Convolutions along time, for signals: blocks of width 5, halved by max-pooling, and the mean over what is left.
+
+After Wang, Yan, Oates, Time Series Classification from Scratch with Deep Neural Networks: A Strong Baseline, IJCNN
+2017, https://arxiv.org/abs/1611.06455 (its fully convolutional network).
+We differ: every kernel is 5 wide (8, 5, 3 there), every block has the same width (128, 256, 128 there), and blocks end
+in a max-pooling, so that later ones see a longer stretch of the signal.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor
+
+from metadist_cli.errors import CONFIG, Problem
+from metadist_cli.models.layers import Affine, Norm, glorot_, norm_init, normalise, uniform_
+from metadist_cli.models.mlp import ACTIVATIONS
+from metadist_cli.models.types import Model, with_head
+from metadist_cli.tree import Params
+
+_KERNEL = 5
+
+
+def conv1d(
+    shape: tuple[int, ...],
+    outputs: int,
+    *,
+    width: Annotated[int, Field(ge=1, le=4096, description="Filters of each convolution.")] = 64,
+    depth: Annotated[int, Field(ge=1, le=16, description="Blocks, each of which halves the signal.")] = 3,
+    activation: Annotated[Literal["relu", "tanh", "softplus"], Field(description="After each block.")] = "relu",
+    norm: Norm = "batch",
+    affine: Affine = "shift",
+) -> Model:
+    """[convolution, normalisation, activation, max-pooling] x depth, mean over time, linear. x: (n, channels, length).
+
+    Raises Problem for data that are no signals, or too short for so many blocks.
+    """
+    if len(shape) != 2:
+        raise Problem(
+            f"conv1d needs signals, (channels, length), not rows of shape {shape}",
+            "model.name",
+            "use model: {name: mlp}, conv4 for images, lstm for characters, or signals as data",
+            CONFIG,
+        )
+    channels, length = shape
+    if length < 2**depth:
+        most = length.bit_length() - 1
+        raise Problem(
+            f"signals of length {length} are too short for {depth} blocks, each of which halves them",
+            "model.depth",
+            f"write depth: {most} or less" if most else "use model: {name: mlp}",
+            CONFIG,
+        )
+    act = ACTIVATIONS[activation]
+
+    def initial(generator: torch.Generator) -> tuple[Params, Params]:
+        params: Params = {}
+        stats: Params = {}
+        for i in range(depth):
+            params[f"conv{i}.weight"] = glorot_((width, width if i else channels, _KERNEL), generator)
+            params[f"conv{i}.bias"] = torch.zeros(width)
+            more, running = norm_init(f"norm{i}", width, norm, affine)
+            params |= more
+            stats |= running
+        params["head.weight"] = uniform_((outputs, width), width, generator)
+        params["head.bias"] = torch.zeros(outputs)
+        return params, stats
+
+    def features(params: Params, stats: Params, x: Tensor, train: bool, seed: Tensor) -> tuple[Tensor, Params]:
+        new: Params = {}
+        for i in range(depth):
+            x = F.conv1d(x, params[f"conv{i}.weight"], params[f"conv{i}.bias"], padding=_KERNEL // 2)
+            x, running = normalise(f"norm{i}", norm, params, stats, x, train)
+            new |= running
+            x = F.max_pool1d(act(x), 2)
+        return x.mean(-1), new
+
+    return with_head(initial, features, outputs, f"conv1d {width} x {depth} (norm {norm})")
