@@ -68,7 +68,7 @@ def crammer_singer(kernel: Tensor, y: Tensor, c: float) -> Tensor:
 
 
 def duality_gap(kernel: Tensor, y: Tensor, c: float, alpha: Tensor) -> Tensor:
-    """Primal minus dual norm of `crammer_singer`: 0 at its solution, else above; shapes as there -> 0-d."""
+    """Primal minus dual objective of `crammer_singer`: 0 at its solution, else above; shapes as there -> 0-d."""
     out = kernel @ alpha
     slack = (out + 1 - y).amax(-1) - (out * y).sum(-1)
     return c * slack.sum() + (alpha * out).sum() - (alpha * y).sum()
@@ -109,7 +109,7 @@ class _Adjoint(Function):
         solve, sound = _newton(_flat(kernel), _flat(ratio))
         moved, _ = solve(_flat(grad))
         outer = moved @ _flat(alpha).mT
-        return torch.where(sound, -(outer + outer.mT) / 2.001, torch.nan).reshape(kernel.shape)
+        return torch.where(sound, -(outer + outer.mT) / 2, torch.nan).reshape(kernel.shape)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
