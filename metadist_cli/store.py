@@ -20,6 +20,7 @@ from metadist_cli.config import Config
 from metadist_cli.datasets import Dataset
 from metadist_cli.errors import Problem
 from metadist_cli.experiment import Spec
+from metadist_cli.scaling import moments
 from metadist_cli.shards import Shard, account
 from metadist_cli.tree import Params
 
@@ -137,8 +138,13 @@ def write_shards(run: Run, shards: list[Shard], spec: Spec, data: Dataset, confi
         for shard in pack:
             entries.append(_entry(shard, name, start))
             start += len(shard.label)
+    scale = {}
+    if config.partition.scale == "train":  # what a task of the user's own is to be scaled by
+        found = moments([data.x[s.row] for s in shards if s.role == "train"])
+        scale = {"scale": {"mean": found.mean.tolist(), "deviation": found.deviation.tolist()}}
     return {
         "format": 1,
+        **scale,
         "data": {"name": config.data.name, "sha256": data.sha256},
         "basis": basis(config, SHARDS),
         "spec": {**spec._asdict(), "classes": len(spec.classes)},

@@ -108,6 +108,16 @@ def test_every_parameter_matters(case: Case) -> None:
             assert gap(changed, out) > 1e-6, name
 
 
+@every
+def test_mixes_tells_whether_an_output_depends_on_other_rows(case: Case) -> None:
+    model = model_of(case)
+    params, stats = started(model)
+    one, two = inputs_of(case, 4), inputs_of(case, 4, seed=1)
+    two[0] = one[0]
+    outs = [model.apply(params, stats, x, False, SEED)[0][0] for x in (one, two)]
+    assert (gap(*outs) > 1e-9) == model.mixes
+
+
 @pytest.mark.parametrize("name", ["mlp", "conv4", "conv1d"])
 @pytest.mark.parametrize("width", [3, 8, 16])
 def test_group_norm_leaves_a_narrow_model_its_values(name: str, width: int) -> None:

@@ -37,7 +37,8 @@ def svm(
     extra: Params = {"scale": torch.ones(())} if learn_scale else {}
 
     def solve(meta: Params, features: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        weight = solvers.crammer_singer(features @ features.T, targets, c).T @ features
+        wide = features.double()  # rounded to float32, the kernel of more examples than features is not definite
+        weight = (solvers.crammer_singer(wide @ wide.T, targets.double(), c).T @ wide).to(features.dtype)
         weight = weight * meta["scale"] if learn_scale else weight
         return weight, torch.zeros_like(weight[:, 0])
 

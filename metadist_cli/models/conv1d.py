@@ -78,4 +78,4 @@ def conv1d(
             x = F.max_pool1d(act(x), 2)
         return x.mean(-1), new
 
-    return with_head(initial, features, outputs, f"conv1d {width} x {depth} (norm {norm})")
+    return with_head(initial, features, outputs, f"conv1d {width} x {depth} (norm {norm})", norm == "batch")

@@ -86,4 +86,4 @@ def conv4(
                 x = F.max_pool2d(x, 2)
         return x.mean((-2, -1)) if head == "mean" else x.flatten(1), new
 
-    return with_head(initial, features, outputs, f"conv4 {width} ({pool}, {head}, norm {norm})")
+    return with_head(initial, features, outputs, f"conv4 {width} ({pool}, {head}, norm {norm})", norm == "batch")

@@ -67,4 +67,4 @@ def mlp(
             x = act(x)
         return x, new
 
-    return with_head(initial, features, outputs, "mlp " + "-".join(map(str, widths)))
+    return with_head(initial, features, outputs, "mlp " + "-".join(map(str, widths)), norm == "batch")

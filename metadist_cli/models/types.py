@@ -24,6 +24,7 @@ class Model(NamedTuple):
       dropout and its kin.
     outputs: the width of what apply returns.
     text: the shape of it in a few characters, for reports.
+    mixes: at test the rows of a batch are normalised together, so that an output depends on the other rows.
     Parameters of normalisation layers have a name that starts with "norm"; those of the output layer are
     "head.weight" (outputs, F) and "head.bias" (outputs,), but for a logistic model's reference class, which has none.
     """
@@ -33,13 +34,14 @@ class Model(NamedTuple):
     apply: Forward
     outputs: int
     text: str
+    mixes: bool = False
 
 
-def with_head(init: Init, features: Forward, outputs: int, text: str) -> Model:
+def with_head(init: Init, features: Forward, outputs: int, text: str, mixes: bool = False) -> Model:
     """The model whose output layer is linear in its features: head.weight (outputs, F), head.bias (outputs,)."""
 
     def apply(params: Params, stats: Params, x: Tensor, train: bool, seed: Tensor) -> tuple[Tensor, Params]:
         seen, new = features(params, stats, x, train, seed)
         return F.linear(seen, params["head.weight"], params["head.bias"]), new
 
-    return Model(init, features, apply, outputs, text)
+    return Model(init, features, apply, outputs, text, mixes)

@@ -161,6 +161,7 @@ def _judge(trained: Trained, task: Tasks, steps: int, setting: Setting) -> Outco
     wanted = config.finetune
     _, kept = row_bytes(experiment.model, experiment.spec.shape)
     support, query = task.plan.support.shape[-1], task.plan.query.shape[-1]
+    together = wanted.transductive or not experiment.model.mixes  # one by one gives the same, and costs far more
     return evaluate(
         experiment.algorithm.learner,
         experiment.loss,
@@ -169,9 +170,9 @@ def _judge(trained: Trained, task: Tasks, steps: int, setting: Setting) -> Outco
         task.pool,
         task.plan,
         steps,
-        wanted.transductive,
+        together,
         wanted.batch,
-        chunk_size(kept, support, query, wanted.transductive),
+        chunk_size(kept, support, query, together),
         setting.threads,
     )
 

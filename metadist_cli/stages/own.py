@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from metadist_cli.config.schema import Episodic
 from metadist_cli.datasets.own_task import read_task
 from metadist_cli.episodes import Plan
 from metadist_cli.experiment import Experiment
+from metadist_cli.scaling import Moments, moments, standardise
 from metadist_cli.shards import Shard, pool
 from metadist_cli.stages.results import Tasks
 from metadist_cli.stages.setting import Setting
@@ -31,13 +33,23 @@ def own_task(config: Config, setting: Setting, experiment: Experiment, path: Pat
     y = np.concatenate([own.support_y, blank if own.query_y is None else own.query_y])
     target = y if spec.kind == "regression" else None
     label = np.zeros(len(y), dtype=np.int64) if spec.kind == "regression" else y
-    x = np.concatenate([own.support_x, own.query_x])
+    x = _scaled(config, setting.manifest, own.support_x, np.concatenate([own.support_x, own.query_x]))
     shard = Shard(len(setting.manifest["nodes"]), own_name(path), "test", x, label, target, np.arange(len(y)))
     places = np.arange(support + query)[None, None, None]
     seed = np.array([[[seeds.key(config.seed, "own task")]]])
     plan = Plan(places[..., :support], places[..., support:], np.ones((1, 1), dtype=bool), seed)
     rows = ["support"] * support + list(own.query_names)
     return Tasks(shard, pool([shard], spec.divide, setting.device), plan, own.classes, rows, own.query_y is not None)
+
+
+def _scaled(config: Config, manifest: dict[str, Any], support: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """Rows as the run's nodes have theirs: a task of one's own is a node, and its support the node's training rows."""
+    if config.partition.scale == "none":
+        return x
+    if config.partition.scale == "node":
+        return standardise(x, moments([support]))
+    told = manifest["scale"]
+    return standardise(x, Moments(np.array(told["mean"]), np.array(told["deviation"])))
 
 
 def own_name(path: Path) -> str:

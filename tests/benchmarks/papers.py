@@ -1,0 +1,343 @@
+"""The papers' figures beside ours: every row of configs/papers/ over its seeds, and the table of what came out.
+
+    python tests/benchmarks/papers.py                              all rows, in turn
+    python tests/benchmarks/papers.py heart-fedavg --seeds 2       a row, with its first two seeds
+    python tests/benchmarks/papers.py --jobs 3 --set execution.threads=1
+
+Runs go to runs/papers/ (--runs-dir) and are kept: what is done is not done again, a killed table goes on. Writes
+papers.md and papers.json beside this file (--out) with every row of which a seed is there; --table trains nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from metadist_cli import files, store, tree
+from metadist_cli.config import load
+from metadist_cli.experiment import assemble, start
+from metadist_cli.rounds import choose
+
+HERE = Path(__file__).resolve().parent
+Metrics = dict[str, Any]
+
+
+class Figure(NamedTuple):
+    """One number of a row. published: as the paper prints it; bar: what we want, "<= 0.75"; pick: from metrics.json.
+
+    finetune: settings of another evaluation of the same model; method: the baseline that it is of, "" for the main one.
+    """
+
+    label: str
+    published: str
+    bar: str
+    pick: Callable[[Metrics], dict[str, Any]]
+    finetune: tuple[str, ...] = ()
+    method: str = ""
+
+
+class Row(NamedTuple):
+    """A config, its seeds, and its figures. each: settings of several runs that a figure is the mean of."""
+
+    config: str
+    seeds: int
+    figures: list[Figure]
+    each: tuple[tuple[str, ...], ...] = ((),)
+
+
+def after(metrics: Metrics) -> dict[str, Any]:
+    return metrics["after"]
+
+
+def before(metrics: Metrics) -> dict[str, Any]:
+    return metrics["before"]
+
+
+def scratch(metrics: Metrics) -> dict[str, Any]:
+    return metrics["scratch"]
+
+
+def step(number: int) -> Callable[[Metrics], dict[str, Any]]:
+    return lambda metrics: metrics["per_step"][number]
+
+
+def over_rows(of: Callable[[Metrics], dict[str, Any]]) -> Callable[[Metrics], dict[str, Any]]:
+    """The mean over all query rows, where nodes have different numbers of them."""
+    return lambda metrics: {"mean": of(metrics)["over_rows"], "ci95": None}
+
+
+def node(name: str) -> Callable[[Metrics], dict[str, Any]]:
+    """A node's own score before adaptation."""
+    return lambda metrics: {"mean": next(n["before"] for n in metrics["per_node"] if n["name"] == name), "ci95": None}
+
+
+def baseline(name: str, number: int) -> Callable[[Metrics], dict[str, Any]]:
+    return lambda metrics: metrics["baselines"][name]["per_step"][number]
+
+
+FIVE = ("finetune.name=5-shot", "finetune.task.shot=5")
+ALONE = ("finetune.name=one-by-one", "finetune.transductive=false", "finetune.task.query=15")
+MANY = ("finetune.name=15-queries", "finetune.task.query=15")
+HOSPITALS = ("cleveland", "hungarian", "switzerland", "va")
+PUBLISHED = (".731", ".719", ".650", ".640")
+
+ROWS = [
+    Row(
+        "sinusoid-central",
+        3,
+        [
+            Figure("10-shot, 1 step, MSE", "-", "<= 0.45", step(1)),
+            Figure("5-shot, 1 step, MSE", "0.67", "<= 0.75", step(1), FIVE),
+        ],
+    ),
+    Row(
+        "sinusoid-10-nodes",
+        3,
+        [
+            Figure("10-shot, 1 step, MSE", "-", "<= 1.1 x central", step(1)),
+            Figure("5-shot, 1 step, MSE", "0.67", "<= 1.1 x central", step(1), FIVE),
+        ],
+    ),
+    Row(
+        "sinusoid-100-rounds",
+        3,
+        [
+            Figure("10-shot, 1 step, MSE", "-", "<= 0.65", step(1)),
+            Figure("FedMeta, 10,000 rounds", "-", "", baseline("fedmeta", 1)),
+        ],
+    ),
+    Row(
+        "sinusoid-phases",
+        3,
+        [
+            Figure("10-shot, 1 step, MSE", "-", "<= 0.75", step(1)),
+            Figure("FedMeta, 10,000 rounds", "-", "", baseline("fedmeta", 1)),
+        ],
+    ),
+    Row("omniglot-mlp-1shot", 3, [Figure("5-way 1-shot", "89.7 ± 1.1", ">= 88.5", after)]),
+    Row("omniglot-mlp-5shot", 3, [Figure("5-way 5-shot", "97.5 ± 0.6", ">= 97.0", after)]),
+    Row(
+        "omniglot-conv",
+        3,
+        [
+            Figure("5-way 1-shot, transductive", "98.7 ± 0.4", "", after),
+            Figure("the same, 15 queries a class", "-", "", after, MANY),
+            Figure("each query alone, 15 a class", "-", "", after, ALONE),
+        ],
+    ),
+    Row(
+        "omniglot-reptile",
+        3,
+        [
+            Figure("5-way 1-shot, transductive", "97.68 ± 0.04", "", after),
+            Figure("each query alone", "95.39 ± 0.09", "", after, ALONE[:2]),
+        ],
+    ),
+    Row("omniglot-prototypical", 3, [Figure("20-way 1-shot", "96.0", ">= 95.7", after)]),
+    Row("omniglot-ridge", 3, [Figure("20-way 1-shot", "96.24", ">= 96.0", after)]),
+    Row("omniglot-svm", 3, [Figure("20-way 1-shot", "-", ">= 96.0", after)]),
+    Row(
+        "heart-fedavg",
+        5,
+        [
+            *(
+                Figure(name, told, f"{told} ± .015", node(f"{name} (test)"))
+                for name, told in zip(HOSPITALS, PUBLISHED, strict=True)
+            ),
+            Figure("weighted by patients", ".701", "", over_rows(before)),
+        ],
+    ),
+    Row(
+        "heart-two-rounds",
+        40,
+        [
+            Figure("shared model, weighted", ".728", ">= .728", over_rows(before)),
+            Figure("personalised, weighted", ".807 (local)", ">= .807", over_rows(after)),
+            Figure("alone, the same steps, weighted", "-", "", over_rows(scratch)),
+        ],
+    ),
+    Row(
+        "heart-new-hospital",
+        3,
+        [
+            Figure("zero-shot", ".770", "", before),
+            *(
+                Figure(
+                    f"{k} patients",
+                    told,
+                    f">= {bar}",
+                    after,
+                    (f"finetune.name=k{k}", f"finetune.task.support={k}"),
+                )
+                for k, told, bar in ((5, ".800", ".80"), (10, ".803", ".805"), (20, ".808", ".81"))
+            ),
+            *(
+                Figure(
+                    f"{k} patients, no source",
+                    told,
+                    "",
+                    scratch,
+                    (f"finetune.name=k{k}", f"finetune.task.support={k}"),
+                )
+                for k, told in ((5, ".761"), (10, ".780"), (20, ".792"))
+            ),
+        ],
+        tuple((f"task.new.test=[{name}]",) for name in HOSPITALS),
+    ),
+]
+
+
+def run_name(row: Row, seed: int, which: int) -> str:
+    return f"{row.config}-s{seed}" + (f"-{which}" if len(row.each) > 1 else "")
+
+
+def metadist(command: str, row: Row, seed: int, which: int, runs: Path, settings: Sequence[str]) -> None:
+    config = f"configs/papers/{row.config}.yaml"
+    told = [f"seed={seed}", *row.each[which], *settings]
+    called = [sys.executable, "-m", "metadist_cli", command, config, *told, "--name", run_name(row, seed, which)]
+    subprocess.run([*called, "--runs-dir", str(runs), "-q"], check=True, cwd=HERE.parents[1])
+
+
+def work(row: Row, seed: int, runs: Path, settings: Sequence[str]) -> None:
+    """Train and judge a row with one seed."""
+    for which in range(len(row.each)):
+        metadist("run", row, seed, which, runs, settings)
+        for extra in dict.fromkeys(figure.finetune for figure in row.figures if figure.finetune):
+            metadist("finetune", row, seed, which, runs, [*settings, *extra])
+
+
+def metrics_of(run: Path, figure: Figure) -> Metrics | None:
+    name = next((s.partition("=")[2] for s in figure.finetune if s.startswith("finetune.name=")), "new")
+    path = run / "finetune" / name / "metrics.json"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def costs(run: Path) -> dict[str, Any]:
+    """Rounds, bytes of one node over all rounds (down and up), seconds of training and where it ran."""
+    place = store.Run.at(run)
+    config, manifest = load(run), json.loads((run / "manifest.json").read_text())
+    experiment = assemble(config, store.spec_in(store.shard_manifest(place)))
+    rounds, spec = place.last_closed(), experiment.spec
+    shared = {k: v for k, v in start(experiment)[0].items() if not k.startswith("server/")}
+    part = len(choose(0, 1, list(range(spec.nodes)), config.train.nodes_per_round)) / spec.nodes
+    down = place.checkpoint(rounds).stat().st_size
+    header = {
+        "round": rounds,
+        "parent": "0" * 64,
+        "nodes": [0],
+        "metrics": [{"loss": 0.5, experiment.loss.metric: 0.5}],
+    }
+    up = len(files.pack(tree.stack([shared]), header))
+    return {
+        "rounds": rounds,
+        "nodes": spec.nodes,
+        "tensor_bytes": round(2 * part * rounds * sum(v.numel() * v.element_size() for v in shared.values())),
+        "serialised_bytes": round(part * rounds * (down + up)),
+        "seconds": sum(c["seconds"] for c in manifest["commands"] if c["command"] in ("train", "aggregate")),
+        "device": manifest["execution"]["device"],
+        "torch": manifest["versions"]["torch"],
+        "commit": manifest["versions"]["commit"],
+    }
+
+
+def collect(row: Row, runs: Path) -> dict[str, Any] | None:
+    """What the finished seeds of a row gave; None where there is none."""
+    figures: dict[str, dict[str, Any]] = {}
+    places = {s: [runs / run_name(row, s, w) for w in range(len(row.each))] for s in range(row.seeds)}
+    done = [s for s in places if all(metrics_of(p, f) for p in places[s] for f in row.figures)]
+    if not done:
+        return None
+    for figure in row.figures:
+        each = [[figure.pick(metrics_of(p, figure) or {}) for p in places[s]] for s in done]
+        values = [statistics.fmean(f["mean"] for f in seed) for seed in each]
+        intervals = [f["ci95"] for seed in each for f in seed if f["ci95"] is not None]
+        figures[figure.label] = {
+            "published": figure.published,
+            "bar": figure.bar,
+            "values": values,
+            "mean": statistics.fmean(values),
+            "sd_over_seeds": statistics.stdev(values) if len(values) > 1 else None,
+            "ci95_over_episodes": statistics.fmean(intervals) if intervals and len(row.each) == 1 else None,
+            "median": statistics.fmean(f["median"] for f in each[0]) if "median" in each[0][0] else None,
+            "non_finite": sum(f.get("non_finite", 0) for seed in each for f in seed),
+        }
+    all_costs = [costs(p) for s in done for p in places[s]]
+    seconds = [c["seconds"] for c in all_costs]
+    metric = (metrics_of(places[done[0]][0], row.figures[0]) or {})["metric"]
+    return {
+        "config": f"papers/{row.config}",
+        "metric": metric,
+        "seeds": done,
+        **all_costs[0],
+        "seconds": statistics.median(seconds),
+        "figures": figures,
+    }
+
+
+def _number(value: float | None, metric: str, heart: bool) -> str:
+    if value is None:
+        return "-"
+    if metric != "accuracy":
+        return f"{value:.3f}"
+    return f"{value:.3f}".lstrip("0") if heart else f"{100 * value:.1f}"
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Markdown, a line a figure."""
+    lines = [
+        "| config | figure | published | wanted | here | sd over seeds | 95% over episodes | seeds | rounds x nodes | "
+        "bytes a node: tensors, files | training |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        heart = row["config"].startswith("papers/heart")
+        for i, (label, f) in enumerate(row["figures"].items()):
+            here, sd, ci = (
+                _number(f[k], row["metric"], heart) for k in ("mean", "sd_over_seeds", "ci95_over_episodes")
+            )
+            lost = f", {f['non_finite']} not finite" if f["non_finite"] else ""
+            cost = ["", "", "", ""]
+            if i == 0:
+                bytes_ = f"{row['tensor_bytes']:,}, {row['serialised_bytes']:,}"
+                told = f"{row['seconds']:,.0f} s, {row['device']}"
+                cost = [str(len(row["seeds"])), f"{row['rounds']} x {row['nodes']}", bytes_, told]
+            name = f"[{row['config'][7:]}](../../configs/{row['config']}.yaml)" if i == 0 else ""
+            cells = [name, label, f["published"], f["bar"] or "-", f"**{here}**{lost}", sd, ci, *cost]
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("rows", nargs="*", choices=[[], *(row.config for row in ROWS)], help="configs; default: all")
+    parser.add_argument("--seeds", type=int, help="the first so many seeds of each row")
+    parser.add_argument("--jobs", type=int, default=1, help="runs side by side")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting for every run")
+    parser.add_argument("--runs-dir", type=Path, default=Path("runs/papers"))
+    parser.add_argument("--out", type=Path, default=HERE, help="folder of papers.md and papers.json")
+    parser.add_argument("--table", action="store_true", help="train nothing, write the table of what is there")
+    told = parser.parse_args()
+    runs = told.runs_dir.resolve()
+    if not told.table:
+        chosen = [row for row in ROWS if not told.rows or row.config in told.rows]
+        with ThreadPoolExecutor(told.jobs) as pool:
+            seeds = [(row, seed) for row in chosen for seed in range(min(row.seeds, told.seeds or row.seeds))]
+            for _ in pool.map(lambda pair: work(*pair, runs, told.set), seeds):
+                pass
+    found = [row for row in (collect(row, runs) for row in ROWS) if row]
+    made = {"machine": f"{platform.processor() or platform.machine()}, {platform.system()}", "rows": found}
+    files.write(told.out / "papers.json", files.to_json(made))
+    files.write(told.out / "papers.md", table(found))
+    print(table(found), end="")
+
+
+if __name__ == "__main__":
+    main()
