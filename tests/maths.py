@@ -50,7 +50,7 @@ LEARNER_CASES: list[Case] = [
     ("meta_sgd", {"first_order": True, "inner_steps": 2}),
     ("prototypical", {}),
     ("ridge", {}),
-    ("ridge", {"learn_penalty": True, "learn_scale": False}),
+    ("ridge", {"learn_penalty": True, "learn_scale": False, "scale": 1.0}),
     ("svm", {}),
     ("reptile", {"inner_steps": 3, "inner_batch": 4}),
     ("reptile", {"inner_optimizer": "sgd", "inner_lr": 0.1, "inner_steps": 2}),

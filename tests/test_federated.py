@@ -120,7 +120,8 @@ def play(
         places = list(range(len(pool.nodes)) if chosen is None else chosen[round_ - 1])
         place_of = {int(pool.nodes[p]): p for p in places}
         part = pool.take(np.array(places))
-        updates = list(run_nodes(algo, shared, lambda n: owns[place_of[n]], part, sample(round_), block, 0))  # noqa: B023
+        own_of = lambda n: owns[place_of[n]]  # noqa: B023, E731
+        updates = list(run_nodes(algo, shared, own_of, part, sample(round_), block, 10 * (round_ - 1)))
         shared = close_round(combine, server, shared, updates, round_)
         owns = owns.copy()
         for place, update in zip(places, updates, strict=True):

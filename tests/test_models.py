@@ -111,7 +111,7 @@ def test_every_parameter_matters(case: Case) -> None:
 @every
 def test_mixes_tells_whether_an_output_depends_on_other_rows(case: Case) -> None:
     model = model_of(case)
-    params, stats = started(model)
+    params, stats = started(case)
     one, two = inputs_of(case, 4), inputs_of(case, 4, seed=1)
     two[0] = one[0]
     outs = [model.apply(params, stats, x, False, SEED)[0][0] for x in (one, two)]

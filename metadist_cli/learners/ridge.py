@@ -3,7 +3,7 @@
 Bertinetto, Henriques, Torr, Vedaldi, Meta-learning with differentiable closed-form solvers, ICLR 2019,
 https://arxiv.org/abs/1805.08136, equation 6 (R2-D2: learn_penalty true; we leave out its bias, a constant to softmax).
 Lee, Maji, Ravichandran, Soatto, Meta-Learning with Differentiable Convex Optimization, CVPR 2019,
-https://arxiv.org/abs/1904.03758, section 4.2 (MetaOptNet-RR: penalty 50, learned scale).
+https://arxiv.org/abs/1904.03758, section 4.2 (MetaOptNet-RR: penalty 50, a learned scale that begins with 1).
 """
 
 from __future__ import annotations
@@ -21,7 +21,10 @@ from metadist_cli.losses import Loss
 from metadist_cli.models.types import Model
 from metadist_cli.tree import Params
 
-LearnScale = Annotated[bool, Field(description="Learn a factor of the outputs, from 1 on.")]
+Scale = Annotated[
+    float, Field(gt=0, description="Factor of the outputs, which softmax needs; learning begins with it.")
+]
+LearnScale = Annotated[bool, Field(description="Learn the factor of the outputs.")]
 
 
 def ridge(
@@ -30,18 +33,21 @@ def ridge(
     *,
     penalty: Annotated[float, Field(gt=0, description="Lambda: weight of the squared weights of the head.")] = 1.0,
     learn_penalty: Annotated[bool, Field(description="Learn lambda too, as R2-D2 does (its logarithm).")] = False,
+    scale: Scale = 10.0,
     learn_scale: LearnScale = True,
 ) -> Learner:
     """meta_gradient = d loss(query; ridge regression on the support) / d (features, scale, penalty)."""
     extra: Params = {}
     if learn_penalty:
         extra["log_penalty"] = torch.tensor(penalty).log()
-    if learn_scale:
-        extra["scale"] = torch.ones(())
+    classes = loss.metric == "accuracy"  # values are what they are: no factor
+    if classes and learn_scale:
+        extra["scale"] = torch.tensor(scale)
 
     def solve(meta: Params, features: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         weight = solvers.ridge(features, targets, meta["log_penalty"].exp() if learn_penalty else penalty)
-        weight = weight * meta["scale"] if learn_scale else weight
+        if classes:
+            weight = weight * meta.get("scale", scale)
         return weight, torch.zeros_like(weight[:, 0])
 
     return with_solved_head(model, loss, "ridge", solve, extra, regression=True)

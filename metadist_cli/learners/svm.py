@@ -16,7 +16,7 @@ from torch import Tensor
 
 from metadist_cli import solvers
 from metadist_cli.learners.heads import with_solved_head
-from metadist_cli.learners.ridge import LearnScale
+from metadist_cli.learners.ridge import LearnScale, Scale
 from metadist_cli.learners.types import Learner
 from metadist_cli.losses import Loss
 from metadist_cli.models.types import Model
@@ -28,18 +28,19 @@ def svm(
     loss: Loss,
     *,
     c: Annotated[float, Field(gt=0, description="C: what an example on the wrong side of the margin costs.")] = 0.1,
+    scale: Scale = 10.0,
     learn_scale: LearnScale = True,
 ) -> Learner:
     """meta_gradient = d loss(query; SVM on the support's features) / d (features, scale). First order through the dual.
 
     Raises Problem for a regression.
     """
-    extra: Params = {"scale": torch.ones(())} if learn_scale else {}
+    extra: Params = {"scale": torch.tensor(scale)} if learn_scale else {}
 
     def solve(meta: Params, features: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         wide = features.double()  # rounded to float32, the kernel of more examples than features is not definite
         weight = (solvers.crammer_singer(wide @ wide.T, targets.double(), c).T @ wide).to(features.dtype)
-        weight = weight * meta["scale"] if learn_scale else weight
+        weight = weight * meta.get("scale", scale)
         return weight, torch.zeros_like(weight[:, 0])
 
     return with_solved_head(model, loss, "svm", solve, extra, regression=False)

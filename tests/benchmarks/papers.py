@@ -1,7 +1,7 @@
 """The papers' figures beside ours: every row of configs/papers/ over its seeds, and the table of what came out.
 
     python tests/benchmarks/papers.py                              all rows, in turn
-    python tests/benchmarks/papers.py heart-fedavg --seeds 2       a row, with its first two seeds
+    python tests/benchmarks/papers.py papers/heart-fedavg --seeds 2     a row, with its first two seeds
     python tests/benchmarks/papers.py --jobs 3 --set execution.threads=1
 
 Runs go to runs/papers/ (--runs-dir) and are kept: what is done is not done again, a killed table goes on. Writes
@@ -91,7 +91,7 @@ PUBLISHED = (".731", ".719", ".650", ".640")
 
 ROWS = [
     Row(
-        "sinusoid-central",
+        "papers/sinusoid-central",
         3,
         [
             Figure("10-shot, 1 step, MSE", "-", "<= 0.45", step(1)),
@@ -99,7 +99,7 @@ ROWS = [
         ],
     ),
     Row(
-        "sinusoid-10-nodes",
+        "papers/sinusoid-10-nodes",
         3,
         [
             Figure("10-shot, 1 step, MSE", "-", "<= 1.1 x central", step(1)),
@@ -107,7 +107,7 @@ ROWS = [
         ],
     ),
     Row(
-        "sinusoid-100-rounds",
+        "papers/sinusoid-100-rounds",
         3,
         [
             Figure("10-shot, 1 step, MSE", "-", "<= 0.65", step(1)),
@@ -115,17 +115,17 @@ ROWS = [
         ],
     ),
     Row(
-        "sinusoid-phases",
+        "papers/sinusoid-phases",
         3,
         [
             Figure("10-shot, 1 step, MSE", "-", "<= 0.75", step(1)),
             Figure("FedMeta, 10,000 rounds", "-", "", baseline("fedmeta", 1)),
         ],
     ),
-    Row("omniglot-mlp-1shot", 3, [Figure("5-way 1-shot", "89.7 ± 1.1", ">= 88.5", after)]),
-    Row("omniglot-mlp-5shot", 3, [Figure("5-way 5-shot", "97.5 ± 0.6", ">= 97.0", after)]),
+    Row("papers/omniglot-mlp-1shot", 3, [Figure("5-way 1-shot", "89.7 ± 1.1", ">= 88.5", after)]),
+    Row("papers/omniglot-mlp-5shot", 3, [Figure("5-way 5-shot", "97.5 ± 0.6", ">= 97.0", after)]),
     Row(
-        "omniglot-conv",
+        "omniglot-maml",
         3,
         [
             Figure("5-way 1-shot, transductive", "98.7 ± 0.4", "", after),
@@ -141,11 +141,11 @@ ROWS = [
             Figure("each query alone", "95.39 ± 0.09", "", after, ALONE[:2]),
         ],
     ),
-    Row("omniglot-prototypical", 3, [Figure("20-way 1-shot", "96.0", ">= 95.7", after)]),
-    Row("omniglot-ridge", 3, [Figure("20-way 1-shot", "96.24", ">= 96.0", after)]),
-    Row("omniglot-svm", 3, [Figure("20-way 1-shot", "-", ">= 96.0", after)]),
+    Row("papers/omniglot-prototypical", 3, [Figure("20-way 1-shot", "96.0", ">= 95.7", after)]),
+    Row("papers/omniglot-ridge", 3, [Figure("20-way 1-shot", "96.24", ">= 96.0", after)]),
+    Row("papers/omniglot-svm", 3, [Figure("20-way 1-shot", "-", ">= 96.0", after)]),
     Row(
-        "heart-fedavg",
+        "papers/heart-fedavg",
         5,
         [
             *(
@@ -156,7 +156,7 @@ ROWS = [
         ],
     ),
     Row(
-        "heart-two-rounds",
+        "papers/heart-two-rounds",
         40,
         [
             Figure("shared model, weighted", ".728", ">= .728", over_rows(before)),
@@ -165,7 +165,7 @@ ROWS = [
         ],
     ),
     Row(
-        "heart-new-hospital",
+        "papers/heart-new-hospital",
         3,
         [
             Figure("zero-shot", ".770", "", before),
@@ -196,11 +196,11 @@ ROWS = [
 
 
 def run_name(row: Row, seed: int, which: int) -> str:
-    return f"{row.config}-s{seed}" + (f"-{which}" if len(row.each) > 1 else "")
+    return f"{row.config.rpartition('/')[2]}-s{seed}" + (f"-{which}" if len(row.each) > 1 else "")
 
 
 def metadist(command: str, row: Row, seed: int, which: int, runs: Path, settings: Sequence[str]) -> None:
-    config = f"configs/papers/{row.config}.yaml"
+    config = f"configs/{row.config}.yaml"
     told = [f"seed={seed}", *row.each[which], *settings]
     called = [sys.executable, "-m", "metadist_cli", command, config, *told, "--name", run_name(row, seed, which)]
     subprocess.run([*called, "--runs-dir", str(runs), "-q"], check=True, cwd=HERE.parents[1])
@@ -273,7 +273,7 @@ def collect(row: Row, runs: Path) -> dict[str, Any] | None:
     seconds = [c["seconds"] for c in all_costs]
     metric = (metrics_of(places[done[0]][0], row.figures[0]) or {})["metric"]
     return {
-        "config": f"papers/{row.config}",
+        "config": row.config,
         "metric": metric,
         "seeds": done,
         **all_costs[0],
@@ -309,7 +309,7 @@ def table(rows: list[dict[str, Any]]) -> str:
                 bytes_ = f"{row['tensor_bytes']:,}, {row['serialised_bytes']:,}"
                 told = f"{row['seconds']:,.0f} s, {row['device']}"
                 cost = [str(len(row["seeds"])), f"{row['rounds']} x {row['nodes']}", bytes_, told]
-            name = f"[{row['config'][7:]}](../../configs/{row['config']}.yaml)" if i == 0 else ""
+            name = f"[{row['config']}](../../configs/{row['config']}.yaml)" if i == 0 else ""
             cells = [name, label, f["published"], f["bar"] or "-", f"**{here}**{lost}", sd, ci, *cost]
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
