@@ -30,8 +30,14 @@ class NodeUpdate(NamedTuple):
     metrics: dict[str, float]
 
 
-Aggregator = Callable[[Iterable[NodeUpdate]], Params]
-"""Updates in the order of node numbers -> the combined `shared`. A mean streams; a median would stack."""
+class Aggregator(NamedTuple):
+    """combine: updates in the order of node numbers -> the combined `shared`; a mean streams, a median would stack.
+
+    weight: of a node with so many rows.
+    """
+
+    combine: Callable[[Iterable[NodeUpdate]], Params]
+    weight: Callable[[int], int]
 
 
 def mean(
@@ -45,12 +51,15 @@ def mean(
     So neither blocks nor files nor processes can change a bit of it.
     """
 
+    def weight_of(rows: int) -> int:
+        return rows if weight_by == "examples" else 1
+
     def combine(updates: Iterable[NodeUpdate]) -> Params:
         total = 0
         sums: Params = {}
         kinds = {}
         for update in updates:
-            weight = update.weight if weight_by == "examples" else 1
+            weight = weight_of(update.weight)
             total += weight
             for name, value in update.shared.items():
                 if name not in sums:
@@ -58,7 +67,7 @@ def mean(
                 sums[name].add_(value, alpha=weight)
         return {name: (value / total).to(kinds[name]) for name, value in sums.items()}
 
-    return combine
+    return Aggregator(combine, weight_of)
 
 
 AGGREGATORS: dict[str, Callable[..., Aggregator]] = {"mean": mean}

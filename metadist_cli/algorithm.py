@@ -11,7 +11,7 @@ from torch.func import vmap
 from metadist_cli import tree
 from metadist_cli.drift import Drift
 from metadist_cli.learners.types import Episode, Learner
-from metadist_cli.optim import Optimizer
+from metadist_cli.optim import Optimizer, in_parts
 from metadist_cli.personal import Personal
 from metadist_cli.tree import Params
 
@@ -48,7 +48,7 @@ class Algorithm(NamedTuple):
     def start(self, generator: torch.Generator) -> tuple[Params, Params]:
         """(shared, own): the first global parameters, and what a node owns before its first round."""
         meta, stats = self.learner.init(generator)
-        outer = {} if self.outer_state == "reset" else self.outer.init(meta)
+        outer = {} if self.outer_state == "reset" else self.optimizer.init(meta)
         control, node = self.drift.init(self.common(meta))
         mine = tree.prefixed(meta=meta, stats=stats) | {"met": torch.zeros(())} if self._second else {}
         return self._split(tree.prefixed(meta=meta, stats=stats, outer=outer, control=control, node=node, mine=mine))
@@ -58,12 +58,12 @@ class Algorithm(NamedTuple):
         leaves = shared | own
         meta, stats, outer = (tree.part(leaves, name) for name in ("meta", "stats", "outer"))
         if self.outer_state == "reset":
-            outer = self.outer.init(meta)
+            outer = self.optimizer.init(meta)
         work = self.drift.open(self.common(meta), tree.part(leaves, "control"), tree.part(leaves, "node"))
         mine: Params = {}
         if self._second:
             own_meta, own_stats = self.model(shared, own)
-            mine = tree.prefixed(meta=own_meta, stats=own_stats, outer=self.outer.init(meta), start=meta)
+            mine = tree.prefixed(meta=own_meta, stats=own_stats, outer=self.optimizer.init(meta), start=meta)
         return Carry(meta, stats, outer, work, mine, torch.zeros((), dtype=torch.int64, device=_device(meta)))
 
     def close(self, carry: Carry) -> tuple[Params, Params]:
@@ -85,6 +85,11 @@ class Algorithm(NamedTuple):
             return meta, stats
         met = leaves["mine/met"] > 0  # a node that never took part has the shared model
         return tree.where(met, tree.part(own, "mine/meta"), meta), tree.where(met, tree.part(own, "mine/stats"), stats)
+
+    @property
+    def optimizer(self) -> Optimizer:
+        """The outer one; where a part of the model has steps of its own, it has a state of its own."""
+        return in_parts(self.outer, self.personal.keeps) if self.personal.part_steps else self.outer
 
     @property
     def _second(self) -> bool:
@@ -123,16 +128,18 @@ def node_step(
 
     direction, stats, metrics = gradient(carry.meta, carry.stats)
     corrected, work = algorithm.drift.correct(algorithm.common(direction), algorithm.common(carry.meta), carry.drift)
-    meta, outer = algorithm.outer.update(direction | corrected, carry.outer, carry.meta, step)
+    meta, outer = algorithm.optimizer.update(direction | corrected, carry.outer, carry.meta, step)
     if personal.part_steps:
         first = carry.count < personal.part_steps
-        meta, outer = _in_turn(personal, first, meta, carry.meta), _in_turn(personal, first, outer, carry.outer)
+        meta = {k: torch.where(first if personal.keeps(k) else ~first, v, carry.meta[k]) for k, v in meta.items()}
+        turn = {k: first if k.startswith("first/") else ~first for k in outer}
+        outer = {k: torch.where(turn[k], v, carry.outer[k]) for k, v in outer.items()}
     mine = carry.mine
     if personal.pull is not None:
         own, own_stats, start = (tree.part(mine, name) for name in ("meta", "stats", "start"))
         pulled, own_stats, _ = gradient(own, own_stats)
         pulled = tree.apply(lambda d, v, w: d + personal.pull * (v - w), pulled, own, start)
-        own, own_outer = algorithm.outer.update(pulled, tree.part(mine, "outer"), own, step)
+        own, own_outer = algorithm.optimizer.update(pulled, tree.part(mine, "outer"), own, step)
         mine = tree.prefixed(meta=own, stats=own_stats, outer=own_outer, start=start)
     new = Carry(meta, stats, outer, work, mine, carry.count + 1)
     return Carry(*(_where(active, n, o) for n, o in zip(new, carry, strict=True))), metrics
@@ -140,9 +147,3 @@ def node_step(
 
 def _where(active: Tensor, new: Any, old: Any) -> Any:
     return torch.where(active, new, old) if isinstance(new, Tensor) else tree.where(active, new, old)
-
-
-def _in_turn(personal: Personal, first: Tensor, new: Params, old: Params) -> Params:
-    """What stays at the node moves first, the rest afterwards; a count that belongs to no parameter always moves."""
-    turn = {k: first if personal.keeps(k) else ~first for k in new if "." in k}
-    return {k: torch.where(turn[k], v, old[k]) if k in turn else v for k, v in new.items()}

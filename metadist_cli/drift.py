@@ -32,7 +32,7 @@ class Drift(NamedTuple):
     close: Callable[[Params], tuple[Params, Params]]
 
 
-def none(share: float) -> Drift:
+def none() -> Drift:
     """Plain local steps."""
     return Drift(
         lambda params: ({}, {}),
@@ -42,9 +42,7 @@ def none(share: float) -> Drift:
     )
 
 
-def fedprox(
-    share: float, *, mu: Annotated[float, Field(ge=0, description="Weight of half the squared distance.")] = 0.1
-) -> Drift:
+def fedprox(*, mu: Annotated[float, Field(ge=0, description="Weight of half the squared distance.")] = 0.1) -> Drift:
     """FedProx: half the squared distance from the round's global parameters is added to every local loss.
 
     Li, Sahu, Zaheer, Sanjabi, Talwalkar, Smith, Federated Optimization in Heterogeneous Networks, MLSys 2020,
@@ -54,17 +52,17 @@ def fedprox(
     def correct(direction: Params, params: Params, work: Params) -> tuple[Params, Params]:
         return tree.apply(lambda d, p, start: d + mu * (p - start), direction, params, work), work
 
-    return none(share)._replace(open=lambda params, shared, own: params, correct=correct)
+    return none()._replace(open=lambda params, shared, own: params, correct=correct)
 
 
-def scaffold(share: float) -> Drift:
+def scaffold() -> Drift:
     """SCAFFOLD: each step is corrected by how the node's usual direction differs from everybody's.
 
     Karimireddy, Kale, Mohri, Reddi, Stich, Suresh, SCAFFOLD: Stochastic Controlled Averaging for Federated Learning,
     ICML 2020, https://arxiv.org/abs/1910.06378, algorithm 1, option II. Its control variate (x - y_i) / (K lr) - c +
-    c_i is the mean of the node's own directions along its steps; written so, any outer optimiser will do. The global
-    variate moves by the share of nodes that took part; it is averaged with the weights of the parameters, theirs is
-    not weighted.
+    c_i is the mean of the node's own directions along its steps; written so, any outer optimiser will do. A node sends
+    c + (its change); close_round moves the global variate by the mean of these, with the weights of the parameters
+    (theirs is not weighted), times the weight of those that took part in that of all.
     """
 
     def init(params: Params) -> tuple[Params, Params]:
@@ -83,17 +81,16 @@ def scaffold(share: float) -> Drift:
 
     def close(work: Params) -> tuple[Params, Params]:
         shared, own, steps = tree.part(work, "shared"), tree.part(work, "own"), work["steps"]
-        mean = {k: _over(v, steps) for k, v in tree.part(work, "sum").items()}
-        moved = tree.apply(lambda c, new, old: c + share * (new - old), shared, mean, own)
-        return moved, mean
+        mean = {k: _mean(v, steps, own[k]) for k, v in tree.part(work, "sum").items()}
+        return tree.apply(lambda c, new, old: c + (new - old), shared, mean, own), mean
 
     return Drift(init, open_, correct, close)
 
 
-def _over(total: Tensor, steps: Tensor) -> Tensor:
-    """The mean of so many directions; steps may carry the leading axes of a block of nodes."""
-    return total / steps.reshape(*steps.shape, *(1,) * (total.ndim - steps.ndim))
+def _mean(total: Tensor, steps: Tensor, old: Tensor) -> Tensor:
+    """Of so many directions, the old value where there were none; steps may carry the leading axis of a block."""
+    count = steps.reshape(*steps.shape, *(1,) * (total.ndim - steps.ndim))
+    return torch.where(count > 0, total / count.clamp(min=1), old)
 
 
 DRIFTS: dict[str, Callable[..., Drift]] = {"none": none, "fedprox": fedprox, "scaffold": scaffold}
-"""By name; `share` is the fraction of the nodes that take part in a round."""

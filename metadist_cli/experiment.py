@@ -25,7 +25,7 @@ from metadist_cli.models import MODELS, Model
 from metadist_cli.optim import OPTIMIZERS, Optimizer
 from metadist_cli.partitioners import PARTITIONERS
 from metadist_cli.personal import PERSONAL
-from metadist_cli.rounds import choose, first_global, first_own
+from metadist_cli.rounds import first_global, first_own
 from metadist_cli.shards import Need, Shard, make_shards, pool
 
 # Working set of a block that training is fastest with: larger ones leave the caches (measured, tests/benchmarks)
@@ -127,12 +127,12 @@ def assemble(config: Config, spec: Spec) -> Experiment:
 def _algorithm(config: Config, spec: Spec, learner: Learner) -> Algorithm:
     """Raises Problem where nothing of the model would be shared, or nothing kept at the nodes."""
     train = config.train
-    share = len(choose(0, 1, list(range(spec.nodes)), train.nodes_per_round)) / spec.nodes
-    drift, personal = configs.build(train.drift, DRIFTS, share), configs.build(train.personal, PERSONAL)
+    drift, personal = configs.build(train.drift, DRIFTS), configs.build(train.personal, PERSONAL)
     algorithm = Algorithm(learner, configs.build(train.outer, OPTIMIZERS), train.outer_state, drift, personal)
-    kept = [personal.keeps(name) for name in learner.init(seeds.generator(0))[0]]
-    if personal.parts and (all(kept) or not any(kept)):
-        what = "everything" if all(kept) else "nothing"
+    meta, stats = learner.init(seeds.generator(0))
+    everything, something = all(map(personal.keeps, meta)), any(map(personal.keeps, (*meta, *stats)))
+    if personal.parts and (everything or not something):
+        what = "everything" if everything else "nothing"
         hint = "use ditto, which keeps a whole model beside the shared one, or another model"
         raise Problem(f"{train.personal.name} would keep {what} of this model", "train.personal.name", hint, CONFIG)
     return algorithm

@@ -113,4 +113,25 @@ def adam(
     return _by_direction(init, update)
 
 
+def in_parts(optimizer: Optimizer, first: Callable[[str], bool]) -> Optimizer:
+    """The same with a state of its own, a count too, for the parameters whose names are `first` and for the rest."""
+
+    def split(leaves: Params) -> tuple[Params, Params]:
+        chosen = {k: v for k, v in leaves.items() if first(k)}
+        return chosen, {k: v for k, v in leaves.items() if k not in chosen}
+
+    def init(params: Params) -> Params:
+        one, two = split(params)
+        return tree.prefixed(first=optimizer.init(one), rest=optimizer.init(two))
+
+    def update(direction: Params, state: Params, params: Params, step: int | Tensor) -> tuple[Params, Params]:
+        (d1, d2), (p1, p2) = split(direction), split(params)
+        p1, one = optimizer.update(d1, tree.part(state, "first"), p1, step)
+        p2, two = optimizer.update(d2, tree.part(state, "rest"), p2, step)
+        new = p1 | p2
+        return {k: new[k] for k in params}, tree.prefixed(first=one, rest=two)
+
+    return _by_direction(init, update)
+
+
 OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {"sgd": sgd, "momentum": momentum, "adam": adam}

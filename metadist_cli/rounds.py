@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 
 import numpy as np
@@ -109,18 +109,35 @@ def _run_block(
 
 
 def close_round(
-    aggregator: Aggregator, server: Optimizer, old: Params, updates: Iterable[NodeUpdate], round_: int
+    aggregator: Aggregator,
+    server: Optimizer,
+    old: Params,
+    updates: Iterable[NodeUpdate],
+    round_: int,
+    rows: Sequence[int] = (),
 ) -> Params:
     """The next global checkpoint: the combined updates, and the server's step from the old parameters towards them.
 
-    old and the result: "meta/", "stats/", "outer/" and "server/" leaves. Statistics and the nodes' optimiser state are
-    taken over as combined. Server sgd with lr 1 returns the mean's own bits.
+    old and the result: "meta/", "stats/", "outer/", "control/" and "server/" leaves. Statistics and the nodes'
+    optimiser state are taken over as combined; SCAFFOLD's control variate by the weight of those that took part in that
+    of all nodes (rows: theirs; () where all took part). Server sgd with lr 1 returns the mean's own bits.
     """
-    combined = aggregator(updates)
+    used = 0
+
+    def weighed() -> Iterator[NodeUpdate]:
+        nonlocal used
+        for update in updates:
+            used += aggregator.weight(update.weight)
+            yield update
+
+    combined = aggregator.combine(weighed())
+    share = used / (sum(map(aggregator.weight, rows)) or used)
+    before = tree.part(old, "control")
+    control = tree.apply(lambda c, new: (1 - share) * c + share * new, before, tree.part(combined, "control"))
     meta, state = server.toward(
         tree.part(combined, "meta"), tree.part(old, "server"), tree.part(old, "meta"), round_ - 1
     )
-    return combined | tree.prefixed(meta=meta, server=state)
+    return combined | tree.prefixed(meta=meta, control=control, server=state)
 
 
 def first_global(algorithm: Algorithm, server: Optimizer, seed: int) -> Params:

@@ -73,13 +73,12 @@ def algorithm(
     outer: Optimizer | None = None,
     state: str = "reset",
     model: Case = PLAIN,
-    share: float = 1.0,
 ) -> Algorithm:
     return Algorithm(
         learner_of(learner, model_of(model, (4,))),
         outer or OPTIMIZERS["sgd"](lr=LR),
         state,
-        DRIFTS[drift[0]](share, **drift[1]),
+        DRIFTS[drift[0]](**drift[1]),
         PERSONAL[personal[0]](**personal[1]),
     )
 
@@ -108,7 +107,7 @@ def play(
     pool: Pool = POOL,
     rounds: int = 3,
     sample: Sample = batches,
-    combine: Callable = UNIFORM,
+    combine: Aggregator = UNIFORM,
     chosen: Sequence[Sequence[int]] | None = None,
     server: Optimizer = SERVER,
     block: int = 1,
@@ -122,7 +121,7 @@ def play(
         part = pool.take(np.array(places))
         own_of = lambda n: owns[place_of[n]]  # noqa: B023, E731
         updates = list(run_nodes(algo, shared, own_of, part, sample(round_), block, 10 * (round_ - 1)))
-        shared = close_round(combine, server, shared, updates, round_)
+        shared = close_round(combine, server, shared, updates, round_, pool.row_count.tolist())
         owns = owns.copy()
         for place, update in zip(places, updates, strict=True):
             owns[place] = update.own
@@ -239,8 +238,7 @@ def test_fedprox_holds_the_nodes_near() -> None:
 @pytest.mark.parametrize("sample", [batches, passes])
 @pytest.mark.parametrize("chosen", [None, SOME], ids=["all", "half"])
 def test_scaffold_is_algorithm_1_option_2(sample: Sample, chosen: list[list[int]] | None) -> None:
-    share = 1.0 if chosen is None else 0.5
-    ours, owns = play(algorithm(drift=("scaffold", {}), share=share), POOL, 4, sample, chosen=chosen)
+    ours, owns = play(algorithm(drift=("scaffold", {})), POOL, 4, sample, chosen=chosen)
 
     like = first_params()
     x = flat(like)
@@ -336,8 +334,7 @@ def test_scaffold_ends_at_the_joint_optimum_and_fedavg_does_not(combine: Callabl
     chosen = [sorted(draw.choice(4, 2 if half else 4, replace=False).tolist()) for _ in range(90)]
 
     def end(drift: str) -> np.ndarray:
-        share = 0.5 if half else 1.0
-        algo = Algorithm(learner, OPTIMIZERS["sgd"](lr=0.15), "reset", DRIFTS[drift](share), PERSONAL["none"]())
+        algo = Algorithm(learner, OPTIMIZERS["sgd"](lr=0.15), "reset", DRIFTS[drift](), PERSONAL["none"]())
         shared, _ = play(algo, pool, len(chosen), all_rows, combine, chosen, block=4)
         return np.append(shared["meta/head.weight"].numpy().ravel(), shared["meta/head.bias"].numpy())
 
@@ -701,7 +698,7 @@ def state_of(learner: Case, drift: Case, personal: Case) -> str:
 def test_blocks_agree(learner: Case, drift: Case, personal: Case) -> None:
     """Two rounds, the second with half of the nodes, so that they come with different belongings."""
     state = state_of(learner, drift, personal)
-    algo = algorithm(learner, drift, personal, OPTIMIZERS["adam"](lr=0.05), state, GROUPED, 0.5)
+    algo = algorithm(learner, drift, personal, OPTIMIZERS["adam"](lr=0.05), state, GROUPED)
     chosen = [[0, 1, 2, 3, 4], [0, 4, 5]]
     one, *others = (play(algo, POOL, 2, tasks, BY_ROWS, chosen, block=block) for block in (1, 2, 5))
     for shared, owns in others:
@@ -748,7 +745,7 @@ def test_identical_nodes_do_the_same(learner: Case, drift: Case, personal: Case)
 @every_drift
 @every_personal
 def test_a_node_that_sits_out_keeps_what_it_has(drift: Case, personal: Case) -> None:
-    algo = algorithm(SUPERVISED, drift, personal, state="keep", model=NORMED, share=0.5)
+    algo = algorithm(SUPERVISED, drift, personal, state="keep", model=NORMED)
     (_, one), (_, two) = (play(algo, POOL, rounds, chosen=SOME) for rounds in (1, 2))
     for i in EVERYBODY:
         assert same(one[i], two[i]) == (i not in SOME[1] or not one[i])

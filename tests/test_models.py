@@ -336,7 +336,7 @@ def test_running_statistics_of_nodes_pool_exactly() -> None:
         for i, x in enumerate(parts)
     ]
     union = torch.cat(parts)
-    pooled = AGGREGATORS["mean"]()(updates)
+    pooled = AGGREGATORS["mean"]().combine(updates)
     assert gap(pooled, normalise("n", "batch_running", {}, start, union, True)[1]) < 1e-12
     mean = (pooled["n.mean"] - 0.9 * start["n.mean"]) / 0.1
     square = (pooled["n.square"] - 0.9 * start["n.square"]) / 0.1

@@ -45,7 +45,7 @@ POOL = nodes_of(SIZES)
 FLOAT = POOL._replace(x=POOL.x.float())
 SERVER = OPTIMIZERS["sgd"](lr=1.0)
 MEAN = AGGREGATORS["mean"]()
-NO_DRIFT = DRIFTS["none"](1.0)
+NO_DRIFT = DRIFTS["none"]()
 BATCH_NORM: Case = ("mlp", {"hidden": [5], "norm": "batch_running", "activation": "softplus"})
 # Where results are compared to rounding: before batch norm a bias has the gradient 0 but for rounding, which Adam turns
 # into steps of any sign
@@ -198,7 +198,7 @@ def test_the_mean_is_the_weighted_mean(aggregator: Case) -> None:
         NodeUpdate(i, {"meta/w": rand(4, seed=i).float() * 10.0**i, "stats/n": torch.tensor(7)}, {}, w, {})
         for i, w in enumerate((10, 1_000_000, 3))
     ]
-    combined = AGGREGATORS[aggregator[0]](**aggregator[1])(iter(updates))
+    combined = AGGREGATORS[aggregator[0]](**aggregator[1]).combine(iter(updates))
     weights = [1.0] * 3 if aggregator[1] else [10.0, 1e6, 3.0]
     values = np.stack([u.shared["meta/w"].numpy().astype(np.float64) for u in updates])
     expected = np.average(values, axis=0, weights=weights).astype(np.float32)
@@ -376,7 +376,7 @@ def test_the_server_descends_from_old_to_mean(name: str) -> None:
     step = oracle(list(leaves.values()), lr=0.5, **({"momentum": 0.9} if name == "momentum" else {}))
     for round_ in range(1, 4):
         shared |= {f"meta/{k}": v.detach().clone() for k, v in leaves.items()}
-        mean = MEAN(run_nodes(algo, shared, lambda n: own, POOL, tasks(round_), 1, 3 * (round_ - 1)))
+        mean = MEAN.combine(run_nodes(algo, shared, lambda n: own, POOL, tasks(round_), 1, 3 * (round_ - 1)))
         for k, leaf in leaves.items():
             leaf.grad = shared[f"meta/{k}"] - mean[f"meta/{k}"]
         step.step()

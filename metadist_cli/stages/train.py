@@ -66,7 +66,7 @@ def train(config: Config, run: Run, console: Console, close_last: bool = False, 
             return result
         began = time.monotonic()
         everybody = _load(training, sorted(training.weights))
-        owns = checkpoints.read_state(run, done + 1, sorted(training.weights), training.first_own)
+        owns = _owns(training, done + 1, sorted(training.weights))
         with console.progress(f"{label}: round", rounds, done) as progress:
             for number in range(done + 1, rounds + 1):
                 chosen = training.chosen(number)
@@ -74,7 +74,7 @@ def train(config: Config, run: Run, console: Console, close_last: bool = False, 
                 inputs = checkpoints.frozen_inputs(run, number)
                 if inputs is not None:  # `aggregate` has begun to close the round: with these, whatever came later
                     parent, sha256, _ = close_frozen(training, number, parent, sha256, inputs)
-                    owns = checkpoints.read_state(run, number + 1, sorted(training.weights), training.first_own)
+                    owns = _owns(training, number + 1, sorted(training.weights))
                     progress.advance()
                     continue
                 ready = _ready(training, number, sha256)
@@ -131,7 +131,7 @@ def train_nodes(config: Config, run: Run, console: Console, nodes: list[int], nu
         console.say(f"train: round {number}, nodes {_named(nodes)}: {what}, nothing to do")
         return {"round": number, "nodes": []}
     with files.lock(run.round(number) / f".lock-{todo[0]:03d}"):
-        owns = checkpoints.read_state(run, number, todo, training.first_own)
+        owns = _owns(training, number, todo)
         updates = _updates(training, _load(training, todo), todo, {}, parent, owns, number)
         names = _leave_open(training, number, sha256, list(updates))
     console.say(f"train: round {number}, nodes {_named(todo)}: {', '.join(names)}")
@@ -158,7 +158,8 @@ def close(
             seen.append(update._replace(shared={}, own={}))
             yield update
 
-    result = close_round(experiment.aggregator, experiment.server, parent, watch(), number)
+    rows = list(training.weights.values())
+    result = close_round(experiment.aggregator, experiment.server, parent, watch(), number, rows)
     trained = time.monotonic()
     checkpoints.write_state(run, number, [(node, own) for node, own in owns if own])
     metrics = mean_metrics(seen, ("loss", experiment.loss.metric))
@@ -210,7 +211,7 @@ def _updates(
         setting.threads,
     )
     if ready:
-        owns |= checkpoints.read_state(training.run, number + 1, ready, training.first_own)
+        owns |= _owns(training, number + 1, ready)
     running = set(todo)
     for node in chosen:
         update = next(fresh) if node in running else ready[node]
@@ -240,6 +241,25 @@ def _ready(training: Training, number: int, parent_sha256: str) -> dict[int, Nod
         for update in checkpoints.read_updates(path, number, parent_sha256, training.template, weights):
             found.setdefault(update.node, update)
     return found
+
+
+def _owns(training: Training, before: int, nodes: Iterable[int]) -> dict[int, Params]:
+    """What nodes kept in rounds below `before`. Raises Problem where a node took part and its state is not here."""
+    run, first = training.run, training.first_own
+    owns = checkpoints.read_state(run, before, nodes, first)
+    fresh = [node for node, own in owns.items() if own is first] if first else []
+    for number in range(before - 1, 0, -1) if fresh else ():
+        took_part = sorted(set(fresh) & set(training.chosen(number)))
+        if took_part and number <= run.last_closed():
+            dropped = checkpoints.read_global(run, number, training.first)[1].get("dropped", [])
+            took_part = [node for node in took_part if node not in dropped]
+        if took_part:
+            raise Problem(
+                f"node {took_part[0]} took part in round {number}, and what it keeps is not here",
+                str(run.round(number)),
+                "put its state file there; where nodes keep theirs elsewhere, train the others with --nodes",
+            )
+    return owns
 
 
 def _parent(training: Training) -> tuple[Params, str]:
