@@ -32,7 +32,7 @@ METHODS = {
 }
 STAYS = {  # beginnings of the names of leaves that belong to the node
     "ditto": ("mine/",),
-    "fedrep": ("meta/head.", "outer/m/head.", "outer/v/head."),
+    "fedrep": ("meta/head.", "outer/first/m/head.", "outer/first/v/head."),
     "fedbn": ("meta/norm", "stats/norm"),
     "scaffold": ("node/",),
     "everything": ("node/", "mine/", "outer/"),
@@ -61,7 +61,9 @@ def nodes_in(path: Path) -> list[int]:
     return files.unpack(path.read_bytes(), str(path))[1]["nodes"]
 
 
-@every_method
+@pytest.mark.parametrize(
+    "method", [m if m == "everything" else pytest.param(m, marks=pytest.mark.slow) for m in METHODS]
+)
 @pytest.mark.parametrize("sampling", ["train.nodes_per_round=all", SAMPLED])
 def test_run_and_by_hand_and_node_by_node(lab: Lab, method: str, sampling: str):
     settings = (*METHODS[method], sampling)
@@ -307,6 +309,7 @@ def crash(lab: Lab, steps: list[tuple[str, ...]], n: int, stage: str) -> bool:
     return died
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("by", "method"), [*(("all", method) for method in METHODS), ("hand", "fedrep"), ("hand", "everything")]
 )
