@@ -37,7 +37,8 @@ def descend(
     x: (n, ...). batch: rows a step, taken in turn from a permutation that is drawn anew each time round (Reptile's
     mini-batches); None: all n. adapts(name): whether a parameter moves. first_order: the gradients count as constants;
     otherwise MAML's second-order term is torch.func.grad around it. pull: half the squared distance from the start is
-    added to the sum of the rows' losses with this weight, so that it counts the less the more rows there are.
+    added to the sum of the rows' losses with this weight, so that it counts the less the more rows there are; biases are
+    left free, as in any penalised regression.
     """
     params, stats = start
     held = {k: v for k, v in params.items() if not adapts(k)}
@@ -57,7 +58,8 @@ def descend(
         # constant before, not after: otherwise autograd would record the whole step for nothing
         gradient, (_, stats) = grad_and_value(support_loss, has_aux=True)(constant(free))
         if pull:
-            gradient = tree.apply(lambda g, p, b: g + pull / len(x) * (p - b), gradient, free, begin)
+            weights = {k for k, v in free.items() if v.ndim > 1}
+            gradient |= {k: gradient[k] + pull / len(x) * (free[k] - begin[k]) for k in weights}
         free, state = optimizer.update(gradient, state, free, step)
         yield Adapted(free | held, stats), state
 
