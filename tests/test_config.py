@@ -373,7 +373,7 @@ def _consistent(tree: dict[str, Any]) -> dict[str, Any]:
     tree["task"]["new"] = {"from": "nodes", "test": 3}
     tree.get("finetune", {}).pop("task", None)
     for section in (tree, *tree.get("baselines", {}).values()):
-        for key in ("local_epochs", "nodes_per_round", "batch"):
+        for key in ("local_epochs", "nodes_per_round", "batch", "personal"):
             (section.get("train") or {}).pop(key, None)
     return tree
 

@@ -19,6 +19,7 @@ from metadist_cli import config
 
 FOLDER = ROOT / "configs"
 CONFIGS = sorted(FOLDER.rglob("*.yaml"))
+CENTRAL = {"sinusoid-central", "omniglot-prototypical", "omniglot-ridge", "omniglot-svm"}
 SMOKE = {"tiny"}  # its numbers teach nothing, and its head says so
 OMNIGLOT = ("images_background", "images_evaluation")
 WAVES = ["data.functions=3000", "train.rounds=1", "train.local_steps=2", "finetune.episodes=20"]
@@ -116,7 +117,7 @@ def test_dry_run(path: Path, tmp_path: Path):
     done = metadist(tmp_path, "run", str(path), "--dry-run", "--json", "execution.threads=1")
     planned = json.loads(done.out)
     assert planned["closed"] == -1
-    assert planned["nodes"] >= (1 if path.stem == "sinusoid-central" else 2)
+    assert planned["nodes"] == 1 if path.stem in CENTRAL else planned["nodes"] >= 2
     assert all(figures["tasks"] > 0 for figures in planned["runs"].values())
     assert list(tmp_path.iterdir()) == []
 

@@ -30,7 +30,7 @@ from maths import (
 from torch import Tensor
 
 from metadist_cli import tree
-from metadist_cli.aggregators import AGGREGATORS, NodeUpdate
+from metadist_cli.aggregators import AGGREGATORS, Aggregator, NodeUpdate
 from metadist_cli.algorithm import Algorithm, node_step
 from metadist_cli.drift import DRIFTS
 from metadist_cli.episodes import Plan, Pool, episodic, epochs, gather, local

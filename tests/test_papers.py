@@ -46,11 +46,21 @@ def test_a_row_over_two_seeds(tmp_path: Path) -> None:
     assert ten["values"] + five["values"] == scores
     assert ten["mean"] == pytest.approx(statistics.mean(scores[:2]))
     assert ten["sd_over_seeds"] == pytest.approx(statistics.stdev(scores[:2]))
-    assert five["ci95_over_episodes"] == pytest.approx(statistics.mean(m["per_step"][1]["ci95"] for m in told[2:]))
+    assert five["ci95_over_tasks"] == pytest.approx(statistics.mean(m["per_step"][1]["ci95"] for m in told[2:]))
     assert [m["task_text"].split(",")[0] for m in told] == ["1-way 10-shot"] * 2 + ["1-way 5-shot"] * 2
-    assert (tmp_path / "papers.md").read_text() == printed
-    assert f"**{ten['mean']:.3f}**" in printed
-    assert papers(tmp_path, "--table") == printed
+    assert f"**{ten['mean']:.3f}** ± {ten['sd_over_seeds']:.3f} (2 seeds)" in printed
+    (tmp_path / "README.md").write_text("before\n<!-- papers -->\n\nold\n\n<!-- end of papers -->\nafter\n")
+    assert papers(tmp_path, "--table", "--readme", str(tmp_path / "README.md")) == printed
+    text = (tmp_path / "README.md").read_text()
+    assert text == f"before\n<!-- papers -->\n\n{printed}\n<!-- end of papers -->\nafter\n"
+
+
+def test_the_readme_has_the_table_of_the_figures(tmp_path: Path) -> None:
+    sys.path.insert(0, str(SCRIPT.parent))
+    from papers import table
+
+    found = json.loads((SCRIPT.parent / "papers.json").read_text())["rows"]
+    assert f"<!-- papers -->\n\n{table(found, 'configs')}\n<!-- end of papers -->" in (ROOT / "README.md").read_text()
 
 
 def test_every_paper_has_a_row() -> None:

@@ -122,7 +122,7 @@ def _adaptation(files: dict, found: Sequence[Method], metric: str) -> _Shown:
 
 def _spread(files: dict, nodes: Sequence[dict], metrics: dict) -> _Shown:
     percent = metrics["metric"] == "accuracy"
-    text = f"{len(nodes):,} new nodes before and after adapting."
+    text = f"{len(nodes):,} nodes before and after adapting."
     if spread := metrics.get("node_spread"):
         figures = (spread[key] for key in ("mean", "sd", "min", "max"))
         mean, sd, low, high = (number(100 * f, 1) + "%" if percent else number(f) for f in figures)

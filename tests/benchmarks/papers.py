@@ -5,7 +5,8 @@
     python tests/benchmarks/papers.py --jobs 3 --set execution.threads=1
 
 Runs go to runs/papers/ (--runs-dir) and are kept: what is done is not done again, a killed table goes on. Writes
-papers.md and papers.json beside this file (--out) with every row of which a seed is there; --table trains nothing.
+papers.json beside this file (--out) and the table into a README (--readme), with every row of which a seed is there;
+--table trains nothing.
 """
 
 from __future__ import annotations
@@ -265,7 +266,7 @@ def collect(row: Row, runs: Path) -> dict[str, Any] | None:
             "values": values,
             "mean": statistics.fmean(values),
             "sd_over_seeds": statistics.stdev(values) if len(values) > 1 else None,
-            "ci95_over_episodes": statistics.fmean(intervals) if intervals and len(row.each) == 1 else None,
+            "ci95_over_tasks": statistics.fmean(intervals) if intervals and len(row.each) == 1 else None,
             "median": statistics.fmean(f["median"] for f in each[0]) if "median" in each[0][0] else None,
             "non_finite": sum(f.get("non_finite", 0) for seed in each for f in seed),
         }
@@ -282,37 +283,56 @@ def collect(row: Row, runs: Path) -> dict[str, Any] | None:
     }
 
 
-def _number(value: float | None, metric: str, heart: bool) -> str:
+def _shown(value: float | None, row: dict[str, Any]) -> str:
     if value is None:
         return "-"
-    if metric != "accuracy":
+    if row["metric"] != "accuracy":
         return f"{value:.3f}"
-    return f"{value:.3f}".lstrip("0") if heart else f"{100 * value:.1f}"
+    tables = row["config"].startswith("papers/heart")  # accuracies are printed as fractions in that field
+    return f"{value:.3f}".lstrip("0") if tables else f"{100 * value:.1f}"
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    """Markdown, a line a figure."""
+def _size(count: float) -> str:
+    return f"{count:,} B" if count < 1e4 else f"{count / 1e3:,.0f} kB" if count < 1e7 else f"{count / 1e6:,.0f} MB"
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
+
+
+def _cost(row: dict[str, Any]) -> str:
+    rounds, nodes = row["rounds"], row["nodes"]
+    size = f"{rounds} round{'s' * (rounds != 1)} of {nodes} node{'s' * (nodes != 1)}"
+    work = f"{size}, {_time(row['seconds'])}, {row['device']}"
+    if nodes == 1:
+        return work
+    return f"{work}; a node's tensors {_size(row['tensor_bytes'])}, files {_size(row['serialised_bytes'])}"
+
+
+def table(rows: list[dict[str, Any]], configs: str) -> str:
+    """Markdown, a line a figure; configs: the way to the folder of configs."""
     lines = [
-        "| config | figure | published | wanted | here | sd over seeds | 95% over episodes | seeds | rounds x nodes | "
-        "bytes a node: tensors, files | training |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        "| row | figure | published | wanted | here, sd over seeds | 95% over tasks | one seed's training |",
+        "|---|---|---|---|---|---|---|",
     ]
     for row in rows:
-        heart = row["config"].startswith("papers/heart")
         for i, (label, f) in enumerate(row["figures"].items()):
-            here, sd, ci = (
-                _number(f[k], row["metric"], heart) for k in ("mean", "sd_over_seeds", "ci95_over_episodes")
-            )
-            lost = f", {f['non_finite']} not finite" if f["non_finite"] else ""
-            cost = ["", "", "", ""]
-            if i == 0:
-                bytes_ = f"{row['tensor_bytes']:,}, {row['serialised_bytes']:,}"
-                told = f"{row['seconds']:,.0f} s, {row['device']}"
-                cost = [str(len(row["seeds"])), f"{row['rounds']} x {row['nodes']}", bytes_, told]
-            name = f"[{row['config']}](../../configs/{row['config']}.yaml)" if i == 0 else ""
-            cells = [name, label, f["published"], f["bar"] or "-", f"**{here}**{lost}", sd, ci, *cost]
-            lines.append(f"| {' | '.join(cells)} |")
+            here, sd, ci = (_shown(f[k], row) for k in ("mean", "sd_over_seeds", "ci95_over_tasks"))
+            seeds = len(row["seeds"])
+            spread = f" ± {sd} ({seeds} seeds)" if seeds > 1 else " (1 seed)"
+            lost = f", {f['non_finite']} tasks not finite" if f["non_finite"] else ""
+            name = f"[{row['config']}]({configs}/{row['config']}.yaml)" if i == 0 else ""
+            wanted = f["bar"] or "-"
+            told = [name, label, f["published"], wanted, f"**{here}**{spread}{lost}", ci, "" if i else _cost(row)]
+            lines.append(f"| {' | '.join(told)} |")
     return "\n".join(lines) + "\n"
+
+
+def put(text: str, path: Path) -> None:
+    """Put a table between the two marks of a Markdown file."""
+    head, begin, rest = path.read_text().partition("<!-- papers -->\n\n")
+    end = rest.index("\n<!-- end of papers -->")
+    files.write(path, head + begin + text + rest[end:])
 
 
 def main() -> None:
@@ -322,7 +342,8 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1, help="runs side by side")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting for every run")
     parser.add_argument("--runs-dir", type=Path, default=Path("runs/papers"))
-    parser.add_argument("--out", type=Path, default=HERE, help="folder of papers.md and papers.json")
+    parser.add_argument("--out", type=Path, default=HERE, help="folder of papers.json")
+    parser.add_argument("--readme", type=Path, help="a Markdown file in which the table is put between its marks")
     parser.add_argument("--table", action="store_true", help="train nothing, write the table of what is there")
     told = parser.parse_args()
     runs = told.runs_dir.resolve()
@@ -335,8 +356,9 @@ def main() -> None:
     found = [row for row in (collect(row, runs) for row in ROWS) if row]
     made = {"machine": f"{platform.processor() or platform.machine()}, {platform.system()}", "rows": found}
     files.write(told.out / "papers.json", files.to_json(made))
-    files.write(told.out / "papers.md", table(found))
-    print(table(found), end="")
+    if told.readme:
+        put(table(found, "configs"), told.readme)
+    print(table(found, "configs"), end="")
 
 
 if __name__ == "__main__":
