@@ -122,7 +122,10 @@ def test_dry_run(path: Path, tmp_path: Path):
     assert list(tmp_path.iterdir()) == []
 
 
-@every
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(p, marks=[pytest.mark.slow] if p.parent.name == "papers" else [], id=called(p)) for p in CONFIGS],
+)
 def test_runs_from_end_to_end(path: Path, tmp_path: Path):
     """By its name and in a folder of its own; tiny as it is, the others shortened."""
     needs_data(path)

@@ -62,9 +62,13 @@ def nodes_in(path: Path) -> list[int]:
 
 
 @pytest.mark.parametrize(
-    "method", [m if m == "everything" else pytest.param(m, marks=pytest.mark.slow) for m in METHODS]
+    ("method", "sampling"),
+    [
+        ("everything", "train.nodes_per_round=all"),
+        ("everything", SAMPLED),
+        *(pytest.param(m, "train.nodes_per_round=all", marks=pytest.mark.slow) for m in METHODS if m != "everything"),
+    ],
 )
-@pytest.mark.parametrize("sampling", ["train.nodes_per_round=all", SAMPLED])
 def test_run_and_by_hand_and_node_by_node(lab: Lab, method: str, sampling: str):
     settings = (*METHODS[method], sampling)
     lab("run", *settings)
@@ -310,9 +314,7 @@ def crash(lab: Lab, steps: list[tuple[str, ...]], n: int, stage: str) -> bool:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("by", "method"), [*(("all", method) for method in METHODS), ("hand", "fedrep"), ("hand", "everything")]
-)
+@pytest.mark.parametrize(("by", "method"), [("all", "fedrep"), ("hand", "everything")])
 def test_killed_in_any_write(lab: Lab, by: str, method: str):
     settings = (*SMALL, *METHODS[method], ONE, "train.nodes_per_round=2", "train.rounds=3", "train.keep_nodes=last")
     steps = [("partition", *settings)]
