@@ -59,6 +59,12 @@ class Experiment(NamedTuple):
     steps: int  # local steps of a round (of the largest node, with local_epochs)
     rows: tuple[int, int, int]  # tasks a step, support and query rows of a task
 
+    @property
+    def text(self) -> str:
+        """The learner, and what a round makes of it, as every report prints them."""
+        rules = (self.config.train.drift.name, self.config.train.personal.name)
+        return ", ".join([self.algorithm.learner.text, *(name for name in rules if name != "none")])
+
 
 def load_data(config: Config) -> Dataset:
     """The data set of a config."""
@@ -262,8 +268,9 @@ def block_size(experiment: Experiment) -> int:
     params, kept = row_bytes(experiment.model, experiment.spec.shape)
     inner = max(1, experiment.algorithm.learner.inner_steps)
     node = tasks * (3 * kept * (support * inner + query) + params * (2 + 2 * inner)) + 6 * params
+    models = 1 if experiment.algorithm.personal.pull is None else 2
     budget = min(configs.size(experiment.config.execution.memory), _BLOCK_BYTES)
-    return max(1, budget // max(1, node))
+    return max(1, budget // max(1, models * node))
 
 
 def row_bytes(model: Model, shape: tuple[int, ...]) -> tuple[int, int]:

@@ -381,6 +381,22 @@ def test_fine_tuning_is_gradient_descent(name: str, model_case: Case) -> None:
         params = {k: v.detach() - 0.3 * v.grad for k, v in leaves.items()}
 
 
+@pytest.mark.parametrize("c", [0.03, 1.0])
+def test_a_pulled_logistic_model_is_scikit_learns_penalised_one(c: float) -> None:
+    """From zero weights: C is 1 / pull, the intercept is free; the more rows, the less the pull counts."""
+    from sklearn.linear_model import LogisticRegression
+
+    model = model_of(("logistic", {}), (3,), 2)
+    learner = learner_of(("supervised", {"inner_lr": 1.0, "pull": 1 / c}), model)
+    x, y = rand(40, 3), (rand(40, seed=1) + rand(40, 3)[:, 0] > 0.4).long()
+    meta, stats = learner.init(seeds.generator(0))
+    params, _ = last(learner.adapt(double(meta), stats, x, y, SEED, 3000, None))
+    theirs = LogisticRegression(C=c, tol=1e-10, max_iter=10_000).fit(x.numpy(), y.numpy())
+    assert gap(params["head.weight"], torch.from_numpy(theirs.coef_)) < 1e-6
+    assert gap(params["head.bias"], torch.from_numpy(theirs.intercept_)) < 1e-6
+    assert params["head.weight"].abs().max() > 0.05
+
+
 def test_losses_are_those_of_torch() -> None:
     out, y = 5 * rand(9, 4), torch.arange(9) % 4
     assert float(LOSSES["classification"].value(out, y)) == pytest.approx(float(F.cross_entropy(out, y)), abs=1e-14)

@@ -37,8 +37,8 @@ def descend(
     x: (n, ...). batch: rows a step, taken in turn from a permutation that is drawn anew each time round (Reptile's
     mini-batches); None: all n. adapts(name): whether a parameter moves. first_order: the gradients count as constants;
     otherwise MAML's second-order term is torch.func.grad around it. pull: half the squared distance from the start is
-    added to the sum of the rows' losses with this weight, so that it counts the less the more rows there are; biases are
-    left free, as in any penalised regression.
+    added to the sum of the rows' losses with this weight, so that it counts the less the more rows there are; biases
+    are left free, as in any penalised regression.
     """
     params, stats = start
     held = {k: v for k, v in params.items() if not adapts(k)}

@@ -210,7 +210,7 @@ def _metrics(
         "format": 1,
         "name": config.name,
         "metric": experiment.loss.metric,
-        "learner": experiment.algorithm.learner.text,
+        "learner": experiment.text,
         "model": experiment.model.text,
         "round": main.round,
         "global": main.sha256,
@@ -227,7 +227,7 @@ def _metrics(
         "scratch_per_step": _per_step(score["scratch"], rows),
         "baselines": {
             name: {
-                "learner": trained.experiment.algorithm.learner.text,
+                "learner": trained.experiment.text,
                 "round": trained.round,
                 "global": trained.sha256,
                 "before": summary(score[name][:, 0], rows),

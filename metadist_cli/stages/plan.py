@@ -74,7 +74,7 @@ def _figures(experiment: Experiment, nodes: list[int]) -> dict[str, Any]:
     chosen = len(choose(config.seed, 1, nodes, config.train.nodes_per_round))
     execution = resolve(experiment)
     return {
-        "learner": experiment.algorithm.learner.text,
+        "learner": experiment.text,
         "model": experiment.model.text,
         "parameters": tree.size(tree.part(first, "meta")),
         "rounds": config.train.rounds,

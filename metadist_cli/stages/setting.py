@@ -91,7 +91,7 @@ def _first_manifest(experiment: Experiment) -> dict[str, Any]:
     return {
         "format": 1,
         "seed": experiment.config.seed,
-        "learner": experiment.algorithm.learner.text,
+        "learner": experiment.text,
         "model": experiment.model.text,
         "versions": {
             "metadist": __version__,
