@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-import os
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
@@ -17,7 +16,7 @@ from metadist_cli.config.schema import Episodic
 from metadist_cli.datasets import DATASETS, Dataset
 from metadist_cli.drift import DRIFTS
 from metadist_cli.episodes import Plan, Pool, Sampler
-from metadist_cli.errors import CONFIG, SYSTEM, Problem
+from metadist_cli.errors import CONFIG, Problem
 from metadist_cli.holdout import Held
 from metadist_cli.learners import LEARNERS, Learner
 from metadist_cli.losses import LOSSES, Loss
@@ -27,9 +26,6 @@ from metadist_cli.partitioners import PARTITIONERS
 from metadist_cli.personal import PERSONAL
 from metadist_cli.rounds import first_global, first_own
 from metadist_cli.shards import Need, Shard, make_shards, pool
-
-# Working set of a block that training is fastest with: larger ones leave the caches (measured, tests/benchmarks)
-_BLOCK_BYTES = 128 << 20
 
 
 class Spec(NamedTuple):
@@ -116,6 +112,7 @@ def assemble(config: Config, spec: Spec) -> Experiment:
     model = configs.build(config.model, MODELS, spec.shape, outputs(config, spec))
     learner = configs.build(config.learner, LEARNERS, model, loss)
     sampler, steps, rows = _work(config, spec, learner.splits)
+    _both_parts_train(config, spec, sum(rows[1:]) * rows[0])
     return Experiment(
         config,
         spec,
@@ -142,6 +139,17 @@ def _algorithm(config: Config, spec: Spec, learner: Learner) -> Algorithm:
         hint = "use ditto, which keeps a whole model beside the shared one, or another model"
         raise Problem(f"{train.personal.name} would keep {what} of this model", "train.personal.name", hint, CONFIG)
     return algorithm
+
+
+def _both_parts_train(config: Config, spec: Spec, rows: int) -> None:
+    """Raises Problem where a node's epochs, in steps of so many rows, are all for its own part and none for the rest."""
+    head_steps = getattr(config.train.personal, "head_steps", 0)
+    if config.train.local_epochs is None or not head_steps:  # steps are checked with the config, before any data
+        return
+    steps = config.train.local_epochs * math.ceil(spec.smallest / rows)
+    if head_steps >= steps:
+        message = f"`head_steps` is {head_steps}, the poorest node has {steps} local steps: it would train no shared part"
+        raise Problem(message, "train.personal.head_steps", "use fewer, or more epochs", CONFIG)
 
 
 def outputs(config: Config, spec: Spec) -> int:
@@ -224,70 +232,6 @@ def _fresh(config: Config, spec: Spec, rows: int, count: int) -> Sampler:
             CONFIG,
         )
     return episodes.local(seed, 1, count, support, query)
-
-
-def device(name: str) -> torch.device:
-    """The torch device of execution.device. Raises Problem(SYSTEM) where it is not there."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    chosen = torch.device(name)
-    if not there[chosen.type] or (chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count()):
-        raise Problem(f"there is no device {name} here", "execution.device", "use auto or cpu", SYSTEM)
-    return chosen
-
-
-def resolve(experiment: Experiment) -> dict[str, Any]:
-    """What decides the last bits, with `auto` in the execution section settled; the run stores it."""
-    execution = experiment.config.execution
-    return {
-        "device": str(device(execution.device)),
-        "block": block_size(experiment) if execution.block == "auto" else execution.block,
-        "capability": torch.backends.cpu.get_cpu_capability(),
-        "torch": torch.__version__,
-    }
-
-
-def threads(config: Config, device: torch.device) -> int:
-    """execution.threads: auto is the cores at hand, 4 at most (Python's lock leaves little to more); 1 on a GPU."""
-    if config.execution.threads != "auto":
-        return config.execution.threads
-    if device.type != "cpu":
-        return 1
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, 4)
-
-
-def block_size(experiment: Experiment) -> int:
-    """Nodes a block: a function of shapes and execution.memory alone.
-
-    Activations are counted by what autograd keeps of one row; a second-order step keeps about three times that, and the
-    adapted weights of every task.
-    """
-    tasks, support, query = experiment.rows
-    params, kept = row_bytes(experiment.model, experiment.spec.shape)
-    inner = max(1, experiment.algorithm.learner.inner_steps)
-    node = tasks * (3 * kept * (support * inner + query) + params * (2 + 2 * inner)) + 6 * params
-    models = 1 if experiment.algorithm.personal.pull is None else 2
-    budget = min(configs.size(experiment.config.execution.memory), _BLOCK_BYTES)
-    return max(1, budget // max(1, models * node))
-
-
-def row_bytes(model: Model, shape: tuple[int, ...]) -> tuple[int, int]:
-    """(bytes of the parameters, bytes that autograd keeps for one row of data)."""
-    params, stats = model.init(seeds.generator(0))
-    kept = 0
-
-    def pack(tensor: torch.Tensor) -> torch.Tensor:
-        nonlocal kept
-        kept += tensor.numel() * tensor.element_size()
-        return tensor
-
-    leaves = {k: v.requires_grad_() for k, v in params.items()}
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        model.apply(leaves, stats, torch.zeros(2, *shape), True, torch.zeros((), dtype=torch.int64))
-    weights = 4 * tree.size(params)
-    return weights, max(4, (kept - weights) // 2)
 
 
 def start(experiment: Experiment) -> tuple[tree.Params, tree.Params]:

@@ -14,7 +14,8 @@ from metadist_cli.config.schema import Episodic
 from metadist_cli.console import Console
 from metadist_cli.errors import DATA, Problem
 from metadist_cli.evaluation import Outcome, chunk_size, evaluate, summary
-from metadist_cli.experiment import Experiment, assemble, judged, new_tasks, row_bytes, start
+from metadist_cli.execution import row_bytes
+from metadist_cli.experiment import Experiment, assemble, judged, new_tasks, start
 from metadist_cli.files import sha256
 from metadist_cli.personal import Personal
 from metadist_cli.stages.own import own_name, own_task

@@ -7,6 +7,7 @@ from typing import Any
 from metadist_cli import store, tree
 from metadist_cli.config import Config, variants
 from metadist_cli.console import Console
+from metadist_cli.execution import resolve
 from metadist_cli.experiment import (
     Experiment,
     assemble,
@@ -15,7 +16,6 @@ from metadist_cli.experiment import (
     load_data,
     need,
     new_tasks,
-    resolve,
     spec_of,
     start,
 )

@@ -16,7 +16,8 @@ import torch
 from metadist_cli import __version__, files, store
 from metadist_cli.config import Config
 from metadist_cli.console import Console
-from metadist_cli.experiment import Experiment, assemble, resolve, threads
+from metadist_cli.execution import resolve, threads
+from metadist_cli.experiment import Experiment, assemble
 from metadist_cli.store import Run
 
 

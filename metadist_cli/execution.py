@@ -1,0 +1,82 @@
+"""Where an experiment is computed, and in blocks of what size: settings that change at most the last bits."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+
+from metadist_cli import config as configs
+from metadist_cli import seeds, tree
+from metadist_cli.config import Config
+from metadist_cli.errors import SYSTEM, Problem
+from metadist_cli.experiment import Experiment
+from metadist_cli.models import Model
+
+# Working set of a block that training is fastest with: larger ones leave the caches (measured, tests/benchmarks)
+_BLOCK_BYTES = 128 << 20
+
+
+def device(name: str) -> torch.device:
+    """The torch device of execution.device. Raises Problem(SYSTEM) where it is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    chosen = torch.device(name)
+    if not there[chosen.type] or (chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count()):
+        raise Problem(f"there is no device {name} here", "execution.device", "use auto or cpu", SYSTEM)
+    return chosen
+
+
+def resolve(experiment: Experiment) -> dict[str, Any]:
+    """What decides the last bits, with `auto` in the execution section settled; the run stores it."""
+    execution = experiment.config.execution
+    return {
+        "device": str(device(execution.device)),
+        "block": block_size(experiment) if execution.block == "auto" else execution.block,
+        "capability": torch.backends.cpu.get_cpu_capability(),
+        "torch": torch.__version__,
+    }
+
+
+def threads(config: Config, device: torch.device) -> int:
+    """execution.threads: auto is the cores at hand, 4 at most (Python's lock leaves little to more); 1 on a GPU."""
+    if config.execution.threads != "auto":
+        return config.execution.threads
+    if device.type != "cpu":
+        return 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, 4)
+
+
+def block_size(experiment: Experiment) -> int:
+    """Nodes a block: a function of shapes and execution.memory alone.
+
+    Activations are counted by what autograd keeps of one row; a second-order step keeps about three times that, and the
+    adapted weights of every task.
+    """
+    tasks, support, query = experiment.rows
+    params, kept = row_bytes(experiment.model, experiment.spec.shape)
+    inner = max(1, experiment.algorithm.learner.inner_steps)
+    node = tasks * (3 * kept * (support * inner + query) + params * (2 + 2 * inner)) + 6 * params
+    models = 1 if experiment.algorithm.personal.pull is None else 2
+    budget = min(configs.size(experiment.config.execution.memory), _BLOCK_BYTES)
+    return max(1, budget // max(1, models * node))
+
+
+def row_bytes(model: Model, shape: tuple[int, ...]) -> tuple[int, int]:
+    """(bytes of the parameters, bytes that autograd keeps for one row of data)."""
+    params, stats = model.init(seeds.generator(0))
+    kept = 0
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        nonlocal kept
+        kept += tensor.numel() * tensor.element_size()
+        return tensor
+
+    leaves = {k: v.requires_grad_() for k, v in params.items()}
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        model.apply(leaves, stats, torch.zeros(2, *shape), True, torch.zeros((), dtype=torch.int64))
+    weights = 4 * tree.size(params)
+    return weights, max(4, (kept - weights) // 2)
