@@ -18,7 +18,7 @@ from metadist_cli.tree import Params
 class NodeUpdate(NamedTuple):
     """What one node returns from a round.
 
-    shared: "meta/", "stats/" and, with outer_state average, "outer/" leaves; own: what stays at the node.
+    shared: "meta/", "stats/", "control/" and, with outer_state average, "outer/" leaves; own: what stays at the node.
     weight: the node's rows, from the partition manifest, never from the node's own word.
     metrics: means over the node's steps and tasks.
     """

@@ -88,8 +88,8 @@ class Algorithm(NamedTuple):
 
     @property
     def optimizer(self) -> Optimizer:
-        """The outer one; where a part of the model has steps of its own, it has a state of its own."""
-        return in_parts(self.outer, self.personal.keeps) if self.personal.part_steps else self.outer
+        """The outer one; a part of the model that stays at the node has a state of its own there, a count too."""
+        return in_parts(self.outer, self.personal.keeps) if self.personal.parts else self.outer
 
     @property
     def _second(self) -> bool:
@@ -100,7 +100,7 @@ class Algorithm(NamedTuple):
         return {k: v for k, v in leaves.items() if not self.personal.keeps(k)}
 
     def _split(self, leaves: Params) -> tuple[Params, Params]:
-        stay = ("node/", "mine/", "outer/") if self.outer_state == "keep" else ("node/", "mine/")
+        stay = ("node/", "mine/", "outer/" if self.outer_state == "keep" else "outer/first/")
         own = {k: v for k, v in leaves.items() if k.startswith(stay) or self.personal.keeps(k)}
         return {k: v for k, v in leaves.items() if k not in own}, own
 

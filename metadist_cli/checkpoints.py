@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +129,28 @@ def read_state(run: Run, before: int, nodes: Iterable[int], first: Params) -> di
                     found[node] = tree.index(stacked, i)
                     missing.discard(node)
     return found | dict.fromkeys(missing, first)
+
+
+def read_owns(
+    run: Run, before: int, nodes: Iterable[int], first: Params, chosen: Callable[[int], list[int]]
+) -> dict[int, Params]:
+    """`read_state` where it matters that nothing is missing; chosen(round): the nodes that were drawn for it.
+
+    Raises Problem where a node took part in a closed round and its state is not here.
+    """
+    owns = read_state(run, before, nodes, first)
+    fresh = {node for node, own in owns.items() if own is first} if first else set()
+    for number in range(before - 1, 0, -1) if fresh else ():
+        took_part = fresh & set(chosen(number))
+        if took_part and (path := run.checkpoint(number)).exists():
+            took_part -= set(files.unpack(files.read(path, _ANY, "global checkpoint"), str(path))[1].get("dropped", []))
+        if took_part:
+            raise Problem(
+                f"node {min(took_part)} took part in round {number}, and what it keeps is not here",
+                str(run.round(number)),
+                "put its state file there; where nodes keep theirs elsewhere, train the others with --nodes",
+            )
+    return owns
 
 
 def prune_states(run: Run, closed: int) -> None:

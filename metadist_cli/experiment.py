@@ -36,8 +36,7 @@ class Spec(NamedTuple):
     divide: float
     classes: tuple[str, ...]
     targets: int  # outputs of a regression, 0 for classification
-    nodes: int  # that train
-    smallest: int  # rows of the poorest of them
+    smallest: int  # rows of the poorest training node
     largest: int  # rows of the richest
 
 
@@ -100,7 +99,7 @@ def spec_of(data: Dataset, shards: list[Shard]) -> Spec:
     """The Spec of freshly dealt shards."""
     rows = [len(s.label) for s in shards if s.role == "train"]
     targets = 0 if data.target is None else data.target.shape[1]
-    return Spec(data.kind, data.x.shape[1:], data.divide, data.classes, targets, len(rows), min(rows), max(rows))
+    return Spec(data.kind, data.x.shape[1:], data.divide, data.classes, targets, min(rows), max(rows))
 
 
 def assemble(config: Config, spec: Spec) -> Experiment:
@@ -136,19 +135,20 @@ def _algorithm(config: Config, spec: Spec, learner: Learner) -> Algorithm:
     everything, something = all(map(personal.keeps, meta)), any(map(personal.keeps, (*meta, *stats)))
     if personal.parts and (everything or not something):
         what = "everything" if everything else "nothing"
-        hint = "use ditto, which keeps a whole model beside the shared one, or another model"
-        raise Problem(f"{train.personal.name} would keep {what} of this model", "train.personal.name", hint, CONFIG)
+        message = f"{train.personal.name} would keep {what} of what {config.learner.name} learns with this model"
+        hint = "use another model or learner, or ditto, which keeps a whole model beside the shared one"
+        raise Problem(message, "train.personal.name", hint, CONFIG)
     return algorithm
 
 
 def _both_parts_train(config: Config, spec: Spec, rows: int) -> None:
-    """Raises Problem where a node's epochs, in steps of so many rows, are all for its own part and none for the rest."""
+    """Raises Problem where a node's epochs, in steps of so many rows, leave none for the part that is shared."""
     head_steps = getattr(config.train.personal, "head_steps", 0)
     if config.train.local_epochs is None or not head_steps:  # steps are checked with the config, before any data
         return
     steps = config.train.local_epochs * math.ceil(spec.smallest / rows)
     if head_steps >= steps:
-        message = f"`head_steps` is {head_steps}, the poorest node has {steps} local steps: it would train no shared part"
+        message = f"`head_steps` is {head_steps} of {steps} local steps at the poorest node: it would share nothing new"
         raise Problem(message, "train.personal.head_steps", "use fewer, or more epochs", CONFIG)
 
 

@@ -1,6 +1,7 @@
-"""What belongs to a node and never leaves it: a part of the model, or a whole model of its own.
+"""What belongs to a node and is never averaged: a part of the model, or a whole model of its own.
 
-It is kept in the run directory at its node, survives a restart, and goes with `train --nodes`. rounds.py does the work.
+It is kept in the run directory at its node, survives a restart, and goes with `train --nodes`. A node that took no part
+has the part of round 0, or the shared model in Ditto's place. algorithm.py does the work.
 """
 
 from __future__ import annotations
@@ -50,7 +51,8 @@ def fedrep(
     """FedRep: the output layer stays at the node, the features are shared; with head_steps 0 it is FedPer.
 
     Collins, Hassani, Mokhtari, Shakkottai, Exploiting Shared Representations for Personalized Federated Learning, ICML
-    2021, https://arxiv.org/abs/2102.07078, algorithm 1; Arivazhagan et al. 2019, https://arxiv.org/abs/1912.00818.
+    2021, https://arxiv.org/abs/2102.07078, algorithm 1. FedPer: Arivazhagan, Aggarwal, Singh, Choudhary, Federated
+    Learning with Personalization Layers, 2019, https://arxiv.org/abs/1912.00818.
     """
     return Personal(("head",), head_steps)
 
@@ -62,7 +64,7 @@ def ditto(
 
     Li, Hu, Beirami, Smith, Ditto: Fair and Robust Federated Learning Through Personalization, ICML 2021,
     https://arxiv.org/abs/2012.04221, algorithm 1. We differ: a node's own model starts as the global one that it first
-    meets, and moves once with each local step, on the same rows.
+    meets, and moves once with each local step, on the same rows, by the outer optimiser with a fresh state each round.
     """
     return Personal(pull=pull)
 

@@ -32,9 +32,8 @@ def how_much_is_held_out(config: Config) -> Iterator[Complaint]:
             yield Complaint(("task", "new", key), message, "for example 0.25")
         if new.from_ != "rows" and isinstance(value, float):
             message = f"{key}: {value} is a fraction, but whole {new.from_} are held out"
-            yield Complaint(
-                ("task", "new", key), message, f"say how many, or write `from: rows` for {value} of every node"
-            )
+            rows = f", or write `from: rows` for {value} of every node" if isinstance(config.task, Local) else ""
+            yield Complaint(("task", "new", key), message, f"say how many{rows}")
 
 
 def turns_of_parts(config: Config) -> Iterator[Complaint]:
@@ -106,6 +105,9 @@ def split_of_rows(config: Config) -> Iterator[Complaint]:
 
 def other_task(config: Config) -> Iterator[Complaint]:
     other = config.finetune.task
+    if config.task.new.from_ == "rows" and other.query is not None:
+        message = "the query of held-back rows is all of them"
+        yield Complaint(("finetune", "task", "query"), message, "take it out; `support` may be fewer than all")
     if isinstance(config.task, Local):
         for key in ("way", "shot"):
             if getattr(other, key) is not None:

@@ -36,9 +36,9 @@ def descend(
 
     x: (n, ...). batch: rows a step, taken in turn from a permutation that is drawn anew each time round (Reptile's
     mini-batches); None: all n. adapts(name): whether a parameter moves. first_order: the gradients count as constants;
-    otherwise MAML's second-order term is torch.func.grad around it. pull: half the squared distance from the start is
-    added to the sum of the rows' losses with this weight, so that it counts the less the more rows there are; biases
-    are left free, as in any penalised regression.
+    otherwise MAML's second-order term is torch.func.grad around it. pull: a step size times the weight with which half
+    the squared distance from the start is added to the sum of the rows' losses, so that it counts the less the more
+    rows there are; biases are left free, as in any penalised regression.
     """
     params, stats = start
     held = {k: v for k, v in params.items() if not adapts(k)}
@@ -57,10 +57,10 @@ def descend(
 
         # constant before, not after: otherwise autograd would record the whole step for nothing
         gradient, (_, stats) = grad_and_value(support_loss, has_aux=True)(constant(free))
-        if pull:
-            weights = {k for k, v in free.items() if v.ndim > 1}
-            gradient |= {k: gradient[k] + pull / len(x) * (free[k] - begin[k]) for k in weights}
         free, state = optimizer.update(gradient, state, free, step)
+        if pull:  # the implicit step of a quadratic, stable for any weight
+            share = pull / len(x)
+            free |= {k: (v + share * begin[k]) / (1 + share) for k, v in free.items() if v.ndim > 1}
         yield Adapted(free | held, stats), state
 
 

@@ -1,7 +1,8 @@
 """Ridge regression as the output layer, in closed form: R2-D2, and MetaOptNet's ridge head.
 
 Bertinetto, Henriques, Torr, Vedaldi, Meta-learning with differentiable closed-form solvers, ICLR 2019,
-https://arxiv.org/abs/1805.08136, equation 6 (R2-D2: learn_penalty true; we leave out its bias, a constant to softmax).
+https://arxiv.org/abs/1805.08136, equation 6 (R2-D2: learn_penalty true). We differ: its code appends a column of ones,
+a bias for each class, and divides by the root of the number of rows, so that its lambda counts as many times ours.
 Lee, Maji, Ravichandran, Soatto, Meta-Learning with Differentiable Convex Optimization, CVPR 2019,
 https://arxiv.org/abs/1904.03758, section 4.2 (MetaOptNet-RR: penalty 50, a learned scale that begins with 1).
 """

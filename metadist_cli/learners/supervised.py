@@ -49,7 +49,7 @@ def supervised(
         meta: Params, stats: Params, x: Tensor, y: Tensor, seed: Tensor, steps: int, batch: int | None = None
     ) -> Iterator[Adapted]:
         start = Adapted(meta, stats)
-        for adapted, _ in descend(model, loss, inner, start, {}, x, y, seed, steps, batch, pull=pull):
+        for adapted, _ in descend(model, loss, inner, start, {}, x, y, seed, steps, batch, pull=inner_lr * pull):
             yield adapted
 
     def meta_gradient(

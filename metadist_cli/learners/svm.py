@@ -2,8 +2,7 @@
 
 Lee, Maji, Ravichandran, Soatto, Meta-Learning with Differentiable Convex Optimization, CVPR 2019,
 https://arxiv.org/abs/1904.03758, equations 5 to 8: the dual of Crammer and Singer (JMLR 2001), with C = 0.1 and a
-learned scale. We differ: the dual is solved exactly (solvers.py), where the released code adds the identity to the
-kernel and stops after 15 iterations in training and 3 at test.
+learned scale, which begins with 1 there. We differ in the dual too: see solvers.py.
 """
 
 from __future__ import annotations

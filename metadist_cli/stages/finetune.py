@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,11 @@ from metadist_cli.execution import row_bytes
 from metadist_cli.experiment import Experiment, assemble, judged, new_tasks, start
 from metadist_cli.files import sha256
 from metadist_cli.personal import Personal
+from metadist_cli.rounds import choose
 from metadist_cli.stages.own import own_name, own_task
 from metadist_cli.stages.results import Tasks, Trained, output_names, write_results
 from metadist_cli.stages.setting import Setting, command, open_setting
 from metadist_cli.store import TRAINING, Run, basis
-from metadist_cli.tree import Params
 
 
 def finetune(config: Config, run: Run, console: Console, own: Path | None = None) -> dict[str, Any]:
@@ -32,6 +33,9 @@ def finetune(config: Config, run: Run, console: Console, own: Path | None = None
     main = _trained(config, run, setting.experiment)
     others = _baselines(config, run, setting, console)
     tasks = _new_tasks(config, run, setting) if own is None else [own_task(config, setting, main.experiment, own)]
+    homes = [task.shard.home for task in tasks if task.shard.home is not None]
+    main = _with_owns(main, run, setting, homes)
+    others = {name: _with_owns(trained, run.baseline(name), setting, homes) for name, trained in others.items()}
     folder = run.path / "finetune" / (config.finetune.name if own is None else own_name(own))
     inputs = _inputs(config, main, others, setting.manifest, tasks if own else [])
     found = _finished(folder, inputs)
@@ -40,11 +44,10 @@ def finetune(config: Config, run: Run, console: Console, own: Path | None = None
         return found
     with command("finetune", config, run, setting.experiment) as result:
         began = time.monotonic()
-        steps = (
-            main.experiment.algorithm.learner.inner_steps if config.finetune.steps is None else config.finetune.steps
-        )
         methods = {"main": main, **others}
         methods["scratch"] = _untrained(main)
+        longest = max(trained.experiment.algorithm.learner.inner_steps for trained in methods.values())
+        steps = longest if config.finetune.steps is None else config.finetune.steps
         outcomes: dict[str, list[Outcome]] = {}
         with console.progress("finetune: method", len(methods)) as progress:
             for name, trained in methods.items():
@@ -78,13 +81,20 @@ def _trained(config: Config, run: Run, experiment: Experiment) -> Trained:
         raise Problem(f"there is no global checkpoint to adapt ({have})", str(run.path), hint, DATA)
     first, own = start(experiment)
     params, _, sha256 = checkpoints.read_global(run, number, first)
-    owns: dict[int, Params] = {}
-    if experiment.algorithm.personal != Personal():
-        if number != closed:
-            hint = "leave finetune.round out"
-            raise Problem("what the nodes keep is there after the newest round alone", "finetune.round", hint, DATA)
-        owns = checkpoints.read_state(run, number + 1, range(experiment.spec.nodes), own)
-    return Trained(judged(experiment), params, number, sha256, own, owns)
+    return Trained(judged(experiment), params, number, sha256, own, {})
+
+
+def _with_owns(trained: Trained, run: Run, setting: Setting, homes: list[int]) -> Trained:
+    """With what the nodes keep on whose rows it is judged; raises Problem where that is not here any more."""
+    config = trained.experiment.config
+    if not homes or trained.experiment.algorithm.personal == Personal():
+        return trained
+    if trained.round != run.last_closed():
+        hint = "leave finetune.round out"
+        raise Problem("what the nodes keep is there after the newest round alone", "finetune.round", hint, DATA)
+    nodes = sorted(n["node"] for n in setting.manifest["nodes"] if n["role"] == "train")
+    chosen = partial(choose, config.seed, nodes=nodes, per_round=config.train.nodes_per_round)
+    return trained._replace(owns=checkpoints.read_owns(run, trained.round + 1, homes, trained.own, chosen))
 
 
 def _baselines(config: Config, run: Run, setting: Setting, console: Console) -> dict[str, Trained]:

@@ -61,7 +61,8 @@ def plan(config: Config, run: Run, console: Console) -> dict[str, Any]:
         drawn = new_tasks(config, spec, first[0], home, 1)[1]
         sizes = f"{drawn.support.shape[-1]} support and {drawn.query.shape[-1]} query rows"
         shapes = f"{sizes}, from {held} held-out shards"
-    console.say(f"finetune: {config.finetune.episodes} new tasks, {shapes}")
+    whole = home is not None and config.finetune.task.support is None  # then a node's rows are one task
+    console.say(f"finetune: {held if whole else config.finetune.episodes} new tasks, {shapes}")
     closed = run.last_closed()
     console.say(f"{run.path}: {'nothing yet' if closed < 0 else f'round {closed} is closed'}; nothing was written")
     return {"run": str(run.path), "closed": closed, "nodes": len(nodes), "runs": figures, "new_tasks": shapes}

@@ -245,22 +245,7 @@ def _ready(training: Training, number: int, parent_sha256: str) -> dict[int, Nod
 
 
 def _owns(training: Training, before: int, nodes: Iterable[int]) -> dict[int, Params]:
-    """What nodes kept in rounds below `before`. Raises Problem where a node took part and its state is not here."""
-    run, first = training.run, training.first_own
-    owns = checkpoints.read_state(run, before, nodes, first)
-    fresh = [node for node, own in owns.items() if own is first] if first else []
-    for number in range(before - 1, 0, -1) if fresh else ():
-        took_part = sorted(set(fresh) & set(training.chosen(number)))
-        if took_part and number <= run.last_closed():
-            dropped = checkpoints.read_global(run, number, training.first)[1].get("dropped", [])
-            took_part = [node for node in took_part if node not in dropped]
-        if took_part:
-            raise Problem(
-                f"node {took_part[0]} took part in round {number}, and what it keeps is not here",
-                str(run.round(number)),
-                "put its state file there; where nodes keep theirs elsewhere, train the others with --nodes",
-            )
-    return owns
+    return checkpoints.read_owns(training.run, before, nodes, training.first_own, training.chosen)
 
 
 def _parent(training: Training) -> tuple[Params, str]:
