@@ -32,7 +32,7 @@ METHODS = {
 }
 STAYS = {  # beginnings of the names of leaves that belong to the node
     "ditto": ("mine/",),
-    "fedrep": ("meta/head.", "outer/first/m/head.", "outer/first/v/head."),
+    "fedrep": ("meta/head.", "outer/first/"),
     "fedbn": ("meta/norm", "stats/norm"),
     "scaffold": ("node/",),
     "everything": ("node/", "mine/", "outer/"),

@@ -246,7 +246,9 @@ def costs(run: Path) -> dict[str, Any]:
         "nodes": len(nodes),
         "tensor_bytes": round(2 * part * rounds * sum(v.numel() * v.element_size() for v in shared.values())),
         "serialised_bytes": round(part * rounds * (down + up)),
-        "seconds": sum(c["seconds"] for c in manifest["commands"] if c["command"] in ("train", "aggregate")),
+        "seconds": sum(
+            sum(json.loads(line)["seconds"].values()) for line in (run / "metrics.jsonl").read_text().splitlines()
+        ),
         "device": manifest["execution"]["device"],
         "torch": manifest["versions"]["torch"],
         "commit": manifest["versions"]["commit"],
@@ -334,8 +336,7 @@ def table(rows: list[dict[str, Any]], configs: str) -> str:
 def put(text: str, path: Path) -> None:
     """Put a table between the two marks of a Markdown file."""
     head, begin, rest = path.read_text().partition("<!-- papers -->\n\n")
-    end = rest.index("\n<!-- end of papers -->")
-    files.write(path, head + begin + text + rest[end:])
+    files.write(path, head + begin + text + "\n" + rest[rest.index("<!-- end of papers -->") :])
 
 
 def main() -> None:
