@@ -36,7 +36,7 @@ def test_a_row_over_two_seeds(tmp_path: Path) -> None:
     # 1,761 weights and Adam's two moments and its count, down and up, in two rounds
     assert row["tensor_bytes"] == 2 * 2 * 4 * (3 * 1761 + 1)
     assert row["tensor_bytes"] < row["serialised_bytes"] < row["tensor_bytes"] + 2 * 2 * 4096
-    ten, five = row["figures"].values()
+    ten, five = row["figures"]
     told = [
         json.loads((tmp_path / "runs" / f"sinusoid-10-nodes-s{seed}" / "finetune" / name / "metrics.json").read_text())
         for name in ("new", "5-shot")

@@ -257,7 +257,7 @@ def costs(run: Path) -> dict[str, Any]:
 
 def collect(row: Row, runs: Path) -> dict[str, Any] | None:
     """What the finished seeds of a row gave; None where there is none."""
-    figures: dict[str, dict[str, Any]] = {}
+    figures: list[dict[str, Any]] = []
     places = {s: [runs / run_name(row, s, w) for w in range(len(row.each))] for s in range(row.seeds)}
     done = [s for s in places if all(metrics_of(p, f) for p in places[s] for f in row.figures)]
     if not done:
@@ -266,7 +266,8 @@ def collect(row: Row, runs: Path) -> dict[str, Any] | None:
         each = [[figure.pick(metrics_of(p, figure) or {}) for p in places[s]] for s in done]
         values = [statistics.fmean(f["mean"] for f in seed) for seed in each]
         intervals = [f["ci95"] for seed in each for f in seed if f["ci95"] is not None]
-        figures[figure.label] = {
+        told = {
+            "label": figure.label,
             "reference": figure.reference,
             "bar": figure.bar,
             "values": values,
@@ -275,6 +276,7 @@ def collect(row: Row, runs: Path) -> dict[str, Any] | None:
             "ci95_over_tasks": statistics.fmean(intervals) if intervals and len(row.each) == 1 else None,
             "non_finite": sum(f.get("non_finite", 0) for seed in each for f in seed),
         }
+        figures.append(told)
     all_costs = [costs(p) for s in done for p in places[s]]
     seconds = [c["seconds"] for c in all_costs]
     metric = (metrics_of(places[done[0]][0], row.figures[0]) or {})["metric"]
@@ -321,14 +323,14 @@ def table(rows: list[dict[str, Any]], configs: str) -> str:
         "|---|---|---|---|---|---|---|",
     ]
     for row in rows:
-        for i, (label, f) in enumerate(row["figures"].items()):
+        for i, f in enumerate(row["figures"]):
             here, sd, ci = (_shown(f[k], row) for k in ("mean", "sd_over_seeds", "ci95_over_tasks"))
             seeds = len(row["seeds"])
             spread = f" ± {sd} ({seeds} seeds)" if seeds > 1 else " (1 seed)"
             lost = f", {f['non_finite']} tasks not finite" if f["non_finite"] else ""
             name = f"[{row['config']}]({configs}/{row['config']}.yaml)" if i == 0 else ""
             wanted = f["bar"] or "-"
-            told = [name, label, f["reference"], wanted, f"**{here}**{spread}{lost}", ci, "" if i else _cost(row)]
+            told = [name, f["label"], f["reference"], wanted, f"**{here}**{spread}{lost}", ci, "" if i else _cost(row)]
             lines.append(f"| {' | '.join(told)} |")
     return "\n".join(lines) + "\n"
 
