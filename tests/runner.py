@@ -8,6 +8,7 @@ As a script it is `metadist` with faults from the environment:
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -134,15 +135,16 @@ def counted(act: Callable[[int, str], None]) -> Callable[[str], None]:
 
 
 def _fault(n: int, stage: str) -> None:
-    wanted, moment, signal = os.environ["FAULT"].split(":")
+    wanted, moment, number = os.environ["FAULT"].split(":")
     if (stage, n) == (wanted, int(moment)):
-        os.kill(os.getpid(), int(signal))
+        os.kill(os.getpid(), int(number))
 
 
 def _main() -> None:
     from metadist_cli import cli, files
 
     if os.environ.get("FAULT"):
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs are started without it
         files._stage = counted(_fault)
     if os.environ.get("READY"):
         _warm()
