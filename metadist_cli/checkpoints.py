@@ -114,18 +114,22 @@ def write_state(run: Run, number: int, owns: list[tuple[int, Params]]) -> None:
 
 
 def read_state(run: Run, before: int, nodes: Iterable[int], first: Params) -> dict[int, Params]:
-    """What nodes kept when they last took part in a round below `before`; `first` where they never did."""
+    """What nodes kept when they last took part in a round below `before`; `first` where they never did.
+
+    A node that was dropped from a round did not take part in it, whatever it kept.
+    """
     missing = set(nodes)
     found: dict[int, Params] = {}
     for number in range(before - 1, 0, -1) if first else ():
         if not missing:
             break
+        dropped = _dropped(run, number)
         for path in sorted(run.round(number).glob("state-*.safetensors")):
             stacked, header = files.unpack(files.read(path, _limit(first, PACK), "state of nodes"), str(path))
             there = header["nodes"]
             files.check(stacked, {k: v.expand(len(there), *v.shape) for k, v in first.items()}, str(path))
             for i, node in enumerate(there):
-                if node in missing:
+                if node in missing and node not in dropped:
                     found[node] = tree.index(stacked, i)
                     missing.discard(node)
     return found | dict.fromkeys(missing, first)
@@ -141,9 +145,7 @@ def read_owns(
     owns = read_state(run, before, nodes, first)
     fresh = {node for node, own in owns.items() if own is first} if first else set()
     for number in range(before - 1, 0, -1) if fresh else ():
-        took_part = fresh & set(chosen(number))
-        if took_part and (path := run.checkpoint(number)).exists():
-            took_part -= set(files.unpack(files.read(path, _ANY, "global checkpoint"), str(path))[1].get("dropped", []))
+        took_part = fresh & set(chosen(number)) - _dropped(run, number)
         if took_part:
             raise Problem(
                 f"node {min(took_part)} took part in round {number}, and what it keeps is not here",
@@ -158,13 +160,19 @@ def prune_states(run: Run, closed: int) -> None:
     newer: set[int] = set()
     for number in range(closed, 0, -1):
         for path in sorted(run.round(number).glob("state-*.safetensors")):
-            nodes = files.unpack(files.read(path, _ANY, "state of nodes"), str(path))[1]["nodes"]
+            there = files.unpack(files.read(path, _ANY, "state of nodes"), str(path))[1]["nodes"]
+            nodes = set(there) - _dropped(run, number)
             if newer.issuperset(nodes):
                 path.unlink(missing_ok=True)
             newer.update(nodes)
 
 
 # What a round is closed with
+
+
+def _dropped(run: Run, number: int) -> set[int]:
+    """The nodes without which `aggregate` closes a round."""
+    return set((frozen_inputs(run, number) or {"dropped": []})["dropped"])
 
 
 def frozen_inputs(run: Run, number: int) -> dict[str, Any] | None:

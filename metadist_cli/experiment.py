@@ -104,9 +104,10 @@ def spec_of(data: Dataset, shards: list[Shard]) -> Spec:
 
 def assemble(config: Config, spec: Spec) -> Experiment:
     """The experiment of a config on data of this kind. Raises Problem where they do not fit each other."""
-    ways = {config.task.way, config.finetune.task.way or 1} if isinstance(config.task, Episodic) else {1}
-    if spec.kind == "regression" and ways != {1}:
-        raise Problem("a task of a regression is one function, not several classes", "task.way", "write way: 1", CONFIG)
+    if spec.kind == "regression" and isinstance(config.task, Episodic):
+        for where, way in (("task.way", config.task.way), ("finetune.task.way", config.finetune.task.way)):
+            if way not in (None, 1):
+                raise Problem("a task of a regression is one function, not several classes", where, "write 1", CONFIG)
     loss = LOSSES[spec.kind]
     model = configs.build(config.model, MODELS, spec.shape, outputs(config, spec))
     learner = configs.build(config.learner, LEARNERS, model, loss)
@@ -152,6 +153,20 @@ def _both_parts_train(config: Config, spec: Spec, rows: int) -> None:
         raise Problem(message, "train.personal.head_steps", "use fewer, or more epochs", CONFIG)
 
 
+def assemble_all(config: Config, spec: Spec) -> dict[str, Experiment]:
+    """The main experiment and its baselines by name, as they will be judged too; a Problem says which one it is of."""
+    found = {}
+    for name, variant in {"main": config, **configs.variants(config)}.items():
+        try:
+            found[name] = assemble(variant, spec)
+            judged(found[name], config.finetune.task.way)
+        except Problem as problem:
+            if name != "main":
+                problem.where = f"baselines.{name}.{problem.where}"
+            raise
+    return found
+
+
 def outputs(config: Config, spec: Spec) -> int:
     """Width of the model's last layer."""
     if spec.kind == "regression":
@@ -178,13 +193,12 @@ def _work(config: Config, spec: Spec, splits: bool) -> tuple[Sampler, int, tuple
     return episodes.epochs(seed, train.local_epochs, tasks, support, query), steps, (tasks, support, query)
 
 
-def judged(experiment: Experiment) -> Experiment:
-    """The experiment as new tasks see it: an output layer that is solved may tell another number of classes apart.
+def judged(experiment: Experiment, way: int | None) -> Experiment:
+    """The experiment as new tasks of `way` classes see it, which a solved output layer may have; None: as in training.
 
-    Raises Problem where finetune.task.way is another one and the learner cannot take it.
+    Raises Problem where the learner cannot take so many.
     """
     config, task = experiment.config, experiment.config.task
-    way = config.finetune.task.way
     if not isinstance(task, Episodic) or way in (None, task.way) or experiment.spec.kind == "regression":
         return experiment
     if not experiment.algorithm.learner.solves:

@@ -11,6 +11,8 @@ from typing import Annotated, NamedTuple
 
 from pydantic import Field
 
+from metadist_cli.models.types import HEAD, NORM
+
 
 class Personal(NamedTuple):
     """parts: beginnings of the names of parameters and statistics that stay at the node.
@@ -39,7 +41,7 @@ def fedbn() -> Personal:
     Li, Jiang, Zhang, Kamp, Dou, FedBN: Federated Learning on Non-IID Features via Local Batch Normalization, ICLR 2021,
     https://arxiv.org/abs/2102.07623, algorithm 1.
     """
-    return Personal(("norm",))
+    return Personal((NORM,))
 
 
 def fedrep(
@@ -54,7 +56,7 @@ def fedrep(
     2021, https://arxiv.org/abs/2102.07078, algorithm 1. FedPer: Arivazhagan, Aggarwal, Singh, Choudhary, Federated
     Learning with Personalization Layers, 2019, https://arxiv.org/abs/1912.00818.
     """
-    return Personal(("head",), head_steps)
+    return Personal((HEAD,), head_steps)
 
 
 def ditto(

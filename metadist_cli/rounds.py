@@ -77,7 +77,7 @@ def _block_updates(
             raise Problem(
                 "training diverged: its parameters or its loss are no longer finite numbers",
                 f"node {node}",
-                "lower learner.inner_lr or train.outer.lr, or look at the node's rows",
+                "lower train.outer.lr, or learner.inner_lr where there is one, or look at the node's rows",
             )
         yield NodeUpdate(node, update, kept, int(pool.row_count[i]), figures)
 

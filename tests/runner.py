@@ -11,9 +11,11 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = """\
@@ -132,6 +134,47 @@ def counted(act: Callable[[int, str], None]) -> Callable[[str], None]:
         act(count, name)
 
     return stage
+
+
+Step = tuple[str, ...]  # a command and its arguments
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing catches it, and no temporary file is removed on its way."""
+
+
+def kill(n: int, stage: str) -> Callable[[str], None]:
+    """A files._stage that kills at the n-th write's stage."""
+
+    def act(now: int, there: str) -> None:
+        if (now, there) == (n, stage):
+            raise Killed
+
+    return counted(act)
+
+
+def crash(lab: Lab, steps: Sequence[Step], n: int, stage: str) -> bool:
+    """Run the steps in turn until the n-th write's stage kills one, then that one again and the rest; was there one?"""
+    from metadist_cli import files
+
+    left, died, remove = list(steps), False, os.unlink
+
+    def unlink(path: Any, **options: Any) -> None:
+        if not Path(path).name.startswith(".tmp-"):
+            remove(path, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(files, "_stage", kill(n, stage))
+        patch.setattr(os, "unlink", unlink)
+        try:
+            while left:
+                lab(*left[0])
+                left.pop(0)
+        except Killed:
+            died = True
+    for step in left:
+        lab(*step)
+    return died
 
 
 def _fault(n: int, stage: str) -> None:

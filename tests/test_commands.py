@@ -152,7 +152,8 @@ def test_a_job_that_is_started_again_passes_closed_rounds(lab: Lab):
 def test_new_tasks_are_checked_before_the_training(lab: Lab):
     assert "a new task takes" in lab("run", "finetune.task.query=4000", code=3).err
     assert not lab.run().exists()
-    assert "nothing is held out" in lab("run", "finetune.held_out=validation", code=4).err
+    assert "nothing is held out" in lab("run", "finetune.held_out=validation", code=3).err
+    assert not lab.run().exists()
 
 
 def test_validation_nodes_are_judged_apart(lab: Lab):

@@ -59,57 +59,12 @@ def test_settings_that_must_matter(lab: Lab):
     assert len(set(ends)) == len(ends)
 
 
-@pytest.mark.parametrize("sampling", ["train.nodes_per_round=all", SAMPLED])
-def test_state_that_belongs_to_nodes(personal_lab: Lab, sampling: str):
-    lab, settings = personal_lab, (sampling, "execution.block=1", "train.rounds=4")
-    lab("run", *settings)
-    assert node_by_node(lab, *settings, name="node", rounds=4) == lab.checkpoint(4)
-    lab("partition", *settings, name="hand")
-    for number in range(1, 5):
-        rounds = (*settings[:2], f"train.rounds={number}")
-        lab("train", *rounds, name="hand")
-        lab("aggregate", *rounds, name="hand")
-    assert lab.checkpoint(4, "hand") == lab.checkpoint(4)
-    assert node_state(lab, "tiny") == node_state(lab, "node") == node_state(lab, "hand")
-    lab("run", *settings, "train.drift.name=none", name="other")
-    assert lab.checkpoint(4, "other") != lab.checkpoint(4)
-
-
-def test_states_of_sets_of_nodes_that_begin_and_end_alike(personal_lab: Lab):
-    """Two node files are lost; training their nodes again does not touch what a third one keeps."""
-    lab, settings, one = personal_lab, ("execution.block=1", "train.rounds=4"), "train.rounds=1"
-    lab("run", *settings)
-    lab("partition", *settings, name="two")
-    first, _, third, *_, last = lab.trained("two")
-    lab("train", *settings, "--nodes", f"{first},{third},{last}", name="two")
-    for node in (first, last):
-        lab.update(1, node, "two").unlink()
-    lab("train", *settings, one, name="two")
-    lab("aggregate", *settings, one, name="two")
-    lab("run", *settings, name="two")
-    assert lab.checkpoint(4, "two") == lab.checkpoint(4)
-    assert node_state(lab, "two") == node_state(lab, "tiny")
-
-
 def test_schedules_go_on_from_round_to_round(lab: Lab):
     """2 local steps a round, a rate that is 0 after 2 steps: nothing moves any more after round 1."""
     outer = "train.outer={name: sgd, lr: 0.1, decay_steps: 2}"
     assert node_by_node(lab, outer, name="node") == by_hand(lab, outer, "execution.block=1", name="hand")
     weights = [files.unpack(lab.checkpoint(n, "node"), "")[0]["meta/head.weight"].tolist() for n in range(4)]
     assert weights[0] != weights[1] == weights[2] == weights[3]
-
-
-def node_state(lab: Lab, name: str) -> dict[int, dict[str, list[float]]]:
-    """What every training node keeps after the last round; none of it is still as it was at first."""
-    from metadist_cli import checkpoints, store
-    from metadist_cli.config import load
-    from metadist_cli.experiment import assemble, start
-
-    run = store.Run.at(lab.run(name))
-    first = start(assemble(load(run.path), store.spec_in(store.shard_manifest(run))))[1]
-    kept = checkpoints.read_state(run, 5, lab.trained(name), first)
-    assert all(own["mine/met"] and own["node/head.bias"].any() for own in kept.values())
-    return {node: {k: v.tolist() for k, v in own.items()} for node, own in kept.items()}
 
 
 @pytest.mark.parametrize("data", ["data={name: digits}", SYNTHETIC])

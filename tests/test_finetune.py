@@ -248,3 +248,32 @@ def test_which_models_are_saved(lab: Lab):
     lab("finetune", *QUICK)
     assert (folder / "adapted.safetensors").read_bytes() == first
     assert not list(folder.glob("adapted/*"))
+
+
+EPISODIC = (
+    "task={kind: episodic, way: 3, shot: 2, query: 3, new: {from: classes, test: 4}}",
+    "partition={name: iid, nodes: 2}",
+    "finetune.episodes=4",
+)
+
+
+def test_a_solved_head_takes_another_number_of_classes(lab: Lab, plain: None):
+    """Of new tasks, and of a task of one's own; a last layer that was trained does not."""
+    import metadist_cli
+
+    x = np.arange(8 * 64).reshape(8, 8, 8) % 17
+    two = lab.folder / "two.npz"
+    np.savez(two, support_x=x[:4], support_y=[0, 1, 0, 1], query_x=x[4:], query_y=[0, 1, 0, 1])
+    lab("run", *EPISODIC, "learner={name: ridge}", "finetune.task.way=4")
+    assert metrics(lab)["task_text"].startswith("4-way 2-shot")
+    assert len(metadist_cli.load(lab.run() / "finetune" / "new" / "adapted.safetensors").classes) == 4
+    lab("finetune", *EPISODIC, "learner={name: ridge}", "--task", str(two))
+    own = metadist_cli.load(lab.run() / "finetune" / "task-two" / "adapted.safetensors")
+    assert own.classes == ("0", "1")
+    assert set(own.predict(x)) <= {"0", "1"}
+    assert "tells 3 classes apart" in lab("run", *EPISODIC, "finetune.task.way=4", name="maml", code=3).err
+    beside = "baselines.other={learner: {name: maml}}"
+    told = lab("run", *EPISODIC, "learner={name: ridge}", beside, "finetune.task.way=4", name="both", code=3).err
+    assert "baselines.other.finetune.task.way" in told
+    lab("run", *EPISODIC, name="maml")
+    assert "tells just 3 apart" in lab("finetune", *EPISODIC, "--task", str(two), name="maml", code=4).err

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import itertools
-import os
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
-from runner import TINY, Lab, contents
+from runner import TINY, Lab, contents, crash
 from test_federation import SAMPLED, by_hand, node_by_node
-from test_resume import SMALL, Killed, kill
+from test_resume import SMALL
 from typer.testing import CliRunner
 
 from metadist_cli import checkpoints, files, store
@@ -244,6 +243,29 @@ def test_node_files_that_got_lost(lab: Lab):
     assert state(lab, "two") == state(lab)
 
 
+def test_a_node_that_is_dropped_keeps_what_it_had(lab: Lab):
+    """It trained, and its node file got lost: what it kept of that round is not used and does not stay."""
+    settings = (*METHODS["everything"], ONE)
+    for number in (1, 2):
+        for node in lab.trained() if number > 1 else range(6):
+            if number == 1 and node == 0:
+                lab("partition", *settings)
+            if node in lab.trained():
+                lab("train", *settings, "--nodes", str(node))
+        if number == 1:
+            lab("aggregate", *settings)
+            before = state(lab)
+    first, *others = lab.trained()
+    lab.update(2, first).unlink()
+    lab("aggregate", *settings, "--min-nodes", str(len(others)))
+    after = state(lab)
+    assert after[first] == before[first]
+    assert all(after[node] != before[node] for node in others)
+    assert first not in {n for path in state_files(lab.run()) if path.parent.name == "0002" for n in nodes_in(path)}
+    lab("run", *settings)  # goes on from there
+    assert state(lab)[first] != before[first]
+
+
 @pytest.mark.parametrize("weight_by", ["uniform", "examples"])
 def test_scaffolds_variate_is_the_mean_of_all_nodes(lab: Lab, weight_by: str):
     """Also where nodes sit out, and where some of those that were drawn are dropped; a node without a round has 0."""
@@ -289,28 +311,6 @@ def test_a_damaged_state_is_told(lab: Lab):
 
 
 # ------------------------------------------------------------------------------------- killed in any of its writes
-
-
-def crash(lab: Lab, steps: list[tuple[str, ...]], n: int, stage: str) -> bool:
-    """Run the steps until the n-th write's stage kills one, then that one again and the rest; was there one?"""
-    left, died, remove = list(steps), False, os.unlink
-
-    def unlink(path, **options) -> None:
-        if not Path(path).name.startswith(".tmp-"):
-            remove(path, **options)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(files, "_stage", kill(n, stage))
-        patch.setattr(os, "unlink", unlink)
-        try:
-            while left:
-                lab(*left[0])
-                left.pop(0)
-        except Killed:
-            died = True
-    for step in left:
-        lab(*step)
-    return died
 
 
 @pytest.mark.slow

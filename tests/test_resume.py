@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import random
 import signal
 import time
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from runner import TINY, Done, Lab, counted, results, start
+from runner import TINY, Done, Killed, Lab, Step, crash, kill, results, start
 
 from metadist_cli import files
 
@@ -25,55 +24,9 @@ SMALL = (
     "train.rounds=2",
     "finetune.episodes=2",
 )
-Step = tuple[str, ...]  # a command and its arguments
 
 
-class Killed(BaseException):
-    """Stands for SIGKILL: nothing catches it, and no temporary file is removed on its way."""
-
-
-def kill(n: int, stage: str) -> Callable[[str], None]:
-    """A files._stage that kills at the n-th write's stage."""
-
-    def act(now: int, there: str) -> None:
-        if (now, there) == (n, stage):
-            raise Killed
-
-    return counted(act)
-
-
-@pytest.fixture
-def crash(monkeypatch: pytest.MonkeyPatch) -> Callable[[Lab, Sequence[Step], int, str], bool]:
-    """Run the steps in turn until the n-th write's stage kills one, then that one again and the rest; was there one?"""
-
-    def go(lab: Lab, steps: Sequence[Step], n: int, stage: str) -> bool:
-        died = False
-        remove = os.unlink
-
-        def unlink(path, **options) -> None:
-            if not Path(path).name.startswith(".tmp-"):
-                remove(path, **options)
-
-        with monkeypatch.context() as patch:
-            patch.setattr(files, "_stage", kill(n, stage))
-            patch.setattr(os, "unlink", unlink)
-            left = list(steps)
-            try:
-                while left:
-                    lab(*left[0])
-                    left.pop(0)
-            except Killed:
-                died = True
-        for step in left:
-            lab(*step)
-        return died
-
-    return go
-
-
-def sweep(
-    lab: Lab, steps: Sequence[Step], crash: Callable[..., bool], outcome: Callable[[Path], object], *stages: str
-) -> int:
+def sweep(lab: Lab, steps: Sequence[Step], outcome: Callable[[Path], object], *stages: str) -> int:
     """Kill at every write of the steps; the outcome never changes. Returns the number of writes."""
     for step in steps:
         lab(*step)
@@ -91,17 +44,17 @@ def sweep(
     raise AssertionError
 
 
-def test_killed_in_any_write_of_a_run(lab: Lab, plain: None, crash):
-    writes = sweep(lab, [("run", *SMALL)], crash, results, "temp", "renamed")
+def test_killed_in_any_write_of_a_run(lab: Lab, plain: None):
+    writes = sweep(lab, [("run", *SMALL)], results, "temp", "renamed")
     assert writes >= 15  # config, manifests, 4 shards, 3 global checkpoints, model, report and metrics
 
 
-def test_killed_in_any_write_of_a_run_with_node_state(personal_lab: Lab, crash, plain: None):
+def test_killed_in_any_write_of_a_run_with_node_state(personal_lab: Lab, plain: None):
     settings = (*SMALL, "finetune.save=none", "train.nodes_per_round=2", "train.keep_nodes=last")
-    sweep(personal_lab, [("run", *settings)], crash, with_state, "renamed")
+    sweep(personal_lab, [("run", *settings)], with_state, "renamed")
 
 
-def test_killed_in_any_write_by_hand(personal_lab: Lab, crash, plain: None):
+def test_killed_in_any_write_by_hand(personal_lab: Lab, plain: None):
     """Nodes one by one and all at once, two rounds; what nodes keep survives as well."""
     settings = (*SMALL, "execution.block=1")
     by_hand = [
@@ -112,7 +65,7 @@ def test_killed_in_any_write_by_hand(personal_lab: Lab, crash, plain: None):
         ("train", *settings),
         ("aggregate", *settings),
     ]
-    sweep(personal_lab, by_hand, crash, with_state, "renamed")
+    sweep(personal_lab, by_hand, with_state, "renamed")
 
 
 def with_state(run: Path) -> dict[str, object]:
@@ -131,7 +84,7 @@ def with_state(run: Path) -> dict[str, object]:
     return found | {str(n): {k: v.tolist() for k, v in state.items()} for n, state in kept.items()}
 
 
-def test_no_leftovers(lab: Lab, plain: None, crash):
+def test_no_leftovers(lab: Lab, plain: None):
     """What a killed write left is gone once the run goes on."""
     for n in range(3, 15, 2):
         lab.runs = lab.folder / f"runs-{n}"
@@ -153,7 +106,7 @@ def test_a_line_of_metrics_that_was_cut_short(lab: Lab, plain: None):
     assert {**told, **lines[1]} == told  # all but the times are in the checkpoint's header
 
 
-def test_killed_between_two_evaluations(lab: Lab, plain: None, crash):
+def test_killed_between_two_evaluations(lab: Lab, plain: None):
     """Killed half-way to other settings, then set back: the old settings' results, not the other's files."""
     lab("run", *SMALL, "finetune.save=all")
     before = results(lab.run())

@@ -37,15 +37,16 @@ def read_task(
     shape: tuple[int, ...],
     divide: float,
     classes: tuple[str, ...] | None,
-    outputs: int,
+    outputs: int | None,
     shot: int,
     invert: bool,
 ) -> OwnTask:
     """The task in a folder or file, for a model with `outputs` outputs on rows of `shape` that are stored as 0..divide.
 
     kind: classification or regression. classes: those of a local task, or None where the task brings its own (then just
-    `outputs` of them). shot: support images a class of a folder without support/ and query/. invert: dark becomes
-    bright in images, so that ink is bright. Raises Problem that names the file, the place in it and the remedy.
+    `outputs` of them; None: as many as it likes, two at least). shot: support images a class of a folder without
+    support/ and query/. invert: dark becomes bright in images, so that ink is bright. Raises Problem that names the
+    file, the place in it and the remedy.
     """
     path = Path(os.path.expanduser(path))
     if os.path.isdir(path):
@@ -57,7 +58,7 @@ def read_task(
         raise Problem("there is no such file or folder", str(path), "check the path after --task", DATA)
     elif path.suffix.lower() in (".npz", ".csv"):
         read = read_npz if path.suffix.lower() == ".npz" else read_csv
-        support, query = read(path, kind, shape, outputs)
+        support, query = read(path, kind, shape, outputs or 0)  # 0: of a regression alone it must be known
         _check_range(path, support, query, divide)
     else:
         hint = "give a folder of images by class, or an .npz or .csv file"
@@ -86,9 +87,11 @@ def _check_range(path: Path, support: Part, query: Part, divide: float) -> None:
         raise Problem(message, str(path), hint, DATA)
 
 
-def _own_classes(path: Path, support: Part, outputs: int) -> tuple[str, ...]:
+def _own_classes(path: Path, support: Part, outputs: int | None) -> tuple[str, ...]:
     found = dict.fromkeys(_labels(support))
-    if len(found) != outputs:
+    if outputs is None and len(found) < 2:
+        raise Problem("the task has one class: there is nothing to tell apart", str(path), "add another class", DATA)
+    if outputs is not None and len(found) != outputs:
         some = ", ".join(name[:40] for name in list(found)[:8]) + (" ..." if len(found) > 8 else "")
         message = f"the task has {len(found):,} classes ({some}), the model tells just {outputs} apart"
         less, gap = len(found) < outputs, abs(len(found) - outputs)

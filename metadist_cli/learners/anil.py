@@ -14,7 +14,7 @@ from pydantic import Field
 from metadist_cli.learners.inner import by_descent
 from metadist_cli.learners.types import InnerLr, InnerSteps, Learner
 from metadist_cli.losses import Loss
-from metadist_cli.models.types import Model
+from metadist_cli.models.types import HEAD, Model
 from metadist_cli.optim import sgd
 
 
@@ -35,6 +35,6 @@ def anil(
         lambda params: {},
         inner_steps,
         text,
-        adapts=lambda name: name.startswith("head"),
+        adapts=lambda name: name.startswith(HEAD),
         first_order=first_order,
     )

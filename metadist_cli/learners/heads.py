@@ -16,7 +16,7 @@ from metadist_cli.errors import CONFIG, Problem
 from metadist_cli.learners.inner import query_gradient
 from metadist_cli.learners.types import Adapted, Learner, predict_with
 from metadist_cli.losses import Loss
-from metadist_cli.models.types import Model
+from metadist_cli.models.types import HEAD, Model
 from metadist_cli.tree import Params
 
 Solve = Callable[[Params, Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -29,7 +29,7 @@ def with_solved_head(model: Model, loss: Loss, name: str, solve: Solve, extra: P
     extra: further parameters to learn, such as a scale. Raises Problem for a model without features to learn, and for
     a regression where the head is for classes alone.
     """
-    if all(k.startswith("head") for k in model.init(seeds.generator(0))[0]):
+    if all(k.startswith(HEAD) for k in model.init(seeds.generator(0))[0]):
         what = f'learner "{name}" solves the output layer, and this model has no other to learn'
         raise Problem(what, "model", "use hidden layers, or a learner that adapts weights, such as maml", CONFIG)
     if loss.metric != "accuracy" and not regression:
@@ -37,7 +37,7 @@ def with_solved_head(model: Model, loss: Loss, name: str, solve: Solve, extra: P
 
     def init(generator: torch.Generator) -> tuple[Params, Params]:
         params, stats = model.init(generator)
-        return {k: v for k, v in params.items() if not k.startswith("head")} | extra, stats
+        return {k: v for k, v in params.items() if not k.startswith(HEAD)} | extra, stats
 
     def adapting(train: bool) -> Callable[..., Iterator[Adapted]]:
         def adapt(

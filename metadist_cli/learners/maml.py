@@ -21,7 +21,7 @@ from metadist_cli import tree
 from metadist_cli.learners.inner import by_descent
 from metadist_cli.learners.types import InnerLr, InnerSteps, Learner
 from metadist_cli.losses import Loss
-from metadist_cli.models.types import Model
+from metadist_cli.models.types import NORM, Model
 from metadist_cli.optim import Optimizer, sgd
 from metadist_cli.tree import Params
 
@@ -48,7 +48,7 @@ def maml(
     """meta_gradient = d loss(query; meta adapted to the support) / d meta."""
 
     def adapts(name: str) -> bool:
-        return adapt_norm or not name.startswith("norm")
+        return adapt_norm or not name.startswith(NORM)
 
     def rates(params: Params) -> Params:
         if not learn_rates:
@@ -64,6 +64,7 @@ def maml(
 
     text = f"maml, {'first' if first_order else 'second'} order" + (", learned rates" if learn_rates else "")
     several = weights if multi_step and inner_steps > 1 else None
+    text += ", multi-step" if several else ""
     return by_descent(model, loss, optimizer, rates, inner_steps, text, several, adapts=adapts, first_order=first_order)
 
 

@@ -16,7 +16,7 @@ from pydantic import Field
 from torch import Tensor
 
 from metadist_cli.errors import CONFIG, Problem
-from metadist_cli.models.layers import Affine, Norm, glorot_, norm_init, normalise, uniform_
+from metadist_cli.models.layers import Affine, Norm, blocks_init, normalise, uniform_
 from metadist_cli.models.mlp import ACTIVATIONS
 from metadist_cli.models.types import Model, with_head
 from metadist_cli.tree import Params
@@ -57,14 +57,7 @@ def conv1d(
     act = ACTIVATIONS[activation]
 
     def initial(generator: torch.Generator) -> tuple[Params, Params]:
-        params: Params = {}
-        stats: Params = {}
-        for i in range(depth):
-            params[f"conv{i}.weight"] = glorot_((width, width if i else channels, _KERNEL), generator)
-            params[f"conv{i}.bias"] = torch.zeros(width)
-            more, running = norm_init(f"norm{i}", width, norm, affine)
-            params |= more
-            stats |= running
+        params, stats = blocks_init(depth, (width, channels, _KERNEL), norm, affine, generator)
         params["head.weight"] = uniform_((outputs, width), width, generator)
         params["head.bias"] = torch.zeros(outputs)
         return params, stats

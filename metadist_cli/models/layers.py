@@ -57,6 +57,25 @@ def norm_init(name: str, width: int, norm: str, affine: str) -> tuple[Params, Pa
     return params, stats
 
 
+def blocks_init(
+    depth: int, shape: tuple[int, ...], norm: str, affine: str, generator: torch.Generator
+) -> tuple[Params, Params]:
+    """Parameters and running statistics of `depth` convolutions, each normalised.
+
+    shape: of the first kernel, (width, channels, ...); all later ones have width channels. Biases begin at 0.
+    """
+    params: Params = {}
+    stats: Params = {}
+    width = shape[0]
+    for i in range(depth):
+        params[f"conv{i}.weight"] = glorot_((width, width if i else shape[1], *shape[2:]), generator)
+        params[f"conv{i}.bias"] = torch.zeros(width)
+        more, running = norm_init(f"norm{i}", width, norm, affine)
+        params |= more
+        stats |= running
+    return params, stats
+
+
 def _groups(channels: int) -> int:
     """8, 4, 2 or 1 groups of at least 8 channels: of one value (a 1x1 map) group norm leaves 0, of two their signs."""
     return next((g for g in (8, 4, 2) if channels % g == 0 and channels >= 8 * g), 1)

@@ -34,8 +34,8 @@ def lstm(
 ) -> Model:
     """Embedding, LSTM layers and a linear layer on the last step's hidden state. x: (n, length) character numbers.
 
-    A number outside the vocabulary is read as no character (zeros). Raises Problem for data that are no sequences of
-    single characters.
+    A number outside the vocabulary is read as no character (zeros). Raises Problem for rows of more than
+    one axis; whether a row of numbers holds characters is not seen from its shape.
     """
     if len(shape) != 1:
         raise Problem(

@@ -15,6 +15,9 @@ Init = Callable[[torch.Generator], tuple[Params, Params]]
 Forward = Callable[[Params, Params, Tensor, bool, Tensor], tuple[Tensor, Params]]
 
 
+HEAD, NORM = "head", "norm"  # what the names of the output layer's and of normalisation layers' leaves begin with
+
+
 class Model(NamedTuple):
     """A network as three pure functions.
 

@@ -32,10 +32,9 @@ def finetune(config: Config, run: Run, console: Console, own: Path | None = None
     setting = open_setting(config, run, console)
     main = _trained(config, run, setting.experiment)
     others = _baselines(config, run, setting, console)
-    tasks = _new_tasks(config, run, setting) if own is None else [own_task(config, setting, main.experiment, own)]
-    homes = [task.shard.home for task in tasks if task.shard.home is not None]
-    main = _with_owns(main, run, setting, homes)
-    others = {name: _with_owns(trained, run.baseline(name), setting, homes) for name, trained in others.items()}
+    tasks = _new_tasks(config, run, setting) if own is None else [own_task(config, setting, own)]
+    main = _ready(main, run, setting, tasks)
+    others = {name: _ready(trained, run.baseline(name), setting, tasks) for name, trained in others.items()}
     folder = run.path / "finetune" / (config.finetune.name if own is None else own_name(own))
     inputs = _inputs(config, main, others, setting.manifest, tasks if own else [])
     found = _finished(folder, inputs)
@@ -81,12 +80,17 @@ def _trained(config: Config, run: Run, experiment: Experiment) -> Trained:
         raise Problem(f"there is no global checkpoint to adapt ({have})", str(run.path), hint, DATA)
     first, own = start(experiment)
     params, _, sha256 = checkpoints.read_global(run, number, first)
-    return Trained(judged(experiment), params, number, sha256, own, {})
+    return Trained(experiment, params, number, sha256, own, {})
 
 
-def _with_owns(trained: Trained, run: Run, setting: Setting, homes: list[int]) -> Trained:
-    """With what the nodes keep on whose rows it is judged; raises Problem where that is not here any more."""
+def _ready(trained: Trained, run: Run, setting: Setting, tasks: list[Tasks]) -> Trained:
+    """For these tasks: their number of classes, and what the nodes keep on whose rows it is judged.
+
+    Raises Problem where the learner cannot take so many, or where what nodes keep is not here any more.
+    """
     config = trained.experiment.config
+    trained = trained._replace(experiment=judged(trained.experiment, len(tasks[0].names) or None))
+    homes = [task.shard.home for task in tasks if task.shard.home is not None]
     if not homes or trained.experiment.algorithm.personal == Personal():
         return trained
     if trained.round != run.last_closed():
@@ -204,7 +208,7 @@ def _metrics(
     main, experiment = methods["main"], setting.experiment
     per_node = [
         {
-            "node": task.shard.node,
+            "node": task.shard.node if task.shard.home is None else task.shard.home,
             "name": task.shard.name,
             "episodes": len(outcome.score),
             "before": _or_none(outcome.score[:, 0].mean()),

@@ -13,21 +13,30 @@ from metadist_cli.config import Config
 from metadist_cli.config.schema import Episodic
 from metadist_cli.datasets.own_task import read_task
 from metadist_cli.episodes import Plan
-from metadist_cli.experiment import Experiment
 from metadist_cli.scaling import Moments, moments, standardise
 from metadist_cli.shards import Shard, pool
 from metadist_cli.stages.results import Tasks
 from metadist_cli.stages.setting import Setting
 
 
-def own_task(config: Config, setting: Setting, experiment: Experiment, path: Path) -> Tasks:
+def own_task(config: Config, setting: Setting, path: Path) -> Tasks:
     """One episode of the rows in a folder or file. Raises Problem where they do not fit the model."""
     spec, task = setting.experiment.spec, config.task
     episodic = isinstance(task, Episodic)
     shot = (config.finetune.task.shot or task.shot) if episodic else 1
     invert = bool(getattr(config.data, "invert", False))
     names = None if episodic else spec.classes
-    own = read_task(path, spec.kind, spec.shape, spec.divide, names, experiment.model.outputs, shot, invert)
+    experiment = setting.experiment
+    own = read_task(
+        path,
+        spec.kind,
+        spec.shape,
+        spec.divide,
+        names,
+        None if experiment.algorithm.learner.solves and names is None else experiment.model.outputs,
+        shot,
+        invert,
+    )
     support, query = len(own.support_x), len(own.query_x)
     blank = np.zeros((query, *own.support_y.shape[1:]), dtype=own.support_y.dtype)
     y = np.concatenate([own.support_y, blank if own.query_y is None else own.query_y])

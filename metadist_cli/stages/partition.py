@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from metadist_cli import files, store
-from metadist_cli.config import Config, variants
+from metadist_cli.config import Config
 from metadist_cli.console import Console
 from metadist_cli.datasets import Dataset
-from metadist_cli.errors import Problem
-from metadist_cli.experiment import Spec, assemble, deal, judged, load_data, new_tasks, spec_of
+from metadist_cli.errors import CONFIG, Problem
+from metadist_cli.experiment import Spec, assemble_all, deal, load_data, new_tasks, spec_of
 from metadist_cli.shards import Shard, account
 from metadist_cli.stages.setting import command
 from metadist_cli.store import Run
@@ -29,9 +29,7 @@ def partition(config: Config, run: Run, console: Console) -> dict[str, Any]:
     data = load_data(config)
     shards = deal(config, data)
     spec = spec_of(data, shards)
-    experiment = assemble(config, spec)
-    for variant in (config, *variants(config).values()):  # whatever does not fit is told before anything is written
-        judged(assemble(variant, spec))
+    experiment = assemble_all(config, spec)["main"]  # whatever does not fit is told before anything is written
     _same_data(run, data)
     check_new_tasks(config, spec, shards)
     show(data, shards, spec, console)
@@ -73,7 +71,11 @@ def _summary(manifest: dict[str, Any], run: Run) -> dict[str, Any]:
 
 
 def check_new_tasks(config: Config, spec: Spec, shards: list[Shard]) -> None:
-    """Raises Problem where a held-out shard is too poor for the new tasks that finetune will draw from it."""
+    """Raises Problem where finetune will find no held-out shard, or one too poor for its new tasks."""
+    wanted = config.finetune.held_out
+    if wanted not in {shard.role for shard in shards}:
+        message = f"nothing is held out for {wanted}, so new tasks have no source"
+        raise Problem(message, f"task.new.{wanted}", f"hold some {config.task.new.from_} out", CONFIG)
     for shard in shards:
         if shard.role != "train":
             new_tasks(config, spec, shard, None if shard.home is None else shards[shard.home], 1)

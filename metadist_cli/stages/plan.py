@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from metadist_cli import store, tree
-from metadist_cli.config import Config, variants
+from metadist_cli.config import Config
 from metadist_cli.console import Console
 from metadist_cli.execution import resolve
 from metadist_cli.experiment import (
     Experiment,
-    assemble,
+    assemble_all,
     deal,
-    judged,
     load_data,
     need,
     new_tasks,
@@ -48,14 +47,10 @@ def plan(config: Config, run: Run, console: Console) -> dict[str, Any]:
         held, home = len(first), None
         if first and first[0].home is not None:
             home = shards[first[0].home]
-    figures = {
-        name: _figures(assemble(variant, spec), nodes) for name, variant in {"main": config, **variants(config)}.items()
-    }
+    figures = {name: _figures(experiment, nodes) for name, experiment in assemble_all(config, spec).items()}
     titles = ["learner", "model", "weights", "rounds", "a step at a node", "tasks in all", "up, and down", "block"]
     rows = [list(row) for row in zip(titles, *(_cells(f) for f in figures.values()), strict=True)]
     console.table("training", ["", *figures], rows)
-    for variant in (config, *variants(config).values()):
-        judged(assemble(variant, spec))
     shapes = "but nothing is held out to draw them from"
     if first:
         drawn = new_tasks(config, spec, first[0], home, 1)[1]

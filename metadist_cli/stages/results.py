@@ -78,6 +78,13 @@ def output_names(config: Config, classes: tuple[str, ...], shard: Shard, plan: P
     return tuple(names)
 
 
+def _names(config: Config, classes: tuple[str, ...], task: Tasks, i: int) -> tuple[str, ...]:
+    """What the outputs stand for in a shard's i-th task: the same in all, but where each draws its own classes."""
+    if task.plan.labels is None:
+        return task.names
+    return output_names(config, classes, task.shard, task.plan._replace(support=task.plan.support[:, :, i : i + 1]))
+
+
 def write_results(
     config: Config,
     run: Run,
@@ -134,8 +141,7 @@ def _adapted_models(
             last_one = last(
                 learner.adapt(meta, stats, episode.support_x, episode.support_y, seed, steps, config.finetune.batch)
             )
-            one = task.plan._replace(support=task.plan.support[:, :, i : i + 1])
-            names = output_names(config, spec.classes, task.shard, one)
+            names = _names(config, spec.classes, task, i)
             data = pack_adapted(config, spec, main.experiment.model.outputs, last_one, names, main.sha256)
             if number == 0:
                 out["adapted.safetensors"] = data
@@ -156,8 +162,7 @@ def _predictions(classes: tuple[str, ...], config: Config, tasks: list[Tasks], o
     for task, outcome in zip(tasks, outcomes, strict=True):
         for i, out in enumerate(outcome.out):
             rows = task.plan.query[0, 0, i]
-            one = task.plan._replace(support=task.plan.support[:, :, i : i + 1])
-            names = output_names(config, classes, task.shard, one)
+            names = _names(config, classes, task, i)
             truths = task.pool.y[torch.from_numpy(rows)].cpu() if task.plan.labels is None else task.plan.labels[1]
             for row, truth, line in zip(rows, truths, _readable(out, names), strict=True):
                 label = names[int(truth)] if names else " ".join(repr(float(v)) for v in truth)
