@@ -18,6 +18,7 @@ from pydantic import Field
 from torch import Tensor
 
 from metadist_cli import tree
+from metadist_cli.learners.dual import dual_gradient
 from metadist_cli.learners.inner import by_descent
 from metadist_cli.learners.types import InnerLr, InnerSteps, Learner
 from metadist_cli.losses import Loss
@@ -65,7 +66,14 @@ def maml(
     text = f"maml, {'first' if first_order else 'second'} order" + (", learned rates" if learn_rates else "")
     several = weights if multi_step and inner_steps > 1 else None
     text += ", multi-step" if several else ""
-    return by_descent(model, loss, optimizer, rates, inner_steps, text, several, adapts=adapts, first_order=first_order)
+    options = {"adapts": adapts, "first_order": first_order}
+    learner = by_descent(model, loss, optimizer, rates, inner_steps, text, several, **options)
+    if learn_rates or model.upper is None:
+        return learner
+    dual = dual_gradient(
+        model, model.upper, loss, sgd(lr=inner_lr), inner_steps, several, learner.meta_gradient, **options
+    )
+    return learner._replace(meta_gradient=dual)
 
 
 def by_step(rates: Params) -> Optimizer:

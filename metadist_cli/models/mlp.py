@@ -57,14 +57,20 @@ def mlp(
                 stats |= running
         return params, stats
 
-    def features(params: Params, stats: Params, x: Tensor, train: bool, seed: Tensor) -> tuple[Tensor, Params]:
+    def linear(params: Params, i: int, x: Tensor) -> Tensor:
+        return F.linear(x, params[f"layer{i}.weight"], params[f"layer{i}.bias"])
+
+    def upper(params: Params, stats: Params, x: Tensor, train: bool, seed: Tensor) -> tuple[Tensor, Params]:
         new: Params = {}
-        x = x.flatten(1)
         for i in range(len(hidden)):
-            x = F.linear(x, params[f"layer{i}.weight"], params[f"layer{i}.bias"])
-            x, running = normalise(f"norm{i}", norm, params, stats, x, train)
+            x, running = normalise(f"norm{i}", norm, params, stats, linear(params, i, x) if i else x, train)
             new |= running
             x = act(x)
         return x, new
 
-    return with_head(initial, features, outputs, "mlp " + "-".join(map(str, widths)), norm == "batch")
+    def features(params: Params, stats: Params, x: Tensor, train: bool, seed: Tensor) -> tuple[Tensor, Params]:
+        x = x.flatten(1)
+        return upper(params, stats, linear(params, 0, x), train, seed) if hidden else (x, {})
+
+    text = "mlp " + "-".join(map(str, widths))
+    return with_head(initial, features, outputs, text, norm == "batch", upper if hidden else None)

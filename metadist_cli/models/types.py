@@ -16,6 +16,7 @@ Forward = Callable[[Params, Params, Tensor, bool, Tensor], tuple[Tensor, Params]
 
 
 HEAD, NORM = "head", "norm"  # what the names of the output layer's and of normalisation layers' leaves begin with
+FIRST = "layer0"  # the linear layer that a model with an `upper` part begins with
 
 
 class Model(NamedTuple):
@@ -28,6 +29,8 @@ class Model(NamedTuple):
     outputs: the width of what apply returns.
     text: the shape of it in a few characters, for reports.
     mixes: at test the rows of a batch are normalised together, so that an output depends on the other rows.
+    upper: of a model that begins with a linear layer, "layer0.weight" (H, D) and "layer0.bias" (H,): `apply` from what
+      that layer gives, (n, H), on; else None.
     Parameters of normalisation layers have a name that starts with "norm"; those of the output layer are
     "head.weight" (outputs, F) and "head.bias" (outputs,), but for a logistic model's reference class, which has none.
     """
@@ -38,13 +41,22 @@ class Model(NamedTuple):
     outputs: int
     text: str
     mixes: bool = False
+    upper: Forward | None = None
 
 
-def with_head(init: Init, features: Forward, outputs: int, text: str, mixes: bool = False) -> Model:
-    """The model whose output layer is linear in its features: head.weight (outputs, F), head.bias (outputs,)."""
+def with_head(
+    init: Init, features: Forward, outputs: int, text: str, mixes: bool = False, upper: Forward | None = None
+) -> Model:
+    """The model whose output layer is linear in its features: head.weight (outputs, F), head.bias (outputs,).
 
-    def apply(params: Params, stats: Params, x: Tensor, train: bool, seed: Tensor) -> tuple[Tensor, Params]:
-        seen, new = features(params, stats, x, train, seed)
-        return F.linear(seen, params["head.weight"], params["head.bias"]), new
+    upper: the features from what the model's first layer gives on, where that one is linear.
+    """
 
-    return Model(init, features, apply, outputs, text, mixes)
+    def headed(features: Forward) -> Forward:
+        def apply(params: Params, stats: Params, x: Tensor, train: bool, seed: Tensor) -> tuple[Tensor, Params]:
+            seen, new = features(params, stats, x, train, seed)
+            return F.linear(seen, params["head.weight"], params["head.bias"]), new
+
+        return apply
+
+    return Model(init, features, headed(features), outputs, text, mixes, headed(upper) if upper else None)
