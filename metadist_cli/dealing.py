@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from metadist_cli.datasets.types import Dataset, Group
-from metadist_cli.partitioners import Items, Partitioner
+from metadist_cli.partitioners import Dealt, Items, Partitioner
+from metadist_cli.partitioners.types import lists
 
 
 def rows_by_class(data: Dataset) -> list[np.ndarray]:
     """The rows of each class, ascending; a class may have none."""
-    order = np.argsort(data.label, kind="stable")
-    return np.split(order, np.cumsum(np.bincount(data.label, minlength=len(data.classes)))[:-1])
+    return lists(data.label, len(data.classes))
 
 
 def classes_of(data: Dataset, roles: np.ndarray, code: int) -> np.ndarray:
@@ -24,10 +24,9 @@ def classes_of(data: Dataset, roles: np.ndarray, code: int) -> np.ndarray:
 
 def deal_rows(
     data: Dataset, partitioner: Partitioner, nodes: int | None, minimum: int, rng: np.random.Generator
-) -> tuple[list[np.ndarray], list[str]]:
-    """(the rows of each node, its natural name or ""): rows are dealt one by one, at least `minimum` to a node."""
-    parts = partitioner(Items(data.label, data.groups), nodes, minimum, rng)
-    return parts, _names(parts, data.groups)
+) -> Dealt:
+    """The rows of each node and its natural name or "": rows are dealt one by one, at least `minimum` to a node."""
+    return partitioner(Items(data.label, data.groups), nodes, minimum, rng)
 
 
 def deal_classes(
@@ -37,33 +36,39 @@ def deal_classes(
     minimum: int,
     roles: np.ndarray,
     rng: np.random.Generator,
-) -> tuple[list[np.ndarray], list[str]]:
+) -> Dealt:
     """The same with whole base classes that train, each with all its turns and rows; at least `minimum` classes."""
-    rows_of = rows_by_class(data)
     train = classes_of(data, roles, 0)
-    bases, members = np.unique(data.base[train], return_inverse=True)
-    sample = np.array([rows_of[c][0] for c in train[np.unique(members, return_index=True)[1]]])
-    groups = {name: Group(g.code[sample], g.names) for name, g in data.groups.items() if _constant(g, rows_of, train)}
+    bases, first, turns = np.unique(data.base[train], return_index=True, return_counts=True)
+    some = np.zeros(len(data.classes), dtype=np.int64)  # a row of each class
+    some[data.label] = np.arange(len(data.label))
+    sample = some[train[first]]
+    kept = np.flatnonzero(roles[data.label] == 0)
+    groups = {
+        name: Group(group.code[sample], group.names)
+        for name, group in data.groups.items()
+        if _whole(group, some, data.label, kept)
+    }
     cluster = groups[data.cluster].code if data.cluster in groups else np.zeros(len(bases), dtype=np.int64)
-    turns = int(np.bincount(members).min())
-    parts = partitioner(Items(cluster, groups), nodes, -(-minimum // turns), rng)
-    names = _names(parts, groups)
-    rows = []
-    for part in parts:
-        mine = train[np.isin(members, part)]
-        rows.append(np.sort(np.concatenate([rows_of[c] for c in mine])))
-    return rows, names
+    parts, names = partitioner(Items(cluster, groups), nodes, -(-minimum // int(turns.min())), rng)
+    owner = np.empty(int(data.base.max()) + 1, dtype=np.int64)
+    owner[bases[np.concatenate(parts)]] = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
+    return Dealt([kept[rows] for rows in lists(owner[data.base[data.label[kept]]], len(parts))], names)
 
 
-def _constant(group: Group, rows_of: list[np.ndarray], classes: np.ndarray) -> bool:
-    """True where all rows of a class share the group: an alphabet, not a drawer."""
-    return all((group.code[rows_of[c]] == group.code[rows_of[c][0]]).all() for c in classes)
+def _whole(group: Group, some: np.ndarray, label: np.ndarray, kept: np.ndarray) -> bool:
+    """True where all rows of a class share the group: an alphabet, not a drawer. some: a row of each class."""
+    return bool((group.code[kept] == group.code[some[label[kept]]]).all())
 
 
-def _names(parts: list[np.ndarray], groups: dict[str, Group]) -> list[str]:
-    """The natural names where every node is one group of some grouping, else "" for each."""
-    for group in groups.values():
-        codes = [np.unique(group.code[part]) for part in parts]
-        if all(len(c) == 1 for c in codes) and len({int(c[0]) for c in codes}) == len(parts):
-            return [group.names[int(c[0])] for c in codes]
-    return [""] * len(parts)
+def class_runs(label: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where classes begin among the rows of N nodes, one node after the other, each sorted by class.
+
+    label: (R,), count: (N,) rows of each node. Returns (first rows (K,), bounds (N + 1,)): those of node i are
+    first[bounds[i] : bounds[i + 1]].
+    """
+    start = np.cumsum(count) - count
+    begins = np.diff(label, prepend=-1) != 0
+    begins[start[count > 0]] = True
+    first = np.flatnonzero(begins)
+    return first, np.searchsorted(first, np.append(start, len(label)))

@@ -8,19 +8,25 @@ import numpy as np
 
 from metadist_cli import files, store
 from metadist_cli.config import Config
+from metadist_cli.config.schema import Local
 from metadist_cli.console import Console
 from metadist_cli.datasets import Dataset
 from metadist_cli.errors import CONFIG, Problem
-from metadist_cli.experiment import Spec, assemble_all, deal, load_data, new_tasks, spec_of
+from metadist_cli.experiment import Spec, assemble_all, deal, load_data, spec_of
+from metadist_cli.newtasks import new_tasks
 from metadist_cli.shards import Shard, account
+from metadist_cli.skew import Holdings, Skew, of_manifest, of_shards, skew_of, summary, with_skew
 from metadist_cli.stages.setting import command
 from metadist_cli.store import Run
 
 _SHOWN = 12  # nodes in the table
+_ROOM = 20  # columns of it for the rows of each class
+_BARS = 24  # classes at most that are shown as bars
+_LEVELS = "·▁▂▃▄▅▆▇█"
 
 
 def partition(config: Config, run: Run, console: Console) -> dict[str, Any]:
-    """Deal the data out, unless the run has its shards already. Returns what there is: nodes and rows by role."""
+    """Deal the data out, unless the run has its shards already. Returns what there is: nodes, rows and skew by role."""
     store.agree(config, run)
     if _complete(run):
         manifest = store.shard_manifest(run)
@@ -32,15 +38,18 @@ def partition(config: Config, run: Run, console: Console) -> dict[str, Any]:
     experiment = assemble_all(config, spec)["main"]  # whatever does not fit is told before anything is written
     _same_data(run, data)
     check_new_tasks(config, spec, shards)
-    show(data, shards, spec, console)
+    held = of_shards(shards, data)
+    skew = skew_of(held)
+    show(held, skew, account(data, shards), spec, console)
     with command("partition", config, run, experiment) as result:
-        manifest = store.write_shards(run, shards, spec, data, config)
-        from metadist_cli.report.pictures import partition_png
+        manifest = with_skew(store.write_shards(run, shards, spec, data, config), held, skew)
+        del data, shards  # the text of a manifest of 100,000 nodes takes as much room
+        from metadist_cli.report.heatmap import partition_png
 
         files.write(run.shards / "partition.png", partition_png(manifest))
         files.write(run.shards / "manifest.json", files.to_json(manifest))
         result |= _summary(manifest, run)
-    console.say(f"partition: {len(shards)} shards in {run.shards}, picture in partition.png")
+    console.say(f"partition: {len(manifest['nodes'])} shards in {run.shards}, picture in partition.png")
     return result
 
 
@@ -67,7 +76,9 @@ def _complete(run: Run) -> bool:
 def _summary(manifest: dict[str, Any], run: Run) -> dict[str, Any]:
     roles = [node["role"] for node in manifest["nodes"]]
     nodes = {role: roles.count(role) for role in ("train", "validation", "test")}
-    return {"nodes": nodes, "rows": manifest["rows"], "shards": str(run.shards), "next": "train"}
+    held = of_manifest(manifest)
+    found = {"nodes": nodes, "rows": manifest["rows"], "skew": summary(held, skew_of(held))}
+    return found | {"shards": str(run.shards), "next": "train"}
 
 
 def check_new_tasks(config: Config, spec: Spec, shards: list[Shard]) -> None:
@@ -76,30 +87,68 @@ def check_new_tasks(config: Config, spec: Spec, shards: list[Shard]) -> None:
     if wanted not in {shard.role for shard in shards}:
         message = f"nothing is held out for {wanted}, so new tasks have no source"
         raise Problem(message, f"task.new.{wanted}", f"hold some {config.task.new.from_} out", CONFIG)
+    tried: set[tuple[int, int]] = set()
     for shard in shards:
-        if shard.role != "train":
-            new_tasks(config, spec, shard, None if shard.home is None else shards[shard.home], 1)
+        home = None if shard.home is None else shards[shard.home]
+        sizes = len(shard.label), 0 if home is None else len(home.label)
+        if shard.role != "train" and sizes not in tried:
+            new_tasks(config, spec, shard, home, 1)
+            if isinstance(config.task, Local):  # nothing but sizes decides: 100,000 nodes have a few
+                tried.add(sizes)
 
 
-def show(data: Dataset, shards: list[Shard], spec: Spec, console: Console) -> None:
-    """Who has what, as a table."""
-    rows = []
-    for shard in shards[:_SHOWN]:
-        counts = np.unique(shard.label, return_counts=True)[1]
-        own = [f"turned {shard.angle:.0f} degrees"] if shard.angle else []
-        own += ["own numbering"] if shard.labels else []
-        per_class = f"{counts.min()} to {counts.max()}"
-        rows.append(
-            [shard.node, shard.name, shard.role, len(shard.label), len(counts), per_class, ", ".join(own) or "-"]
-        )
-    if len(shards) > _SHOWN:
-        rows.append(["...", f"{len(shards) - _SHOWN} more", "", sum(len(s.label) for s in shards[_SHOWN:]), "", "", ""])
-    columns = ["node", "name", "role", "rows", "classes", "rows a class", "its own"]
-    console.table(f"{spec.kind}, rows of shape {'x'.join(map(str, spec.shape))}", columns, rows)
-    rows_in = account(data, shards)
-    kept = rows_in["validation"] + rows_in["test"]
-    spare = f"{rows_in['left_out']:,} turned copies left out, " if rows_in["left_out"] else ""
+def show(held: Holdings, skew: Skew, rows: dict[str, int], spec: Spec, console: Console) -> None:
+    """Who has what and how unlike the nodes are, as tables. rows: as shards.account counts them."""
+    heads, cells = _kinds(held, len(held.rows[:_SHOWN]))
+    columns = ["node", "name", "role", "rows", *heads, "entropy", "distance"]
+    table: list[list[object]] = []
+    for i, kinds in enumerate(cells):
+        name = f"{held.name[i]} {round(held.angle[i])}°" if held.angle.any() else held.name[i]
+        figures = (f"{skew.entropy[i]:.2f}", f"{skew.distance[i]:.2f}")
+        table.append([i, name, held.role[i], f"{held.rows[i]:,}", *kinds, *figures])
+    if left := len(held.rows) - len(table):
+        rest = {"name": f"{left:,} more", "role": "", "rows": f"{held.rows[_SHOWN:].sum():,}"}
+        table.append([rest.get(column) for column in columns])
+    console.table(f"{spec.kind}, rows of shape {'x'.join(map(str, spec.shape))}", columns, table)
+    found = summary(held, skew)
+    lines = [
+        ["nodes", *(f"{told['nodes']:,}" for told in found.values())],
+        *([f"{key} a node", *(_span(told[key]) for told in found.values())] for key in ("rows", "classes")),
+        *([f"mean {key}", *(f"{told[key]:.3f}" for told in found.values())] for key in ("entropy", "distance")),
+        ["by chance", *(f"{told['chance']:.3f}" for told in found.values())],
+    ]
+    console.table("", ["", *found], lines)
     console.say(
-        f"{rows_in['total']:,} rows: {rows_in['train']:,} to train on, {kept:,} kept for new tasks; "
-        f"{spare}{rows_in['lost']} lost, {rows_in['duplicated']} doubled"
+        f"entropy: of a node's rows by {'range of the target' if held.bins else 'class'}, "
+        f"in bits, at most {np.log2(len(held.kinds)):.2f}\n"
+        "distance: their total variation from all training rows, 0 alike, 1 nothing alike\n"
+        "by chance: the distance of as many rows dealt at random; means are over rows"
     )
+    kept = rows["validation"] + rows["test"]
+    spare = f"{rows['left_out']:,} turned copies left out, " if rows["left_out"] else ""
+    console.say(
+        f"{rows['total']:,} rows: {rows['train']:,} to train on, {kept:,} kept for new tasks; "
+        f"{spare}{rows['lost']} lost, {rows['duplicated']} doubled"
+    )
+
+
+def _span(least_median_most: list[int]) -> str:
+    low, middle, high = least_median_most
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}, median {middle:,}"
+
+
+def _kinds(held: Holdings, nodes: int) -> tuple[list[str], list[list[object]]]:
+    """(heads, cells of the first nodes): rows by class where these are few, else how many, and bars of their shares."""
+    kinds, first, classes = len(held.kinds), held.node < nodes, [f"{count:,}" for count in held.classes[:nodes]]
+    table = np.zeros((nodes, kinds), dtype=np.int64)
+    table[held.node[first], held.kind[first]] = held.count[first]
+    if not held.bins and sum(max(len(name), 3) + 2 for name in held.kinds) <= _ROOM:
+        return list(held.kinds), [[f"{count:,}" for count in row] for row in table]
+    if kinds > _BARS:
+        return ["classes"], [[count] for count in classes]
+    share = table / table.sum(1, keepdims=True)
+    level = np.ceil(share / share.max() * (len(_LEVELS) - 1)).astype(int)
+    bars = ["".join(_LEVELS[i] for i in row) for row in level]
+    return ["classes", "by target" if held.bins else "by class"], [
+        list(both) for both in zip(classes, bars, strict=True)
+    ]

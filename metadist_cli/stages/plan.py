@@ -14,11 +14,14 @@ from metadist_cli.experiment import (
     deal,
     load_data,
     need,
-    new_tasks,
     spec_of,
     start,
+    training_nodes,
 )
+from metadist_cli.newtasks import new_tasks
 from metadist_cli.rounds import choose
+from metadist_cli.shards import account
+from metadist_cli.skew import of_manifest, of_shards, per_node, skew_of, summary
 from metadist_cli.stages.partition import check_new_tasks, show
 from metadist_cli.store import Run
 
@@ -35,18 +38,21 @@ def plan(config: Config, run: Run, console: Console) -> dict[str, Any]:
         first = store.read_shards(run, manifest, [kept[0]["node"]]) if kept else []
         if kept and "home" in kept[0]:
             home = store.read_shards(run, manifest, [kept[0]["home"]])[0]
+        holdings, counts = of_manifest(manifest), manifest["rows"]
         console.say(f"partition: done, {len(manifest['nodes'])} shards in {run.shards}")
     else:
         data = load_data(config)
         shards = deal(config, data)
         spec = spec_of(data, shards)
         check_new_tasks(config, spec, shards)
-        show(data, shards, spec, console)
+        holdings, counts = of_shards(shards, data), account(data, shards)
         nodes = [s.node for s in shards if s.role == "train"]
         first = [s for s in shards if s.role == config.finetune.held_out]
         held, home = len(first), None
         if first and first[0].home is not None:
             home = shards[first[0].home]
+    skew = skew_of(holdings)
+    show(holdings, skew, counts, spec, console)
     figures = {name: _figures(experiment, nodes) for name, experiment in assemble_all(config, spec).items()}
     titles = ["learner", "model", "weights", "rounds", "a step at a node", "tasks in all", "up, and down", "block"]
     rows = [list(row) for row in zip(titles, *(_cells(f) for f in figures.values()), strict=True)]
@@ -60,14 +66,23 @@ def plan(config: Config, run: Run, console: Console) -> dict[str, Any]:
     console.say(f"finetune: {held if whole else config.finetune.episodes} new tasks, {shapes}")
     closed = run.last_closed()
     console.say(f"{run.path}: {'nothing yet' if closed < 0 else f'round {closed} is closed'}; nothing was written")
-    return {"run": str(run.path), "closed": closed, "nodes": len(nodes), "runs": figures, "new_tasks": shapes}
+    return {
+        "run": str(run.path),
+        "closed": closed,
+        "nodes": len(nodes),
+        "runs": figures,
+        "new_tasks": shapes,
+        "skew": summary(holdings, skew),
+        "per_node": per_node(holdings, skew),
+    }
 
 
 def _figures(experiment: Experiment, nodes: list[int]) -> dict[str, Any]:
     config, (tasks, support, query) = experiment.config, experiment.rows
     first, own = start(experiment)
     shared = {k: v for k, v in first.items() if not k.startswith("server/")}
-    chosen = len(choose(config.seed, 1, nodes, config.train.nodes_per_round))
+    trained = list(training_nodes(config, dict.fromkeys(nodes, 0)))
+    chosen = len(choose(config.seed, 1, trained, config.train.nodes_per_round))
     execution = resolve(experiment)
     return {
         "learner": experiment.text,
