@@ -22,6 +22,7 @@ class Pool(NamedTuple):
     """The rows of some nodes, one after the other, each node's rows sorted by class.
 
     x: (R, ...) as stored, on the device; the model sees x / divide. y: (R,) class numbers or (R, out) targets.
+    place: (R,) where in x a row stands, if rows overlap there as the windows of a text do; else None: row i is x[i].
     nodes: (N,) the nodes' numbers; row_start, row_count: (N,) where their rows lie.
     class_start, class_count: (N,) where their classes lie in the table of classes (first_row, rows): (C,) each.
     """
@@ -36,6 +37,7 @@ class Pool(NamedTuple):
     class_count: np.ndarray
     first_row: np.ndarray
     rows: np.ndarray
+    place: Tensor | None = None
 
     def take(self, places: np.ndarray) -> Pool:
         """The same rows with a part of the nodes; places: indices into nodes."""
@@ -187,7 +189,7 @@ def gather(pool: Pool, support: np.ndarray, query: np.ndarray, labels: tuple[np.
 
     def rows(index: np.ndarray) -> tuple[Tensor, Tensor]:
         at = torch.from_numpy(np.ascontiguousarray(index)).to(device)
-        x = pool.x[at]
+        x = pool.x[at if pool.place is None else pool.place[at]]
         return (x if x.is_floating_point() and pool.divide == 1 else x / pool.divide), pool.y[at]
 
     (support_x, support_y), (query_x, query_y) = rows(support), rows(query)

@@ -6,10 +6,12 @@ torch is imported inside functions: reading a YAML file must not wait for it.
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import math
 from collections import Counter
+from json.encoder import encode_basestring_ascii as _quoted
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from metadist_cli.errors import DATA, Problem, printable
@@ -32,8 +34,27 @@ def sha256(data: bytes | bytearray | memoryview) -> str:
 
 
 def to_json(obj: Any) -> str:
-    """Canonical JSON text: sorted keys, ASCII, one item a line, a line end. ValueError on NaN and infinities."""
-    return json.dumps(obj, sort_keys=True, indent=1, allow_nan=False) + "\n"
+    """Canonical JSON text: sorted keys, ASCII, one item a line, a line end. ValueError on NaN and infinities.
+
+    Keys are text. What json.dumps makes of it with indent=1, in half the time and memory: it joins what it makes of
+    every single number, 300 MB for the 44 MB of 100,000 nodes.
+    """
+    return _text(obj, "\n") + "\n"
+
+
+def _text(value: Any, line: str) -> str:
+    """line: the line end and the indent of where the value stands."""
+    inner = line + " "
+    if isinstance(value, dict):
+        items = [f"{_quoted(key)}: {_text(value[key], inner)}" for key in sorted(value)]
+        return f"{{{inner}{f',{inner}'.join(items)}{line}}}" if items else "{}"
+    if isinstance(value, list | tuple):
+        return f"[{inner}{f',{inner}'.join([_text(item, inner) for item in value])}{line}]" if value else "[]"
+    if isinstance(value, str):
+        return _quoted(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{value} is no JSON")
+    return repr(value) if type(value) in (int, float) else json.dumps(value)
 
 
 def from_json(data: bytes | str, where: str) -> Any:
@@ -62,6 +83,8 @@ def from_json(data: bytes | str, where: str) -> Any:
             bad(f"the key {_show(twice)} is given twice")
         return out
 
+    collects = gc.isenabled()
+    gc.disable()  # else it looks through what is there at every step: 1.9 s of 2.5 for 44 MB
     try:
         text = data if isinstance(data, str) else data.decode()
         obj = json.loads(text, object_pairs_hook=pairs, parse_int=integer, parse_float=real, parse_constant=real)
@@ -71,6 +94,9 @@ def from_json(data: bytes | str, where: str) -> Any:
         bad(f"is not valid JSON at line {error.lineno}, column {error.colno}: {error.msg}")
     except RecursionError:
         bad(f"is nested deeper than {_DEPTH_MAX}")
+    finally:
+        if collects:
+            gc.enable()
     level, depth = [obj], 0
     while level:
         if depth > _DEPTH_MAX:
@@ -102,11 +128,11 @@ def pack(tensors: dict[str, Tensor], header: dict[str, Any]) -> bytes:
     text = json.dumps(header, sort_keys=True, separators=(",", ":"), allow_nan=False)
     text = f'{{"sha256":"{_BLANK}"' + (f",{text[1:]}" if header else "}")
     copies = {name: t.detach().to("cpu", copy=True).contiguous() for name, t in tensors.items()}
-    out = bytearray(save(copies, {"metadist": text}))
+    out = save(copies, {"metadist": text})
+    del copies  # a thousand shards in one file are many bytes
     if out[8 : _SEAL.start] != _START or out[_SEAL] != _BLANK.encode():
         raise RuntimeError("this version of safetensors lays out its header in a way that metadist does not know")
-    out[_SEAL] = sha256(out).encode()
-    return bytes(out)
+    return b"".join([out[: _SEAL.start], sha256(out).encode(), memoryview(out)[_SEAL.stop :]])
 
 
 def unpack(data: bytes, where: str, tensors_max: int = 100_000) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -10,13 +10,13 @@ import torch
 from PIL import Image
 
 from metadist_cli import seeds
-from metadist_cli.datasets.types import Dataset
-from metadist_cli.dealing import classes_of, deal_classes, deal_rows, rows_by_class
+from metadist_cli.datasets.types import Dataset, Rows, Windows, stack, take
+from metadist_cli.dealing import class_runs, classes_of, deal_classes, deal_rows, rows_by_class
 from metadist_cli.episodes import Pool
 from metadist_cli.errors import CONFIG, Problem
 from metadist_cli.holdout import ROLES, Held, class_roles, node_roles, row_roles, rows_needed
 from metadist_cli.partitioners import Partitioner
-from metadist_cli.scaling import moments, standardise
+from metadist_cli.scaling import fill, gaps, moments, standardise
 
 
 class Shard(NamedTuple):
@@ -30,7 +30,7 @@ class Shard(NamedTuple):
     node: int
     name: str
     role: str
-    x: np.ndarray
+    x: Rows
     label: np.ndarray
     target: np.ndarray | None
     row: np.ndarray
@@ -67,6 +67,7 @@ def make_shards(
     the classes in its own way. scale: "none"; "node": each feature in deviations from its mean over the node's own
     training rows (held-back rows by those of their home); "train": over the rows of all training nodes. A held-out node
     or class has no training rows: "node" takes the features, not the labels, of all its rows, queries among them.
+    A cell that is missing (NaN) becomes the mean that goes with `scale`, with "none" that of all training nodes.
     Raises Problem where the data are not enough, or not made for what is asked.
     """
     _check_request(data, need, held, scale)
@@ -91,28 +92,32 @@ def make_shards(
             rows = np.sort(np.concatenate([rows_of[c] for c in kept]))
             shards.append(_shard(data, rows, len(shards), f"new classes ({role})", role))
     _check(shards, data, need)
-    return shards if scale == "none" else _scaled(shards, scale)
+    return _scaled(shards, scale) if scale != "none" or any(gaps(s.x) for s in shards) else shards
 
 
 def pool(shards: Sequence[Shard], divide: float, device: torch.device | str = "cpu") -> Pool:
     """The rows of some shards side by side on a device, ready for episodes."""
     count = np.array([len(s.label) for s in shards], dtype=np.int64)
     start = np.cumsum(count) - count
-    tables = [np.unique(s.label, return_index=True, return_counts=True) for s in shards]
-    class_count = np.array([len(t[0]) for t in tables], dtype=np.int64)
-    x = torch.from_numpy(np.concatenate([s.x for s in shards]))
-    y = [s.label if s.target is None else s.target for s in shards]
+    label = np.concatenate([s.label for s in shards])
+    first_row, bounds = class_runs(label, count)
+    x, places = stack([s.x for s in shards]), None
+    rows = torch.from_numpy(x if isinstance(x, np.ndarray) else x.source).to(device)
+    if isinstance(x, Windows):  # as a view of the source: a window is made when a task is
+        rows, places = rows.unfold(0, x.length, 1), torch.from_numpy(x.start).to(device)
+    y = np.concatenate([s.target for s in shards if s.target is not None]) if shards[0].target is not None else label
     return Pool(
-        x.to(device),
-        torch.from_numpy(np.concatenate(y)).to(device),
+        rows,
+        torch.from_numpy(y).to(device),
         divide,
         np.array([s.node for s in shards], dtype=np.int64),
         start,
         count,
-        np.cumsum(class_count) - class_count,
-        class_count,
-        np.concatenate([t[1] + at for t, at in zip(tables, start, strict=True)]),
-        np.concatenate([t[2] for t in tables]),
+        bounds[:-1],
+        np.diff(bounds),
+        first_row,
+        np.diff(first_row, append=len(label)),
+        places,
     )
 
 
@@ -132,8 +137,8 @@ def _check_request(data: Dataset, need: Need, held: Held, scale: str) -> None:
     if held.source == "rows" and need.episodic:
         message = "held-back rows are of classes that were trained on; an episodic task is made of new ones"
         raise Problem(message, "task.new.from", "write from: classes, or kind: local for the task", CONFIG)
-    if scale != "none" and (data.x.dtype != np.float32 or data.x.ndim != 2 or data.divide != 1):
-        message = "only rows of measured features are scaled; images are scaled already"
+    if scale != "none" and (data.x.dtype != np.float32 or data.x.ndim > 3 or data.divide != 1):
+        message = "only measured features and signals are scaled; images are scaled already, characters are no measures"
         raise Problem(message, "partition.scale", "write scale: none", CONFIG)
 
 
@@ -157,10 +162,12 @@ def _name(name: str, node: int) -> str:
 def _shard(data: Dataset, rows: np.ndarray, node: int, name: str, role: str) -> Shard:
     rows = rows[np.argsort(data.label[rows], kind="stable")]
     target = None if data.target is None else data.target[rows]
-    return Shard(node, name, role, data.x[rows], data.label[rows], target, rows)
+    return Shard(node, name, role, take(data.x, rows), data.label[rows], target, rows)
 
 
 def _own(shard: Shard, data: Dataset, rotate: float, relabel: bool, seed: int) -> Shard:
+    if not rotate and not relabel:
+        return shard
     rng = seeds.numpy_generator(seed, "own", shard.node if shard.home is None else shard.home)
     angle, order = float(rng.uniform(-rotate / 2, rotate / 2)), rng.permutation(len(data.classes))
     if rotate:
@@ -177,23 +184,24 @@ def _own(shard: Shard, data: Dataset, rotate: float, relabel: bool, seed: int) -
         label = order[shard.label]
         sort = np.argsort(label, kind="stable")
         shard = shard._replace(
-            x=shard.x[sort], label=label[sort], row=shard.row[sort], labels=tuple(int(i) for i in order)
+            x=take(shard.x, sort), label=label[sort], row=shard.row[sort], labels=tuple(int(i) for i in order)
         )
     return shard
 
 
 def _scaled(shards: list[Shard], scale: str) -> list[Shard]:
-    if scale == "train":
-        shared = moments([s.x for s in shards if s.role == "train"])
-        return [s._replace(x=standardise(s.x, shared)) for s in shards]
-    own = {s.node: moments([s.x]) for s in shards if s.home is None}
-    return [s._replace(x=standardise(s.x, own[s.node if s.home is None else s.home])) for s in shards]
+    if scale == "node":
+        own = {s.node: moments([s.x[:]]) for s in shards if s.home is None}
+        return [s._replace(x=standardise(s.x[:], own[s.node if s.home is None else s.home])) for s in shards]
+    shared = moments([s.x[:] for s in shards if s.role == "train"])
+    return [s._replace(x=(standardise if scale == "train" else fill)(s.x[:], shared)) for s in shards]
 
 
 def _check(shards: list[Shard], data: Dataset, need: Need) -> None:
     """Raises Problem where a node is too poor for a task, or rows were lost or doubled (a bug of ours)."""
     for shard in shards:
-        if shard.home is not None:  # a task's support rows are its home's
+        enough = not need.episodic and len(shard.label) >= need.rows
+        if enough or shard.home is not None:  # a task's support rows are its home's
             continue
         counts = np.unique(shard.label, return_counts=True)[1]
         if need.episodic and (len(counts) < need.classes or counts.min() < need.rows):
@@ -204,7 +212,7 @@ def _check(shards: list[Shard], data: Dataset, need: Need) -> None:
                 "lower task.way, task.shot or task.query, or make fewer nodes",
                 CONFIG,
             )
-        if not need.episodic and len(shard.label) < need.rows:
+        if not need.episodic:
             raise Problem(
                 f"a task needs {need.rows} rows, {shard.name} has {len(shard.label)}",
                 f"node {shard.node}",

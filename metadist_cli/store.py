@@ -7,7 +7,9 @@ checkpoint is there. Whatever a command finds committed it takes over; resume is
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +20,8 @@ from metadist_cli import config as configs
 from metadist_cli import files
 from metadist_cli.config import Config
 from metadist_cli.datasets import Dataset
+from metadist_cli.datasets.types import Windows, stack, take
+from metadist_cli.dealing import class_runs
 from metadist_cli.errors import Problem
 from metadist_cli.experiment import Spec
 from metadist_cli.scaling import moments
@@ -28,7 +32,7 @@ PACK = 1000  # nodes a file: one stacked file is 7x cheaper to write and 45x to 
 _JSON_MAX = 1 << 30
 # What each kind of artefact depends on; where the data lie and how long one trains is no part of it.
 SHARDS = ("seed", "data", "task", "partition")
-TRAINING = (*SHARDS, "model", "learner", "train", "aggregate")
+TRAINING = (*SHARDS, "model", "learner", "train", "aggregate", "pooled")
 _FREE = ("data.path", "train.rounds", "train.keep_nodes")
 
 
@@ -134,10 +138,7 @@ def write_shards(run: Run, shards: list[Shard], spec: Spec, data: Dataset, confi
         packed = files.pack(_pack_shards(pack), {"nodes": [s.node for s in pack]})
         files.write(run.shards / name, packed)
         stored[name] = {"sha256": files.sha256(packed), "bytes": len(packed)}
-        start = 0
-        for shard in pack:
-            entries.append(_entry(shard, name, start))
-            start += len(shard.label)
+        entries += _entries(pack, name)
     scale = {}
     if config.partition.scale == "train":  # what a task of the user's own is to be scaled by
         found = moments([data.x[s.row] for s in shards if s.role == "train"])
@@ -156,8 +157,10 @@ def write_shards(run: Run, shards: list[Shard], spec: Spec, data: Dataset, confi
 
 
 def _pack_shards(pack: list[Shard]) -> Params:
+    x = stack([s.x for s in pack])
+    rows = {"source": x.source, "start": x.start.astype(np.int32)} if isinstance(x, Windows) else {"x": x}
     columns = {
-        "x": np.concatenate([s.x for s in pack]),
+        **rows,
         "label": np.concatenate([s.label for s in pack]),
         "row": np.concatenate([s.row for s in pack]),
     }
@@ -166,45 +169,56 @@ def _pack_shards(pack: list[Shard]) -> Params:
     return {name: torch.from_numpy(column) for name, column in columns.items()}
 
 
-def _entry(shard: Shard, name: str, start: int) -> dict[str, Any]:
-    ids, counts = np.unique(shard.label, return_counts=True)
+def _entries(pack: list[Shard], name: str) -> Iterator[dict[str, Any]]:
+    """What the manifest says of each shard in a file."""
+    label, count = np.concatenate([s.label for s in pack]), np.array([len(s.label) for s in pack])
+    first, bounds = class_runs(label, count)
+    classes = np.stack([label[first], np.diff(first, append=len(label))], axis=1).tolist()
+    for shard, start, (a, b) in zip(pack, (np.cumsum(count) - count).tolist(), pairwise(bounds), strict=True):
+        yield _entry(shard, name, start, classes[a:b])
+
+
+def _entry(shard: Shard, name: str, start: int, classes: list[list[int]]) -> dict[str, Any]:
     entry = {
         "node": shard.node,
         "name": shard.name,
         "role": shard.role,
         "rows": len(shard.label),
-        "classes": [[int(i), int(c)] for i, c in zip(ids, counts, strict=True)],
+        "classes": classes,
         "file": name,
         "start": start,
     }
-    if shard.angle:
-        entry["angle"] = shard.angle
-    if shard.labels is not None:
-        entry["labels"] = list(shard.labels)
-    if shard.home is not None:
-        entry["home"] = shard.home
-    return entry
+    own = {"angle": shard.angle or None, "labels": shard.labels, "home": shard.home}
+    return entry | {key: value for key, value in own.items() if value is not None}
 
 
 def shard_manifest(run: Run) -> dict[str, Any]:
-    """The partition manifest. Raises Problem(DATA) where there is none."""
+    """The partition manifest, not to be changed. Raises Problem(DATA) where there is none."""
     path = run.shards / "manifest.json"
     if not path.exists():
         raise Problem("there are no shards yet", str(run.shards), "run `metadist partition` first")
+    now = path.stat()
+    return _shard_manifest(path, (now.st_ino, now.st_size, now.st_mtime_ns))
+
+
+@lru_cache(maxsize=1)
+def _shard_manifest(path: Path, state: tuple[int, int, int]) -> dict[str, Any]:
+    """A run asks seven times for it, and that of 100,000 nodes takes seconds to read."""
     return read_json(path, "partition manifest")
 
 
 def spec_in(manifest: dict[str, Any]) -> Spec:
     """The Spec that a partition manifest holds."""
     spec = manifest["spec"]
-    return Spec(**{**spec, "shape": tuple(spec["shape"]), "classes": tuple(manifest["classes"])})
+    told = {"rows": manifest["rows"]["train"], **spec}  # runs of version 0.1.0 have it here alone
+    return Spec(**{**told, "shape": tuple(spec["shape"]), "classes": tuple(manifest["classes"])})
 
 
 def read_shards(run: Run, manifest: dict[str, Any], nodes: Iterable[int]) -> list[Shard]:
     """The shards of some nodes, each file checked against the manifest's hash."""
     wanted = set(nodes)
     entries = [e for e in manifest["nodes"] if e["node"] in wanted]
-    packs: dict[str, Params] = {}
+    packs: dict[str, dict[str, np.ndarray]] = {}
     for name in dict.fromkeys(e["file"] for e in entries):
         if not re.fullmatch(r"nodes?-[0-9]+(-[0-9]+)?\.safetensors", name):
             raise Problem(f"{name!r} is no name of a shard file", str(run.shards / "manifest.json"), "partition again")
@@ -216,14 +230,18 @@ def read_shards(run: Run, manifest: dict[str, Any], nodes: Iterable[int]) -> lis
                 str(run.shards / name),
                 "fetch it again, or delete it and run `metadist partition` again",
             )
-        packs[name] = files.unpack(data, str(run.shards / name))[0]
-    return [_read_shard(e, packs[e["file"]]) for e in entries]
+        packs[name] = {key: column.numpy() for key, column in files.unpack(data, str(run.shards / name))[0].items()}
+    shape = manifest["spec"]["shape"]
+    return [_read_shard(e, packs[e["file"]], shape) for e in entries]
 
 
-def _read_shard(entry: dict[str, Any], pack: Params) -> Shard:
+def _read_shard(entry: dict[str, Any], pack: dict[str, np.ndarray], shape: list[int]) -> Shard:
     rows = slice(entry["start"], entry["start"] + entry["rows"])
-    x, label, row = (pack[name][rows].numpy() for name in ("x", "label", "row"))
-    target = pack["target"][rows].numpy() if "target" in pack else None
+    if "x" in pack:
+        x = pack["x"][rows]
+    else:
+        x = take(Windows(pack["source"], pack["start"], shape[0]), np.arange(rows.start, rows.stop))
+    target = pack["target"][rows] if "target" in pack else None
     labels = tuple(entry["labels"]) if "labels" in entry else None
     own = (entry.get("angle", 0.0), labels, entry.get("home"))
-    return Shard(entry["node"], entry["name"], entry["role"], x, label, target, row, *own)
+    return Shard(entry["node"], entry["name"], entry["role"], x, pack["label"][rows], target, pack["row"][rows], *own)

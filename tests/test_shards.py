@@ -604,7 +604,8 @@ def test_a_single_training_row_is_only_centred() -> None:
 
 def test_images_are_not_scaled() -> None:
     pixels = build("classification", np.zeros((9, 8), dtype=np.uint8), np.arange(9) % 3, ("a", "b", "c"), divide=255)
-    for data in (characters(), pixels):
+    images = build("classification", np.zeros((9, 1, 8, 8), dtype=np.float32), np.arange(9) % 3, ("a", "b", "c"))
+    for data in (images, pixels):
         with pytest.raises(Problem, match="images are scaled already") as caught:
             shards_of(data, need=LOCAL, scale="node")
         assert (caught.value.where, caught.value.code) == ("partition.scale", CONFIG)

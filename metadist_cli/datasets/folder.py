@@ -6,7 +6,9 @@ import io
 import os
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from metadist_cli.errors import DATA, Problem
@@ -48,29 +50,58 @@ def find(name: str, path: str | None, needs: list[tuple[str, ...]], source: str)
     )
 
 
+def place(path: str) -> Path:
+    """A file or folder of the user's own: an absolute path as it is, else from here, else below $METADIST_DATA.
+
+    Raises Problem(DATA) that names the places where nothing is.
+    """
+    given, home = Path(os.path.expanduser(path)), os.environ.get("METADIST_DATA")
+    places = [given] if given.is_absolute() or not home else [given, Path(os.path.expanduser(home), given)]
+    for one in places:
+        if os.path.exists(one):  # Path.exists raises for a name too long or with a zero byte
+            return one
+    away = "check the path" if given.is_absolute() or home else "check the path, or set METADIST_DATA to its folder"
+    raise Problem("there is no such file or folder", " or ".join(str(one) for one in places), away, DATA)
+
+
 def unzip(data: bytes, where: str, *, members: int, each: int, total: int) -> Iterator[tuple[str, bytes]]:
     """Names and contents of the files in a zip archive, in memory: nothing is extracted to disk.
 
     members: at most so many entries; each, total: bytes of one and of all files once unpacked. The limits are checked
     before anything is unpacked. Raises Problem(DATA) for a broken, encrypted or oversized archive.
     """
+    for name, read in zipped(data, where, members=members, each=each, total=total):
+        yield name, read()
+
+
+def zipped(data: bytes, where: str, *, members: int, each: int, total: int) -> list[tuple[str, Callable[[], bytes]]]:
+    """The same files by their names, each unpacked when it is read: one of many need be in memory."""
 
     def bad(message: str) -> Problem:
         return Problem(message, where, "fetch the archive again", DATA)
 
+    def unpacked(info: zipfile.ZipInfo) -> bytes:
+        with _sound(bad):
+            return archive.read(info)
+
     if data.count(b"PK\x01\x02") > members:  # each entry has this signature; zipfile makes an object of every one
         raise bad(f"the archive has more than {members:,} entries")
+    with _sound(bad):
+        archive = zipfile.ZipFile(io.BytesIO(data))
+        infos = [info for info in archive.infolist() if not info.is_dir()]
+    for info in infos:
+        if info.file_size > each:
+            raise bad(f"{info.filename!r} has {info.file_size:,} bytes unpacked, more than {each:,}")
+        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or info.flag_bits & 1:
+            raise bad(f"{info.filename!r} is packed in an unusual way (only plain zip is read)")
+    if sum(info.file_size for info in infos) > total:
+        raise bad(f"the archive has more than {total:,} bytes unpacked")
+    return [(info.filename, partial(unpacked, info)) for info in infos]
+
+
+@contextmanager
+def _sound(bad: Callable[[str], Problem]) -> Iterator[None]:
     try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            infos = [info for info in archive.infolist() if not info.is_dir()]
-            for info in infos:
-                if info.file_size > each:
-                    raise bad(f"{info.filename!r} has {info.file_size:,} bytes unpacked, more than {each:,}")
-                if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or info.flag_bits & 1:
-                    raise bad(f"{info.filename!r} is packed in an unusual way (only plain zip is read)")
-            if sum(info.file_size for info in infos) > total:
-                raise bad(f"the archive has more than {total:,} bytes unpacked")
-            for info in infos:
-                yield info.filename, archive.read(info)
+        yield
     except _BROKEN as error:
         raise bad(f"the zip archive is broken: {str(error) or type(error).__name__}") from error

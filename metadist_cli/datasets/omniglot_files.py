@@ -1,13 +1,11 @@
 """The files of Omniglot: archives or extracted folders -> one array of small images, cached.
 
 The archives hold `images_background/Alphabet/characterNN/IIII_DD.png`, DD being the drawer, 105x105 pixels of 1 bit.
-A PNG is looked at before a decoder sees it. The cache is keyed by the content of the archives, so it is never stale,
-and sealed, so a damaged one is made again.
+A PNG is looked at before a decoder sees it.
 """
 
 from __future__ import annotations
 
-import contextlib
 import io
 import os
 import re
@@ -19,7 +17,8 @@ from typing import NamedTuple
 import numpy as np
 
 from metadist_cli import files
-from metadist_cli.datasets.folder import cache, unzip
+from metadist_cli.datasets.folder import unzip
+from metadist_cli.datasets.picture_cache import Plan, cached
 from metadist_cli.errors import DATA, Problem
 
 PARTS = ("images_background", "images_evaluation")
@@ -50,16 +49,9 @@ def load(folder: Path, size: int) -> Drawings:
     """
     opened = [_open(folder, part) for part in PARTS]
     key = files.sha256("|".join([_RULE, str(size), *(digest for digest, _ in opened)]).encode())
-    home = cache()
-    if home is None:
-        return _decoded([pictures() for _, pictures in opened], size)
-    place = home / f"omniglot-{key}.safetensors"
-    with contextlib.suppress(Problem):  # not there yet, or damaged
-        return _unpacked(files.read(place, 4 << 30, "cache"), str(place))
-    drawings = _decoded([pictures() for _, pictures in opened], size)
-    with contextlib.suppress(Problem):  # a cache that cannot be written costs seconds, not the run
-        files.write(place, _packed(drawings))
-    return drawings
+    images, note = cached(key, lambda: _plan([pictures() for _, pictures in opened], size))
+    character, drawer, part = (np.array(note[name], dtype=np.int64) for name in ("character", "drawer", "part"))
+    return Drawings(images, character, drawer, part, tuple((a, c) for a, c in note["names"]))
 
 
 def _open(folder: Path, part: str) -> tuple[str, Callable[[], Pictures]]:
@@ -105,7 +97,7 @@ def _pictures(members: Iterable[tuple[str, bytes]], where: str) -> Pictures:
     return out
 
 
-def _decoded(parts: list[Pictures], size: int) -> Drawings:
+def _plan(parts: list[Pictures], size: int) -> Plan:
     part_of: dict[tuple[str, str], int] = {}
     for part, pictures in enumerate(parts):
         for who in sorted({key[:2] for key in pictures}):
@@ -118,16 +110,18 @@ def _decoded(parts: list[Pictures], size: int) -> Drawings:
     names = tuple(sorted(part_of))
     index = {who: i for i, who in enumerate(names)}
     found = sorted((who, picture) for pictures in parts for who, picture in pictures.items())
-    images = np.empty((len(found), size, size), dtype=np.uint8)
-    for i, (_, (png, where)) in enumerate(found):
-        images[i] = _small(png, size, where)
-    return Drawings(
-        images,
-        np.array([index[who[:2]] for who, _ in found], dtype=np.int64),
-        np.array([who[2] for who, _ in found], dtype=np.int64),
-        np.array([part_of[who] for who in names], dtype=np.int64),
-        names,
-    )
+    note = {
+        "names": names,
+        "character": [index[who[:2]] for who, _ in found],
+        "drawer": [who[2] for who, _ in found],
+        "part": [part_of[who] for who in names],
+    }
+
+    def fill(images: np.ndarray) -> None:
+        for i, (_, (png, where)) in enumerate(found):
+            images[i] = _small(png, size, where)
+
+    return Plan(note, (len(found), size, size), fill)
 
 
 def _small(png: bytes, size: int, where: str) -> np.ndarray:
@@ -148,16 +142,3 @@ def _small(png: bytes, size: int, where: str) -> np.ndarray:
             return np.asarray(image.resize((size, size), Image.Resampling.NEAREST), dtype=np.uint8) * np.uint8(255)
     except Exception as error:  # a decoder raises a dozen types, SyntaxError among them, on broken images
         raise Problem(f"the PNG image is broken: {error}", where, hint, DATA) from error
-
-
-def _packed(drawings: Drawings) -> bytes:
-    import torch
-
-    arrays = {name: value for name, value in drawings._asdict().items() if name != "names"}
-    return files.pack({name: torch.from_numpy(a) for name, a in arrays.items()}, {"names": drawings.names})
-
-
-def _unpacked(data: bytes, where: str) -> Drawings:
-    tensors, header = files.unpack(data, where)
-    names = tuple((alphabet, character) for alphabet, character in header["names"])
-    return Drawings(names=names, **{name: t.numpy() for name, t in tensors.items()})

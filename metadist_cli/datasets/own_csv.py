@@ -6,7 +6,7 @@ import csv
 import io
 import os
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +14,7 @@ import numpy as np
 
 from metadist_cli import files
 from metadist_cli.datasets.own_part import NAME, ROWS, Part, nearest
+from metadist_cli.datasets.table_lines import lines
 from metadist_cli.errors import DATA, Problem
 
 _BYTES = 64 << 20
@@ -48,7 +49,7 @@ def read_csv(path: Path, kind: str, shape: tuple[int, ...], outputs: int) -> tup
     except UnicodeDecodeError as error:
         raise Problem("the table is not UTF-8 text", str(path), "save it as CSV with UTF-8", DATA) from error
     features, targets = int(np.prod(shape)), outputs if kind == "regression" else 0
-    reader = csv.reader(_lines(text, path, features + targets + _SPARE), strict=True)
+    reader = csv.reader(lines(io.StringIO(text, newline=""), path, features + targets + _SPARE), strict=True)
     parts = {name: _Rows(array("f"), array("f"), [], array("L")) for name in ("support", "query")}
     try:
         columns = _columns([name.strip() for name in next(reader, [])], features, targets, path)
@@ -64,18 +65,6 @@ def read_csv(path: Path, kind: str, shape: tuple[int, ...], outputs: int) -> tup
             raise Problem(f"there are no {name} rows", str(path), hint, DATA)
     support, query = (_part(rows, columns, shape, targets, path) for rows in parts.values())
     return support, query
-
-
-def _lines(text: str, path: Path, commas: int) -> Iterator[str]:
-    """Lines with their ends: no row goes on in the next one, and far too many columns never become a list."""
-    for number, line in enumerate(io.StringIO(text, newline=""), 1):
-        if line.count(",") > commas:
-            message = f"this line has {line.count(',') + 1:,} columns, far more than a row of this data set"
-            raise Problem(message, f"{path}:{number}", "is this the right file?", DATA)
-        if line.count('"') % 2:
-            hint = 'close it; within quotes write ""'
-            raise Problem("a quotation mark is open at the end of this line", f"{path}:{number}", hint, DATA)
-        yield line
 
 
 def _columns(names: list[str], features: int, targets: int, path: Path) -> _Columns:

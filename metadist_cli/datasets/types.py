@@ -4,9 +4,89 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import NamedTuple
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple, cast
 
 import numpy as np
+
+_PIECE = 16 << 20  # numbers that are copied in one go
+
+
+@dataclass(frozen=True, eq=False)
+class Windows:
+    """n rows of `length` bytes that may overlap in one long row of m, which is held once: the windows of a text.
+
+    What may be asked of rows, of an array as of these: len, shape, dtype, ndim, and x[row], x[array of rows] and
+    x[slice], which give an array. `take` and `stack` below do for either what gives rows again.
+    """
+
+    source: np.ndarray  # (m,) uint8
+    start: np.ndarray  # (n,) int64, row i is source[start[i] : start[i] + length]
+    length: int
+
+    dtype: ClassVar[np.dtype] = np.dtype(np.uint8)
+    ndim: ClassVar[int] = 2
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return len(self.start), self.length
+
+    def __len__(self) -> int:
+        return len(self.start)
+
+    def __getitem__(self, rows: int | slice | np.ndarray) -> np.ndarray:
+        return np.lib.stride_tricks.sliding_window_view(self.source, self.length)[self.start[rows]]
+
+
+@dataclass(frozen=True, eq=False)
+class Cast:
+    """n rows of any type of number that become float32 when they are read, so that they may stay in their file."""
+
+    source: np.ndarray  # (n, ...)
+
+    dtype: ClassVar[np.dtype] = np.dtype(np.float32)
+
+    @property
+    def ndim(self) -> int:
+        return self.source.ndim
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.source.shape
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, rows: int | slice | np.ndarray) -> np.ndarray:
+        return self.source[rows].astype(np.float32)
+
+
+Rows = np.ndarray | Windows
+
+
+def take(x: Rows | Cast, rows: np.ndarray) -> Rows:
+    """Some rows, (m,) of them, in this order; of windows just the pieces of the source that they cover."""
+    if not isinstance(x, Windows):
+        return x[rows]
+    order = np.argsort(x.start[rows], kind="stable")
+    begin = x.start[rows][order]
+    size = np.minimum(np.diff(begin, append=begin[-1:] + x.length), x.length)  # what each adds to the one before
+    at = np.cumsum(size) - size
+    start = np.empty_like(at)
+    start[order] = at
+    return Windows(x.source[np.repeat(begin - at, size) + np.arange(size.sum())], start, x.length)
+
+
+def stack(parts: Sequence[Rows]) -> Rows:
+    """The rows of all parts, which are of one kind and shape, one below the other."""
+    if isinstance(parts[0], np.ndarray):
+        return np.concatenate(cast(Sequence[np.ndarray], parts))
+    some = cast(Sequence[Windows], parts)
+    ends = np.cumsum([len(part.source) for part in some])
+    start = [part.start + (end - len(part.source)) for part, end in zip(some, ends, strict=True)]
+    return Windows(np.concatenate([part.source for part in some]), np.concatenate(start), some[0].length)
 
 
 class Group(NamedTuple):
@@ -17,10 +97,10 @@ class Group(NamedTuple):
 
 
 class Dataset(NamedTuple):
-    """n rows of C classes in memory. A class is what a task tells apart: a digit, a character, one function."""
+    """n rows of C classes. A class is what a task tells apart: a digit, a character, one function."""
 
     kind: str  # "classification" | "regression"
-    x: np.ndarray  # (n, ...) uint8 or float32; the model sees x.float() / divide
+    x: Rows | Cast  # (n, ...) uint8 or float32; the model sees x.float() / divide
     divide: float
     label: np.ndarray  # (n,) int64, class of each row
     classes: tuple[str, ...]  # C names
@@ -37,7 +117,7 @@ class Dataset(NamedTuple):
 
 def build(
     kind: str,
-    x: np.ndarray,
+    x: Rows | Cast,
     label: np.ndarray,
     classes: tuple[str, ...],
     *,
@@ -63,7 +143,8 @@ def build(
     digest = hashlib.sha256()
     names = {name: group.names for name, group in groups.items()}
     digest.update(json.dumps([kind, divide, classes, names, cluster, turn_held_out]).encode())
-    arrays = [x, label, target, base, role, turned, *(group.code for group in groups.values())]
+    rows = (x.source, x.start, np.array(x.length)) if isinstance(x, Windows) else (x,)
+    arrays = [*rows, label, target, base, role, turned, *(group.code for group in groups.values())]
     if row_role is not None:  # the hashes of data sets without one stay what they were
         arrays.append(row_role)
     for array in arrays:
@@ -71,7 +152,8 @@ def build(
             digest.update(b"none")
         else:
             digest.update(f"{array.dtype.str}{array.shape}".encode())
-            digest.update(np.ascontiguousarray(array).data)
+            for piece in _pieces(array):
+                digest.update(piece)
     return Dataset(
         kind,
         x,
@@ -88,3 +170,13 @@ def build(
         turn_held_out,
         digest.hexdigest(),
     )
+
+
+def _pieces(array: np.ndarray | Cast) -> Iterator[memoryview]:
+    """The bytes in the order of the rows; what is in a file, or in another order, is copied a part at a time."""
+    if isinstance(array, np.ndarray) and array.flags.c_contiguous:
+        yield array.data
+        return
+    step = max(1, _PIECE // max(1, math.prod(array.shape[1:])))
+    for first in range(0, len(array), step):
+        yield np.ascontiguousarray(array[first : first + step]).data
