@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.func import vmap
 
+from metadist_cli import scores
 from metadist_cli.episodes import Plan, Pool, gather
 from metadist_cli.learners.types import Adapted, Episode, Learner
 from metadist_cli.losses import Loss
@@ -106,8 +108,8 @@ def chunk_size(row_bytes: int, support: int, query: int, transductive: bool) -> 
     return max(1, min(64, _CHUNK_BYTES // max(1, rows * row_bytes)))
 
 
-def summary(values: np.ndarray, rows: np.ndarray) -> dict[str, float | int | None]:
-    """Mean, 95% interval of it (1.96 sd / sqrt(n)), median and the count of non-finite episodes of (E,) scores.
+def summary(values: np.ndarray, rows: np.ndarray, width: float = 1.96) -> dict[str, float | int | None]:
+    """Mean, 95% interval of it (width sd / sqrt(n)), median and the count of non-finite episodes of (E,) scores.
 
     rows: (E,) query rows of each; over_rows is the mean over all of them, where `mean` counts every task alike. The
     mean of a set with non-finite entries is None: they are never dropped silently. One episode has no interval.
@@ -119,8 +121,60 @@ def summary(values: np.ndarray, rows: np.ndarray) -> dict[str, float | int | Non
     return {
         "mean": float(good.mean()) if whole else None,
         "over_rows": float(np.average(good, weights=rows)) if whole else None,
-        "ci95": 1.96 * sd / math.sqrt(n) if whole and n > 1 else None,
+        "ci95": width * sd / math.sqrt(n) if whole and n > 1 else None,
         "median": float(np.median(good)) if len(good) else None,
         "non_finite": n - len(good),
         "n": n,
     }
+
+
+class Figures(NamedTuple):
+    """One score of one method on new tasks.
+
+    values, rows: (E,) of each task where it is defined, and its query rows; undefined: how many other tasks there are.
+    over_rows: of the rows of all tasks at once, None where that is not defined.
+    """
+
+    values: np.ndarray
+    rows: np.ndarray
+    over_rows: float | None
+    undefined: int = 0
+
+
+def measured(name: str, answers: Sequence[tuple[np.ndarray, np.ndarray]], alike: bool) -> Figures:
+    """A score of the answers to E tasks, (outputs (Q, C), y (Q,)) each.
+
+    alike: whether a class number means the same in all of them; else what depends on it is not told over all rows.
+    """
+    values = [scores.score(name, *answer) for answer in answers]
+    kept = [i for i, value in enumerate(values) if value is not None]
+    found = np.array([values[i] for i in kept], dtype=np.float64)
+    rows = np.array([len(answers[i][1]) for i in kept])
+    return Figures(found, rows, together(name, answers, alike), len(values) - len(kept))
+
+
+def together(name: str, answers: Sequence[tuple[np.ndarray, np.ndarray]], alike: bool) -> float | None:
+    """A score of the rows of all tasks at once; None where it is not defined, or the outputs diverged."""
+    if not answers or (scores.SCORES[name].by_class and not alike):
+        return None
+    outputs, y = (np.concatenate(column) for column in zip(*answers, strict=True))
+    value = scores.score(name, outputs, y)
+    return value if value is not None and math.isfinite(value) else None
+
+
+def told(mine: Figures, main: Figures | None) -> dict[str, Any]:
+    """`summary` of a score, and of its paired difference to the main model's on the same tasks; None: it is that.
+
+    The interval of a difference is Student's, since claims are made from it and tasks may be a handful of nodes.
+    """
+    difference = None
+    if main is not None:
+        from scipy.special import stdtrit
+
+        with np.errstate(invalid="ignore"):  # infinite less infinite: counted as non-finite
+            gap = mine.values - main.values
+        difference = summary(gap, mine.rows, float(stdtrit(max(len(gap) - 1, 1), 0.975)))
+        difference["over_rows"] = None
+        if mine.over_rows is not None and main.over_rows is not None:
+            difference["over_rows"] = mine.over_rows - main.over_rows
+    return summary(mine.values, mine.rows) | {"over_rows": mine.over_rows, "difference": difference}

@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-import torch
-
 from metadist_cli import config as configs
 from metadist_cli import episodes, seeds, tree
 from metadist_cli.aggregators import AGGREGATORS, Aggregator
@@ -15,7 +13,7 @@ from metadist_cli.config import Config
 from metadist_cli.config.schema import Episodic
 from metadist_cli.datasets import DATASETS, Dataset
 from metadist_cli.drift import DRIFTS
-from metadist_cli.episodes import Plan, Pool, Sampler
+from metadist_cli.episodes import Sampler
 from metadist_cli.errors import CONFIG, Problem
 from metadist_cli.holdout import Held
 from metadist_cli.learners import LEARNERS, Learner
@@ -25,7 +23,8 @@ from metadist_cli.optim import OPTIMIZERS, Optimizer
 from metadist_cli.partitioners import PARTITIONERS
 from metadist_cli.personal import PERSONAL
 from metadist_cli.rounds import first_global, first_own
-from metadist_cli.shards import Need, Shard, make_shards, pool
+from metadist_cli.scores import SCORES
+from metadist_cli.shards import Need, Shard, make_shards
 
 
 class Spec(NamedTuple):
@@ -37,7 +36,8 @@ class Spec(NamedTuple):
     classes: tuple[str, ...]
     targets: int  # outputs of a regression, 0 for classification
     smallest: int  # rows of the poorest training node
-    largest: int  # rows of the richest
+    largest: int  # of the richest
+    rows: int  # of all training nodes
 
 
 class Experiment(NamedTuple):
@@ -58,7 +58,8 @@ class Experiment(NamedTuple):
     def text(self) -> str:
         """The learner, and what a round makes of it, as every report prints them."""
         rules = (self.config.train.drift.name, self.config.train.personal.name)
-        return ", ".join([self.algorithm.learner.text, *(name for name in rules if name != "none")])
+        pooled = ["pooled rows"] if self.config.pooled else []
+        return ", ".join([self.algorithm.learner.text, *(name for name in rules if name != "none"), *pooled])
 
 
 def load_data(config: Config) -> Dataset:
@@ -99,7 +100,7 @@ def spec_of(data: Dataset, shards: list[Shard]) -> Spec:
     """The Spec of freshly dealt shards."""
     rows = [len(s.label) for s in shards if s.role == "train"]
     targets = 0 if data.target is None else data.target.shape[1]
-    return Spec(data.kind, data.x.shape[1:], data.divide, data.classes, targets, min(rows), max(rows))
+    return Spec(data.kind, data.x.shape[1:], data.divide, data.classes, targets, min(rows), max(rows), sum(rows))
 
 
 def assemble(config: Config, spec: Spec) -> Experiment:
@@ -108,6 +109,9 @@ def assemble(config: Config, spec: Spec) -> Experiment:
         for where, way in (("task.way", config.task.way), ("finetune.task.way", config.finetune.task.way)):
             if way not in (None, 1):
                 raise Problem("a task of a regression is one function, not several classes", where, "write 1", CONFIG)
+    _right_scores(config, spec)
+    if config.pooled:
+        spec = spec._replace(largest=spec.rows)  # an epoch is of all rows; a task has as many as at the poorest node
     loss = LOSSES[spec.kind]
     model = configs.build(config.model, MODELS, spec.shape, outputs(config, spec))
     learner = configs.build(config.learner, LEARNERS, model, loss)
@@ -125,6 +129,15 @@ def assemble(config: Config, spec: Spec) -> Experiment:
         steps,
         rows,
     )
+
+
+def _right_scores(config: Config, spec: Spec) -> None:
+    """Raises Problem where a score is asked for that data of this kind do not have."""
+    for name in config.finetune.metrics:
+        if SCORES[name].kind != spec.kind:
+            fitting = ", ".join(key for key, score in SCORES.items() if score.kind == spec.kind)
+            message = f"`{name}` is a score of a {SCORES[name].kind}, and these data are a {spec.kind}"
+            raise Problem(message, "finetune.metrics", f"one of: {fitting}", CONFIG)
 
 
 def _algorithm(config: Config, spec: Spec, learner: Learner) -> Algorithm:
@@ -165,6 +178,11 @@ def assemble_all(config: Config, spec: Spec) -> dict[str, Experiment]:
                 problem.where = f"baselines.{name}.{problem.where}"
             raise
     return found
+
+
+def training_nodes(config: Config, rows: dict[int, int]) -> dict[int, int]:
+    """Who trains, with how many rows: the nodes themselves, or all of their rows as node 0."""
+    return {0: sum(rows.values())} if config.pooled else rows
 
 
 def outputs(config: Config, spec: Spec) -> int:
@@ -210,42 +228,6 @@ def judged(experiment: Experiment, way: int | None) -> Experiment:
         )
     other = task.model_copy(update={"way": way})
     return assemble(config.model_copy(update={"task": other}), experiment.spec)
-
-
-def new_tasks(
-    config: Config, spec: Spec, shard: Shard, home: Shard | None, count: int, device: torch.device | str = "cpu"
-) -> tuple[Pool, Plan]:
-    """`count` new tasks of a held-out shard, with the sizes of finetune.task.
-
-    home: the training rows of the node that kept the shard back; they are the support, all of them (in one task, since
-    all would be alike) or as many as finetune.task.support says. Raises Problem where the shard has too few.
-    """
-    if home is None:
-        rows = pool([shard], spec.divide, device)
-        return rows, _fresh(config, spec, len(shard.label), count)(rows, "new")
-    rows, support = pool([home, shard], spec.divide, device), config.finetune.task.support
-    if support is None:
-        return rows, episodes.held_back(config.seed, 1, None)(rows, "new")
-    few = episodes.counts(len(home.label), support, "rest")[0]
-    return rows, episodes.held_back(config.seed, count, few)(rows, "new")
-
-
-def _fresh(config: Config, spec: Spec, rows: int, count: int) -> Sampler:
-    task, other, seed = config.task, config.finetune.task, config.seed
-    if isinstance(task, Episodic):
-        way, shot = other.way or task.way, other.shot or task.shot
-        query = other.query if isinstance(other.query, int) else task.query
-        renumber = spec.kind == "classification"
-        return episodes.episodic(seed, 1, count, way, shot, query, renumber)
-    support, query = episodes.counts(rows, other.support or task.support, other.query or task.query)
-    if support < 1 or query < 1 or support + query > rows:
-        raise Problem(
-            f"a new task takes {support} support and {query} query rows, a held-out node has {rows}",
-            "finetune.task" if other.support or other.query else "task",
-            "use fewer, or query: rest",
-            CONFIG,
-        )
-    return episodes.local(seed, 1, count, support, query)
 
 
 def start(experiment: Experiment) -> tuple[tree.Params, tree.Params]:

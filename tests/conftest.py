@@ -18,7 +18,7 @@ def plain(monkeypatch) -> None:
     from metadist_cli import report
 
     monkeypatch.setattr(report, "render", lambda *figures: {"report.html": b"stands in for a report\n"})
-    monkeypatch.setattr("metadist_cli.report.pictures.partition_png", lambda manifest: b"stands in for a picture\n")
+    monkeypatch.setattr("metadist_cli.report.heatmap.partition_png", lambda manifest: b"stands in for a picture\n")
 
 
 @pytest.fixture

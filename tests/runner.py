@@ -201,7 +201,7 @@ def _warm() -> None:
     from torch.func import grad, vmap
 
     from metadist_cli import config
-    from metadist_cli.report.pictures import partition_png
+    from metadist_cli.report.heatmap import partition_png
     from metadist_cli.stages.pipeline import pipeline
 
     assert callable(pipeline)

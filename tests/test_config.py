@@ -31,7 +31,7 @@ from metadist_cli.config import (
     to_yaml,
     variants,
 )
-from metadist_cli.config.schema import options, registries
+from metadist_cli.config.choice import options, registries
 from metadist_cli.config.yamlfile import MAX_BYTES
 from metadist_cli.config.yamlfile import load as load_yaml
 from metadist_cli.errors import CONFIG, Problem

@@ -77,14 +77,23 @@ def test_every_figure(lab: Lab):
     keys += "after scratch per_step scratch_per_step baselines per_node node_spread inputs seconds files"
     assert set(found) == set(keys.split())
     for key in ("before", "after", "scratch"):
-        assert {"mean", "over_rows", "ci95", "median", "non_finite", "n"} == set(found[key])
+        told = {"mean", "over_rows", "ci95", "median", "non_finite", "n"}
+        assert told | {"difference", "metrics"} == set(found[key])
+        if key != "after":
+            assert set(found[key]["difference"]) == told
+            gap = found[key]["mean"] - found["after"]["mean"]
+            assert found[key]["difference"]["mean"] == pytest.approx(gap, abs=1e-7)
         assert 0 <= found[key]["mean"] <= 1
         assert found[key]["n"] == found["episodes"] == 6
     for steps in (found["per_step"], found["scratch_per_step"]):
         assert [s["step"] for s in steps] == [0, 1, 2]
-    assert found["per_step"][0] == {"step": 0, **found["before"]}
-    assert found["per_step"][2] == {"step": 2, **found["after"]}
-    assert found["scratch_per_step"][2] == {"step": 2, **found["scratch"]}
+    for step, one in (
+        (found["per_step"][0], found["before"]),
+        (found["per_step"][2], found["after"]),
+        (found["scratch_per_step"][2], found["scratch"]),
+    ):
+        assert {k: v for k, v in one.items() if k not in ("difference", "metrics")} | {"step": step["step"]} == step
+    assert found["after"]["difference"] is None
     held = [n["node"] for n in lab.shards()["nodes"] if n["role"] == "test"]
     assert [(n["node"], n["episodes"]) for n in found["per_node"]] == [(n, 3) for n in held]
     assert np.mean([n["after"] for n in found["per_node"]]) == pytest.approx(found["after"]["mean"])
@@ -218,7 +227,9 @@ def test_again_with_other_settings(lab: Lab):
     assert metrics(lab)["steps"] == 4
     assert {k: v for k, v in results(lab.run()).items() if k.startswith(("rounds", "shards"))} == rounds
     lab("finetune", *QUICK, "finetune.steps=0")
-    assert metrics(lab)["before"] == metrics(lab)["after"]
+    start = metrics(lab)["before"]
+    assert (start["difference"]["mean"], start["difference"]["ci95"]) == (0, 0)
+    assert start | {"difference": None} == metrics(lab)["after"]
     lab("finetune", *QUICK)
     assert results(lab.run()) == before
     lab("finetune", *QUICK, "finetune.name=more", "finetune.steps=2")

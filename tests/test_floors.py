@@ -21,9 +21,9 @@ SOURCES = {p.relative_to(ROOT / PACKAGE).as_posix(): p.read_text() for p in (ROO
 FLOORS = {
     0: "errors.py files.py formats.py parallel.py seeds.py tree.py",
     1: "aggregators.py datasets/ dealing.py drift.py episodes.py holdout.py learners/ losses.py models/ optim.py "
-    "partitioners.py personal.py scaling.py shards.py solvers.py",
+    "partitioners/ personal.py pooled.py scaling.py scores.py shards.py skew.py solvers.py",
     2: "algorithm.py evaluation.py rounds.py",
-    3: "config/ execution.py experiment.py",
+    3: "config/ execution.py experiment.py newtasks.py",
     4: "adapted.py checkpoints.py console.py report/ store.py",
     5: "stages/",
     6: "__init__.py __main__.py cli.py",  # __init__.py is a door from outside; its __version__ is for everybody

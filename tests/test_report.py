@@ -22,14 +22,19 @@ from PIL import Image
 
 from metadist_cli.report import Examples, headline, partition_png, render
 from metadist_cli.report.charts import apart
-from metadist_cli.report.pictures import _bins
+from metadist_cli.report.heatmap import _bins
 
 ROOT = Path(__file__).parents[1]
 EVIL = '<script>alert(1)</script>"><img src=x onerror=alert(2)> \x1b[31m $\\frac{1}{$ \u202e \u65e5\u672c\u8a9e'
 
 
-def stat(mean, ci95, n=600, median=None, non_finite=0):
-    return {"mean": mean, "ci95": ci95, "median": mean if median is None else median, "non_finite": non_finite, "n": n}
+def stat(mean, ci95, n=600, median=None, non_finite=0, less=None, over_rows=None, **metrics):
+    """A figure; less: (mean, ci95) of its difference to the main model's."""
+    median = mean if median is None else median
+    over_rows = mean if over_rows is None else over_rows
+    difference = None if less is None else stat(*less, n=n)
+    found = {"mean": mean, "ci95": ci95, "median": median, "non_finite": non_finite, "n": n, "over_rows": over_rows}
+    return found | {"difference": difference, "metrics": metrics}
 
 
 def per_step(*means):
@@ -37,7 +42,8 @@ def per_step(*means):
 
 
 def example_metrics(**changes):
-    baseline = {"learner": "supervised", "round": 3, "before": stat(0.7, 0.02), "after": stat(0.78, 0.01)}
+    baseline = {"learner": "supervised", "round": 3}
+    baseline |= {"before": stat(0.7, 0.02, less=(-0.261, 0.02)), "after": stat(0.78, 0.01, less=(-0.181, 0.01))}
     return {
         "format": 1,
         "name": "quickstart",
@@ -53,14 +59,14 @@ def example_metrics(**changes):
         "episodes": 600,
         "steps": 2,
         "transductive": False,
-        "before": stat(0.201, 0.004),
+        "before": stat(0.201, 0.004, less=(-0.76, 0.005)),
         "after": stat(0.961, 0.004),
-        "scratch": stat(0.45, 0.02),
+        "scratch": stat(0.45, 0.02, less=(-0.511, 0.02)),
         "per_step": per_step(0.201, 0.8, 0.961),
         "scratch_per_step": per_step(0.1, 0.3, 0.45),
         "baselines": {"fedavg": {**baseline, "per_step": per_step(0.7, 0.75, 0.78)}},
         "per_node": [
-            {"node": i, "name": f"node-{i:03d}", "episodes": 200, "before": 0.2, "after": 0.9 + i / 50}
+            {"node": i, "name": f"node-{i:03d}", "episodes": 200, "before": 0.2, "after": 0.9 + i / 50, "methods": None}
             for i in range(3)
         ],
         "node_spread": {"mean": 0.92, "sd": 0.02, "min": 0.9, "max": 0.94},
@@ -136,6 +142,13 @@ def test_the_page_holds_the_figures_the_settings_and_every_picture(files):
     page = Page(files["report.html"])
     for said in ("96.1 ± 0.4", "20.1 ± 0.4", "45.0 ± 2.0", "78.0 ± 1.0", "maml, second order", "0123456789abcdef" * 4):
         assert said in page.text
+    rows = page.text.split("Beside maml ")[1]
+    assert rows.startswith(
+        "maml maml, second order 96.1 ± 0.4 - - maml, not adapted the global model as it is 20.1 ± 0.4"
+    )
+    for row in ("20.1 ± 0.4 -76.0 ± 0.5 worse", "fedavg supervised 78.0 ± 1.0 -18.1 ± 1.0 worse"):
+        assert row in rows
+    assert "random start local only: same adaptation, no training 45.0 ± 2.0 -51.1 ± 2.0 worse" in rows
     assert "Of 5 queries 4 are right after adapting; before adapting 0." in page.text
     assert "mean 92.0%, standard deviation 2.0% over nodes, from 90.0% to 94.0%" in page.text
     shown = [attrs["src"] for tag, attrs in page.tags if tag == "img"]
@@ -177,31 +190,32 @@ def chunks(png: bytes) -> list[bytes]:
 @pytest.mark.parametrize(
     ("other", "said", "row"),
     [
-        (stat(0.953, 0.003), "Better than fedavg (95.3 ± 0.3%).", "worse"),
-        (stat(0.954, 0.004), "Within the intervals of fedavg (95.4 ± 0.4%).", "within the intervals"),
-        (stat(0.97, 0.004), "Worse than fedavg (97.0 ± 0.4%).", "better"),
-        (stat(0.5, 0.0, n=1), "Not judged against fedavg (50.0% (no interval)).", "not judged"),
+        (stat(0.959, 0.004, less=(-0.002, 0.001)), "Better than fedavg (95.9 ± 0.4%).", "-0.2 ± 0.1 worse"),
+        (stat(0.9, 0.004, less=(-0.061, 0.061)), "Not told apart from fedavg (90.0 ± 0.4%).", "within the interval"),
+        (stat(0.963, 0.004, less=(0.002, 0.001)), "Worse than fedavg (96.3 ± 0.4%).", "+0.2 ± 0.1 better"),
+        (stat(0.5, None, n=1, less=(-0.461, None)), "Not judged against fedavg (50.0% (no interval)).", "not judged"),
     ],
 )
-def test_better_is_said_only_where_the_intervals_do_not_overlap(other, said, row):
+def test_better_is_said_only_where_the_paired_difference_leaves_zero_out(other, said, row):
+    """However far or near the figures are."""
     baselines = {"fedavg": {"learner": "supervised", "round": 3, "before": None, "after": other, "per_step": []}}
     metrics = example_metrics(baselines=baselines, scratch=None, before=None)
     sentence = headline(metrics)
     assert said in sentence
-    assert [w for w in ("Better", "Within", "Worse", "Not judged") if w in sentence] == [
-        said.split(" than")[0].split(" ag")[0].split(" the")[0]
+    assert [w for w in ("Better", "Not told", "Worse", "Not judged") if w in sentence] == [
+        said.split(" than")[0].split(" ag")[0].split(" apart")[0]
     ]
     page = Page(render("t", metrics, [], example_shards(), None)["report.html"])
-    assert f"fedavg supervised – {said.split('(', 1)[1].split('%')[0]}" in page.text
+    assert f"fedavg supervised {said.split('(', 1)[1].split('%')[0]}" in page.text
     assert f" {row} " in page.text.split("Adaptation to")[0].split("fedavg supervised")[1]
 
 
 @pytest.mark.parametrize(
     ("before", "said"),
     [
-        (stat(0.2, 0.01), "Adapting makes it better: before, it has 20.0 ± 1.0%."),
-        (stat(0.955, 0.01), "Adapting changes it within the intervals: before, it has 95.5 ± 1.0%."),
-        (stat(0.99, 0.001), "Adapting makes it worse: before, it has 99.0 ± 0.1%."),
+        (stat(0.95, 0.01, less=(-0.011, 0.01)), "Adapting makes it better: before, it has 95.0 ± 1.0%."),
+        (stat(0.2, 0.01, less=(-0.761, 0.9)), "Adapting changes it within the interval: before, it has 20.0 ± 1.0%."),
+        (stat(0.972, 0.01, less=(0.011, 0.01)), "Adapting makes it worse: before, it has 97.2 ± 1.0%."),
     ],
 )
 def test_the_headline_is_honest_about_what_adapting_changes(before, said):
@@ -209,15 +223,17 @@ def test_the_headline_is_honest_about_what_adapting_changes(before, said):
 
 
 def test_an_error_counts_the_other_way_and_diverged_tasks_are_told():
-    diverged = stat(None, None, median=2.9, non_finite=4)
-    sinusoid = {"metric": "mse", "before": stat(3.9, 0.2), "after": stat(0.42, 0.04, median=0.29), "scratch": diverged}
+    diverged = stat(None, None, median=2.9, non_finite=4, less=(None, None))
+    before = stat(3.9, 0.2, less=(3.48, 0.2))
+    sinusoid = {"metric": "mse", "before": before, "after": stat(0.42, 0.04, median=0.29), "scratch": diverged}
     metrics = example_metrics(**sinusoid, node_spread=None, baselines={})
     sentence = headline(metrics)
     assert "a mean squared error of 0.420 ± 0.040 (median 0.290; 0 of 600 tasks not finite)" in sentence
     assert "Adapting makes it better: before, it has 3.90 ± 0.20." in sentence
     assert "Not judged against random start (4 of 600 tasks not finite)." in sentence
     page = Page(render("sinusoid", metrics, [], example_shards(), curve_task())["report.html"])
-    assert "random start same adaptation, no training 0.100 ± 0.010 not finite 2.90 4 of 600 not judged" in page.text
+    assert "the global model as it is 3.90 ± 0.20 median 3.90; 0 of 600 not finite +3.48 ± 0.20 worse" in page.text
+    assert "no training not finite median 2.90; 4 of 600 not finite - not judged" in page.text
     assert "after adapting 0.250" in page.text, "a prediction that is 0.5 off has a squared error of 0.25"
     lost = headline(example_metrics(metric="mse", before=None, after=diverged, baselines={}, scratch=None))
     assert "a median squared error of 2.90 (4 of 600 tasks not finite, hence no mean)" in lost
@@ -298,10 +314,19 @@ def test_any_number_of_rounds(count):
 def test_any_number_of_new_nodes_and_missing_figures(nodes, metric):
     spread = np.random.default_rng(1).lognormal(-2, 3, nodes) % 1
     per_node = [
-        {"node": i, "name": f"n{i}", "episodes": 1, "before": None, "after": None if i == 2 else float(v)}
+        {
+            "node": i,
+            "name": f"n{i}",
+            "episodes": 1,
+            "before": None,
+            "after": None if i == 2 else float(v),
+            "methods": None,
+        }
+        | {"methods": None}
         for i, v in enumerate(spread)
     ]
-    bare = example_metrics(metric=metric, per_node=per_node, node_spread=None, before=None, scratch=None, baselines={})
+    bare = {"per_node": per_node, "node_spread": None, "before": None, "scratch": None, "baselines": {}}
+    bare = example_metrics(metric=metric, **bare)
     files = render("t", bare, [], example_shards(), None)
     assert ("nodes.png" in files) == (nodes > 1)
     assert "fedavg" not in Page(files["report.html"]).text
@@ -382,4 +407,80 @@ def test_bins_are_few_in_order_and_never_empty_or_shared(sizes):
     assert sorted(set(bins.tolist())) == list(range(bins[-1] + 1))
     assert (np.diff(bins) >= 0).all()
     assert [bins[begin] for begin in np.cumsum([0, *sizes[:-1]])] == starts
-    assert bins[-1] + 1 == sum(sizes) if sum(sizes) <= 60 else bins[-1] + 1 <= 62
+    assert bins[-1] + 1 == sum(sizes) if sum(sizes) <= 80 else bins[-1] + 1 <= 82
+
+
+# Further scores, and every node
+
+
+def scored(mean, less=None):
+    """A figure with an AUC that one task of four lacks, and a calibration error that only all rows together have."""
+    auc = stat(0.81, 0.02, n=3, less=less and (-0.05, 0.01), over_rows=0.79) | {"undefined": 1}
+    lone = stat(None, None, n=0, over_rows=0.031) | {"undefined": 4, "median": None}
+    if less:
+        lone["difference"] = stat(None, None, n=0) | {"over_rows": 0.002}
+    return stat(mean, 0.01, n=4, less=less, auc=auc, calibration_error=lone)
+
+
+def scored_metrics(nodes=3):
+    less = (-0.1, 0.02)
+    main = {"before": scored(0.7, less), "after": scored(0.8)}
+    pooled = {"learner": "supervised, pooled rows", "round": 3, "per_step": per_step(0.7, 0.82)}
+    pooled |= {"before": scored(0.6, less), "after": scored(0.82, (0.02, 0.01))}
+    node = {"auc": 0.77, "calibration_error": None}
+    methods = {
+        name: {when: stat(0.8, None, n=1, less=less) | {"metrics": node} for when in ("before", "after")}
+        for name in ("main", "central", "scratch")
+    }
+    methods["main"]["after"]["difference"] = None
+    per_node = [
+        {"node": i, "name": f"node-{i}", "episodes": 1, "before": 0.7, "after": 0.8}
+        | {"methods": methods if nodes <= 12 else None}
+        for i in range(nodes)
+    ]
+    return example_metrics(**main, scratch=scored(0.4, less), baselines={"central": pooled}, per_node=per_node)
+
+
+def test_further_scores_stand_beside_the_first():
+    page = Page(render("t", scored_metrics(), [], example_shards(), None)["report.html"])
+    by_task, together = page.text.split("Other scores, ")[1:3]
+    assert "Undefined: auc in 1, calibration_error in 4 of 4 tasks." in by_task
+    assert "Method auc ↑ maml 0.810 ± 0.020 maml, not adapted 0.810 ± 0.020 -0.050 ± 0.010" in by_task
+    assert "calibration_error ↓" not in by_task
+    assert "Method auc ↑ calibration_error ↓ maml 0.790 0.031 maml, not adapted" in together
+    assert "central supervised, pooled rows 82.0 ± 1.0 +2.0 ± 1.0 better" in page.text, "where another wins, it is said"
+    assert "Worse than central (82.0 ± 1.0%)." in page.text
+    assert "where rows may not leave their nodes nobody could run it" in page.text
+    assert "pooled" not in Page(example()["report.html"]).text
+
+
+def test_every_node_has_its_row_where_there_are_few():
+    page = Page(render("t", scored_metrics(), [], example_shards(), None)["report.html"])
+    nodes = page.text.split("New nodes ")[1].split("Adaptation to new tasks")[0]
+    assert "Node maml maml, not adapted central central, not adapted random start" in nodes
+    assert "node-2 1 task 80.0 80.0 -10.0 ± 2.0" in nodes
+    assert "Node auc ↑ calibration_error ↓ node-0 0.770 - node-1" in nodes
+    for count in (1, 13):
+        other = Page(render("t", scored_metrics(count), [], example_shards(), None)["report.html"])
+        assert "New nodes" not in other.text
+
+
+def test_the_console_shows_the_same_figures_in_80_columns(capsys):
+    from metadist_cli.console import Console
+    from metadist_cli.report import narrow
+
+    metrics, names = scored_metrics(13), ("macro_f1", "log_loss", "brier", "balanced_accuracy")
+    for method in (metrics, metrics["baselines"]["central"]):
+        for stat in (method["before"], method["after"]):
+            stat["metrics"] |= dict.fromkeys(names, stat["metrics"]["auc"])
+    metrics["scratch"]["metrics"] |= dict.fromkeys(names, metrics["scratch"]["metrics"]["auc"])
+    for table in narrow(metrics):
+        Console().table(table.title, table.heads, table.rows)
+    said = capsys.readouterr().out.splitlines()
+    titles = [line for line in said if line.endswith(".")]
+    assert max(len(line) for line in said if line not in titles) <= 80
+    assert "central               82.0 ± 1.0   +2.0 ± 1.0  better" in said
+    page = Page(render("t", metrics, [], example_shards(), None)["report.html"]).text
+    for line in said:
+        for cell in line.split("  "):
+            assert cell.strip() in page

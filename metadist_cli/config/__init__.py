@@ -17,8 +17,9 @@ from pydantic import ValidationError
 
 from metadist_cli import files
 from metadist_cli.config.checks import complaints, variants
+from metadist_cli.config.choice import Section, options
 from metadist_cli.config.marks import Marks, Place, Source, Spot, clip, raise_all
-from metadist_cli.config.schema import Config, Section, options, size
+from metadist_cli.config.schema import Config, size
 from metadist_cli.config.wording import nearest, problems
 from metadist_cli.config.yamlfile import MAX_BYTES, Dumper, parse_value
 from metadist_cli.config.yamlfile import load as load_yaml

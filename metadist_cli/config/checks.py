@@ -149,6 +149,24 @@ def rows_of_a_step(config: Config) -> Iterator[Complaint]:
         yield Complaint(path, message, hint)
 
 
+def nothing_personal(config: Config) -> Iterator[Complaint]:
+    if config.pooled and config.train.personal.name != "none":
+        message = f"`{config.train.personal.name}` keeps something at each node, and pooled rows are of none"
+        yield Complaint(("pooled",), message, "give it a `train` section without `personal`")
+
+
+def kinds_of_metrics(config: Config) -> Iterator[Complaint]:
+    from metadist_cli.scores import SCORES
+
+    names = config.finetune.metrics
+    kind = getattr(config.data, "kind", None) or (SCORES[names[0]].kind if names else "")  # most readers just know it
+    for i, name in enumerate(names):
+        if SCORES[name].kind != kind:
+            message = f"`{name}` is a score of a {SCORES[name].kind}, not of a {kind}"
+            yield Complaint(("finetune", "metrics", i), message, "keep those that the data need")
+            return
+
+
 def names_of_baselines(config: Config) -> Iterator[Complaint]:
     for name in sorted(RESERVED & config.baselines.keys()):
         message = f"`{name}` cannot be a baseline's name: the report uses it"
@@ -167,6 +185,8 @@ CHECKS: tuple[Callable[[Config], Iterator[Complaint]], ...] = (
     other_task,
     empty_query,
     rows_of_a_step,
+    nothing_personal,
+    kinds_of_metrics,
     names_of_baselines,
 )
 

@@ -1,20 +1,14 @@
-"""The sections of a config: what each key means, its type, range and default.
-
-Sections that choose an algorithm by `name` are made from the builders in the registries: a builder's keyword-only
-parameters are the keys. So the keys, their help, the JSON Schema and the code cannot disagree.
-"""
+"""The sections of a config: what each key means, its type, range and default."""
 
 from __future__ import annotations
 
-import inspect
 import re
 from collections.abc import Callable
-from functools import cache
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator, model_serializer, model_validator
-from pydantic.annotated_handlers import GetCoreSchemaHandler
-from pydantic_core import CoreSchema, core_schema
+from pydantic import Field, field_validator, model_serializer, model_validator
+
+from metadist_cli.config.choice import Choice, Model, ScoreName, Section
 
 NAME = r"^[a-z0-9][a-z0-9_-]{0,63}$"
 UNITS = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
@@ -24,24 +18,6 @@ Positive = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Amount = Positive | Fraction  # rows, or a fraction of a node's rows
 Held = Positive | Fraction | Annotated[list[str], Field(min_length=1)]  # how many, what fraction, or which by name
-
-
-class Model(BaseModel):
-    """What all parts of a config share: unknown keys are errors, text is never taken for a number."""
-
-    model_config = ConfigDict(
-        extra="forbid",
-        strict=True,
-        frozen=True,
-        allow_inf_nan=False,
-        defer_build=True,  # the registries, and torch with them, are imported by the first validation
-        protected_namespaces=(),
-        validate_default=True,
-    )
-
-
-class Section(Model):
-    name: str
 
 
 class Partition(Section):
@@ -57,63 +33,6 @@ class Partition(Section):
         "none",
         description="Standardise each feature (z-score) by the training rows of its node, or of all training nodes.",
     )
-
-
-def registries() -> dict[str, dict[str, Callable[..., Any]]]:
-    """The registries by the noun that messages call their entries."""
-    from metadist_cli import aggregators, datasets, drift, learners, models, optim, partitioners, personal
-
-    return {
-        "data set": datasets.DATASETS,
-        "partitioner": partitioners.PARTITIONERS,
-        "model": models.MODELS,
-        "learner": learners.LEARNERS,
-        "optimizer": optim.OPTIMIZERS,
-        "aggregator": aggregators.AGGREGATORS,
-        "drift correction": drift.DRIFTS,
-        "personal part": personal.PERSONAL,
-    }
-
-
-def options(builder: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    """The keyword-only parameters of a builder: its keys in a config."""
-    parameters = inspect.signature(builder, eval_str=True).parameters
-    return {key: p for key, p in parameters.items() if p.kind is p.KEYWORD_ONLY}
-
-
-@cache
-def entry(noun: str, name: str, base: type[Section], default: bool) -> type[Section]:
-    """The section model of one registry entry; `name` may be left out where the entry is the default."""
-    builder = registries()[noun][name]
-    fields: dict[str, Any] = {
-        key: (p.annotation, ... if p.default is p.empty else p.default) for key, p in options(builder).items()
-    }
-    fields["name"] = (Literal[name], Field(name if default else ..., description=f"Which {noun}."))
-    title = f"{name.title().replace('_', '')}{noun.title().replace(' ', '')}"
-    doc = (inspect.getdoc(builder) or "").partition("\n")[0]
-    return create_model(title, __base__=base, __doc__=doc, **fields)
-
-
-class Choice:
-    """Annotation of a field whose value is a registry entry, chosen by its `name`.
-
-    The given defaults are those of the section where it names no entry, or the entry that they name.
-    """
-
-    def __init__(self, noun: str, base: type[Section] = Section, **default: Any):
-        self.noun, self.base, self.default = noun, base, default
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        usual = self.default.get("name")
-        models = {name: entry(self.noun, name, self.base, name == usual) for name in registries()[self.noun]}
-        choices = {name: handler.generate_schema(model) for name, model in models.items()}
-        union = core_schema.tagged_union_schema(choices, discriminator="name")
-        return core_schema.no_info_before_validator_function(self.filled, union)
-
-    def filled(self, value: Any) -> Any:
-        if isinstance(value, dict) and value.get("name", self.default.get("name")) == self.default.get("name"):
-            return self.default | value
-        return value
 
 
 def _default(description: str, **section: Any) -> Any:
@@ -229,6 +148,9 @@ class Finetune(Model):
     )
     transductive: bool = Field(False, description="Normalise the query examples together, so that they see each other.")
     save: Literal["first", "none", "all"] = Field("first", description="Which adapted models are saved.")
+    metrics: list[Annotated[str, ScoreName()]] = Field(
+        [], description="Further scores beside accuracy (mse in a regression), which is always there."
+    )
     predictions: bool = Field(False, description="Write every prediction to a file.")
     task: OtherTask = _default("Sizes of new tasks where they differ from training.")
     round: Annotated[int, Field(ge=0)] | None = Field(None, description="Round whose model adapts; null: the newest.")
@@ -259,6 +181,7 @@ class Execution(Model):
 
 
 class Baseline(Model):
+    pooled: bool | None = Field(None, description="Whether it trains on the rows of all training nodes as one node.")
     model: Annotated[Section, Choice("model", name="mlp")] | None = Field(None, description="Its own model section.")
     learner: Annotated[Section, Choice("learner", name="maml")] | None = Field(None, description="Its own learner.")
     train: Train | None = Field(None, description="Its own train section.")
@@ -290,6 +213,10 @@ class Config(Model):
     train: Train = _default("Rounds and local work.")
     aggregate: Annotated[Aggregate, Choice("aggregator", Aggregate, name="mean")] = _default(
         "How the nodes' models become one.", name="mean"
+    )
+    pooled: bool = Field(
+        False,
+        description="Train on the rows of all training nodes as one node, which no federation could: for comparison.",
     )
     finetune: Finetune = _default("Adaptation to new tasks and its report.")
     execution: Execution = _default("Device, block, threads and memory; changes at most the last bits.")

@@ -11,31 +11,17 @@ import numpy as np
 
 from metadist_cli.report import page
 from metadist_cli.report.charts import PERCENT, POINTS, Panel, Series, curves_png, nodes_png, values
-from metadist_cli.report.findings import RANDOM, Method, amount, figure, headline, methods, number, verdict
-from metadist_cli.report.pictures import Examples, class_labels, partition_png, task_png
+from metadist_cli.report.comparison import narrow, node_tables, tables
+from metadist_cli.report.findings import RANDOM, Method, amount, headline, methods, number
+from metadist_cli.report.heatmap import partition_png, partition_text
+from metadist_cli.report.notes import notes
+from metadist_cli.report.pictures import Examples, class_labels, task_png
 
-__all__ = ["Examples", "headline", "partition_png", "render"]
+__all__ = ["Examples", "headline", "narrow", "partition_png", "render"]
 
 _MEASURED = (("loss", "training loss", 1.0), ("accuracy", PERCENT, 100.0), ("mse", "mean squared error", 1.0))
 _Shown = tuple[bytes | None, str, str]  # picture, alternative text, caption
 _ROWS = 12  # of the table of predictions
-_HOW = (
-    "± is a 95% interval: 1.96 standard deviations of the tasks' figures divided by the root of their number. "
-    "It speaks for further tasks drawn in the same way from the same held-out classes or nodes, not for other nodes or "
-    "another seed of the training; how much nodes differ is shown as their spread.",
-    "Better and worse are said only where two intervals do not overlap; otherwise the difference is within the "
-    "intervals. A single task, or one whose figure is not finite, leaves no interval and nothing is judged.",
-    "All methods meet the same tasks. The random start is the same model before any training, adapted in the same way.",
-)
-_ALONE = "Not transductive: each query is predicted without the other queries of its task."
-_TOGETHER = (
-    "Transductive: the queries of a task are predicted together and may share statistics (batch norm), "
-    "which makes the task easier than one where they come one by one."
-)
-_DIVERGED = (
-    "A mean is given only where every task has a finite figure: tasks that diverged are counted and never dropped. "
-    "The median is over the finite ones."
-)
 
 
 def render(title: str, metrics: dict, rounds: list[dict], shards: dict, examples: Examples | None) -> dict[str, bytes]:
@@ -55,35 +41,16 @@ def render(title: str, metrics: dict, rounds: list[dict], shards: dict, examples
         "task.png": task_png(examples) if examples else None,
     }
     sections = [
-        ("Methods", _methods_table(found, metrics)),
+        ("Methods", "\n".join(map(page.figures, tables(metrics)))),
+        ("New nodes", "\n".join(map(page.figures, node_tables(metrics)))),
         ("Adaptation to new tasks", page.pictures([_adaptation(files, found, metric), _spread(files, nodes, metrics)])),
         ("Training", page.pictures([_training(files, rounds), _partition(files, shards)])),
         ("One task", _task(files, examples) if examples else ""),
         ("Settings", _settings(metrics, shards)),
-        ("How to read this", _notes(metrics)),
+        ("How to read this", page.notes(notes(metrics))),
     ]
     html = page.page(title, headline(metrics), [(head, text) for head, text in sections if text])
     return {"report.html": html, **{name: png for name, png in files.items() if png}}
-
-
-def _methods_table(found: Sequence[Method], metrics: dict) -> str:
-    metric, run = metrics["metric"], found[0]
-    mse = metric == "mse"
-    rows = []
-    for m in found:
-        name = f"{page.escape(m.label)} <small>{page.escape(m.detail)}</small>"
-        cells = [_num(figure(m.before, metric)), _num(figure(m.after, metric))]
-        if mse:
-            cells += [_num(number(m.after["median"])), _num(f"{m.after['non_finite']:,} of {m.after['n']:,}")]
-        rows.append([name, *cells, "–" if m is run else verdict(m.after, run.after, metric)])
-    extra = ["Median after", "Not finite"] if mse else []
-    heads = ["Method", "Before adapting", "After adapting", *extra, f"Compared with {run.label}"]
-    what = "Mean squared error, lower is better" if mse else "Accuracy in %, higher is better"
-    return page.table(f"{what}: mean and 95% interval over {run.after['n']:,} tasks.", heads, rows)
-
-
-def _num(text: str) -> str:
-    return f'<span class="num">{text}</span>'
 
 
 def _per_step(found: Sequence[Method], steps: int | None, scale: float) -> list[Series]:
@@ -139,18 +106,8 @@ def _training(files: dict, rounds: Sequence[dict]) -> _Shown:
 
 
 def _partition(files: dict, shards: dict) -> _Shown:
-    rows = [n["rows"] for n in shards["nodes"]]
-    kinds = [len(n["classes"]) for n in shards["nodes"]]
-    text = (
-        f"Who has what: {len(rows):,} nodes hold {_span(rows)} rows (median {np.median(rows):,.0f}) "
-        f"of {_span(kinds)} classes each, out of {len(shards['classes']):,} classes."
-    )
-    return files["partition.png"], f"Heat map of nodes by classes, and rows of each node. {text}", text
-
-
-def _span(counts: Sequence[int]) -> str:
-    low, high = min(counts), max(counts)
-    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+    text = partition_text(shards)
+    return files["partition.png"], f"Heat map of nodes by classes, rows and distance of each node. {text}", text
 
 
 def _task(files: dict, task: Examples) -> str:
@@ -214,10 +171,3 @@ def _settings(metrics: dict, shards: dict) -> str:
             ("Global model", f"<code>sha256 {e(metrics['global'])}</code>"),
         ]
     )
-
-
-def _notes(metrics: dict) -> str:
-    notes = [*_HOW, _TOGETHER if metrics["transductive"] else _ALONE]
-    if metrics["metric"] == "mse":
-        notes.append(_DIVERGED)
-    return '<ul class="notes">\n' + "\n".join(f"<li>{page.escape(n)}</li>" for n in notes) + "\n</ul>"

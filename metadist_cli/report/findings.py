@@ -7,26 +7,29 @@ from collections.abc import Sequence
 from typing import NamedTuple, TypeGuard
 
 from metadist_cli.errors import printable
+from metadist_cli.scores import SCORES
 
 RANDOM = "random start"
-BETTER, WORSE, WITHIN, NOT_JUDGED = "better", "worse", "within the intervals", "not judged"
-_ADAPTING = {
-    BETTER: "Adapting makes it better",
-    WORSE: "Adapting makes it worse",
-    WITHIN: "Adapting changes it within the intervals",
+BETTER, WORSE, WITHIN, NOT_JUDGED = "better", "worse", "within the interval", "not judged"
+_ADAPTING = {  # by what may be said of the model as it was before
+    WORSE: "Adapting makes it better",
+    BETTER: "Adapting makes it worse",
+    WITHIN: "Adapting changes it within the interval",
     NOT_JUDGED: "What adapting changes is not judged",
 }
-_AGAINST = {
-    BETTER: "Better than",
-    WORSE: "Worse than",
-    WITHIN: "Within the intervals of",
+_AGAINST = {  # by what may be said of the other method
+    WORSE: "Better than",
+    BETTER: "Worse than",
+    WITHIN: "Not told apart from",
     NOT_JUDGED: "Not judged against",
 }
+_PERCENT = {"accuracy", "balanced_accuracy"}
 
 
 class Method(NamedTuple):
-    """One row of the comparison; before, after: {"mean", "ci95", "median", "non_finite", "n"}, before may be None."""
+    """What was evaluated; key: its name in metrics.json. before, after: as there, before may be None."""
 
+    key: str
     label: str
     detail: str
     before: dict | None
@@ -39,26 +42,29 @@ def methods(metrics: dict) -> list[Method]:
     baselines = metrics.get("baselines") or {}
     short = metrics["learner"].split(",")[0]
     label = metrics["name"] if short in baselines else short
-    found = [Method(label, metrics["learner"], metrics["before"], metrics["after"], metrics["per_step"])]
+    found = [Method("main", label, metrics["learner"], metrics["before"], metrics["after"], metrics["per_step"])]
     for name, b in sorted(baselines.items()):
-        found.append(Method(name, b["learner"], b["before"], b["after"], b["per_step"]))
+        found.append(Method(name, name, b["learner"], b["before"], b["after"], b["per_step"]))
     if metrics.get("scratch"):
         steps = metrics.get("scratch_per_step") or []
         before = next((s for s in steps if s["step"] == 0), None)
-        found.append(Method(RANDOM, "same adaptation, no training", before, metrics["scratch"], steps))
+        found.append(
+            Method("scratch", RANDOM, "local only: same adaptation, no training", before, metrics["scratch"], steps)
+        )
     return found
 
 
-def verdict(a: dict, b: dict, metric: str) -> str:
-    """Whether `a` is better or worse than `b`: only where their 95% intervals do not overlap.
+def verdict(stat: dict, metric: str) -> str:
+    """Whether a method is better or worse than the adapted main model, by their paired difference on the same tasks.
 
-    Nothing is judged without an interval: one task, or a task whose figure is not finite.
-    metric: "accuracy" (more is better) or "mse" (less is).
+    Better and worse only where the 95% interval of the difference leaves zero out. Nothing is judged without an
+    interval: one task, or a task whose figure is not finite.
     """
-    if not (_has_interval(a) and _has_interval(b)):
+    difference = stat["difference"]
+    if difference is None or not _has_interval(difference):
         return NOT_JUDGED
-    gap = (a["mean"] - b["mean"]) * (-1 if metric == "mse" else 1)
-    if abs(gap) <= a["ci95"] + b["ci95"]:
+    gap = difference["mean"] * (1 if SCORES[metric].higher_is_better else -1)
+    if abs(gap) <= difference["ci95"]:
         return WITHIN
     return BETTER if gap > 0 else WORSE
 
@@ -73,9 +79,9 @@ def headline(metrics: dict) -> str:
     where = f"On {run.after['n']:,} {tasks} ({metrics['task_text']})"
     said = [f"{where}, {run.label} reaches {_full(run.after, metric)} {when}."]
     if run.before:
-        change = _ADAPTING[verdict(run.after, run.before, metric)]
+        change = _ADAPTING[verdict(run.before, metric)]
         said.append(f"{change}: before, it has {amount(run.before, metric)}.")
-    judged = [(verdict(run.after, o.after, metric), o) for o in others]
+    judged = [(verdict(o.after, metric), o) for o in others]
     for word, start in _AGAINST.items():
         named = [f"{o.label} ({amount(o.after, metric)})" for v, o in judged if v == word]
         if named:
@@ -83,24 +89,39 @@ def headline(metrics: dict) -> str:
     return printable(" ".join(said)).replace("\n", " ")
 
 
-def figure(stat: dict | None, metric: str, unit: str = "") -> str:
-    """Mean and half width of its interval: accuracy in percent, as many digits as the interval deserves."""
+def figure(stat: dict | None, metric: str, unit: str = "", lone: str = " (no interval)") -> str:
+    """Mean and half width of its interval: shares in percent, as many digits as the interval deserves.
+
+    lone: what is said of a mean without an interval.
+    """
     if stat is None:
         return "–"
     if not _finite(stat["mean"]):
         return "not finite"
-    scale = 100 if metric == "accuracy" else 1
+    scale = 100 if metric in _PERCENT else 1
     mean = scale * stat["mean"]
     if not _has_interval(stat):
-        return f"{number(mean, _digits(abs(mean) / 10, metric))}{unit} (no interval)"
+        return f"{number(mean, _digits(abs(mean) / 10, metric))}{unit}{lone}"
     half = scale * stat["ci95"]
     digits = _digits(half or abs(mean) / 10, metric)
     return f"{number(mean, digits)} ± {number(half, digits)}{unit}"
 
 
+def single(value: float | None, metric: str) -> str:
+    """A figure that has no interval."""
+    return "-" if value is None else figure({"mean": value, "ci95": None}, metric, lone="")
+
+
+def signed(difference: dict | None, metric: str) -> str:
+    """A paired difference with its interval."""
+    if difference is None or not _finite(difference["mean"]):
+        return "-"
+    return ("+" if difference["mean"] >= 0 else "") + figure(difference, metric, lone="")
+
+
 def amount(stat: dict, metric: str) -> str:
     """`figure` with its unit, or how many tasks have no finite figure."""
-    return figure(stat, metric, "%" if metric == "accuracy" else "") if _finite(stat["mean"]) else _lost(stat)
+    return figure(stat, metric, "%" if metric in _PERCENT else "") if _finite(stat["mean"]) else _lost(stat)
 
 
 def number(value: float | None, digits: int | None = None) -> str:
@@ -125,14 +146,18 @@ def _lost(stat: dict) -> str:
 
 
 def _digits(least: float, metric: str) -> int:
-    """Decimals that show a figure of this size: one of a percentage if that does, two significant ones elsewhere."""
-    if metric == "accuracy":
+    """Decimals that show a figure of this size: one of a percentage if that does, two significant ones elsewhere.
+
+    Three at most of what a classification is judged by: few tasks tell more.
+    """
+    if metric in _PERCENT:
         return 1 if least >= 0.05 else 2
-    return min(max(1 - math.floor(math.log10(least)), 0), 8) if least > 0 else 1
+    most = 3 if SCORES[metric].kind == "classification" else 8
+    return min(max(1 - math.floor(math.log10(least)), 0), most) if least > 0 else 1
 
 
 def _has_interval(stat: dict) -> bool:
-    return _finite(stat["mean"]) and _finite(stat["ci95"]) and stat.get("n", 2) > 1 and not stat.get("non_finite")
+    return _finite(stat["mean"]) and _finite(stat["ci95"]) and not stat.get("non_finite")
 
 
 def _finite(value: float | None) -> TypeGuard[float]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import html
+import re
 import struct
 from collections.abc import Iterable, Sequence
 
 from metadist_cli.errors import printable
+from metadist_cli.report.comparison import Table
 
 _CSS = """
 :root { color-scheme: light dark; --ink: #1c1c1e; --soft: #5b5f66; --line: #d8dbe0; --page: #fff; --mark: #0072b2 }
@@ -27,8 +29,9 @@ caption { text-align: left; color: var(--soft); font-size: .875rem; padding-bott
 th, td { text-align: left; vertical-align: top; padding: .4rem .9rem .4rem 0; border-bottom: 1px solid var(--line) }
 thead th { font-size: .875rem; color: var(--soft); font-weight: 600 }
 tbody th { font-weight: 600; overflow-wrap: break-word }
-tbody tr:first-child { font-weight: 600 }
-th small { display: block; color: var(--soft); font-weight: 400 }
+.led tbody tr:first-child { font-weight: 600 }
+.scroll + .scroll { margin-top: 1.75rem }
+th small, td small { display: block; color: var(--soft); font-weight: 400 }
 .num { white-space: nowrap }
 @media (max-width: 30rem) { table { font-size: .85rem } th, td { padding-right: .5rem } thead th { font-size: .8rem } }
 .figures { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 24rem), 1fr)); gap: 1.75rem }
@@ -51,6 +54,7 @@ code { font: .875em ui-monospace, monospace }
 """
 _WIDE = 1500  # pixels: a picture that needs the whole line
 _ZOOM = 0.42  # CSS pixels for one of 1/300 inch: at most 1.3 times the size in a paper
+_FIGURE = re.compile(r"[-+−]?\d[\d.e+-]*( ±|$)")  # is not broken at its ±
 _PAGE = """<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -84,15 +88,27 @@ def escape(text: object) -> str:
     return html.escape(printable(str(text)).replace("\n", " ")).replace(" ± ", "&nbsp;±&nbsp;")
 
 
-def table(caption: str, heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table whose first column names the rows. caption, heads: plain text; rows: HTML cells."""
+def table(caption: str, heads: Sequence[str], rows: Iterable[Sequence[str]], led: bool = False) -> str:
+    """A table whose first column names the rows; led: by the first of them. caption, heads: plain text; rows: HTML."""
     top = "".join(f'<th scope="col">{escape(h)}</th>' for h in heads)
     lines = (f'<tr><th scope="row">{first}</th>{"".join(f"<td>{c}</td>" for c in rest)}</tr>' for first, *rest in rows)
     body = "\n".join(lines)
+    kind = "scroll led" if led else "scroll"
     return (
-        f'<div class="scroll"><table>\n<caption>{escape(caption)}</caption>\n<thead><tr>{top}</tr></thead>\n'
+        f'<div class="{kind}"><table>\n<caption>{escape(caption)}</caption>\n<thead><tr>{top}</tr></thead>\n'
         f"<tbody>\n{body}\n</tbody>\n</table></div>"
     )
+
+
+def figures(shown: Table) -> str:
+    """A table of figures, plain text, the second line of a cell as small print."""
+    cells = [[_cell(text) for text in row] for row in shown.rows]
+    return table(f"{shown.title} {shown.note}", shown.heads, cells, shown.led)
+
+
+def notes(texts: Iterable[str]) -> str:
+    """A list of remarks, plain text."""
+    return '<ul class="notes">\n' + "\n".join(f"<li>{escape(text)}</li>" for text in texts) + "\n</ul>"
 
 
 def pictures(shown: Iterable[tuple[bytes | None, str, str]]) -> str:
@@ -103,6 +119,12 @@ def pictures(shown: Iterable[tuple[bytes | None, str, str]]) -> str:
 def settings(items: Iterable[tuple[str, str]]) -> str:
     """A list of names and values, HTML."""
     return "<dl>\n" + "\n".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in items) + "\n</dl>"
+
+
+def _cell(text: str) -> str:
+    first, _, small = text.partition("\n")
+    told = f'<span class="num">{escape(first)}</span>' if _FIGURE.match(first) else escape(first)
+    return told + (f" <small>{escape(small)}</small>" if small else "")
 
 
 def _picture(png: bytes, alt: str, caption: str) -> str:

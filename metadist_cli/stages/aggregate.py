@@ -9,7 +9,7 @@ from metadist_cli.config import Config
 from metadist_cli.console import Console
 from metadist_cli.errors import RETRY, Problem
 from metadist_cli.stages.setting import command
-from metadist_cli.stages.train import Training, close_frozen, open_training
+from metadist_cli.stages.training import Training, close_frozen, open_training
 from metadist_cli.store import Run
 
 

@@ -7,19 +7,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from metadist_cli import checkpoints, seeds, store
 from metadist_cli.config import Config, fingerprint, sections, variants
-from metadist_cli.config.schema import Episodic
 from metadist_cli.console import Console
 from metadist_cli.errors import DATA, Problem
-from metadist_cli.evaluation import Outcome, chunk_size, evaluate, summary
+from metadist_cli.evaluation import Outcome, chunk_size, evaluate
 from metadist_cli.execution import row_bytes
-from metadist_cli.experiment import Experiment, assemble, judged, new_tasks, start
+from metadist_cli.experiment import Experiment, assemble, judged, start
 from metadist_cli.files import sha256
+from metadist_cli.newtasks import new_tasks
 from metadist_cli.personal import Personal
 from metadist_cli.rounds import choose
+from metadist_cli.stages.figures import figures
 from metadist_cli.stages.own import own_name, own_task
 from metadist_cli.stages.results import Tasks, Trained, output_names, write_results
 from metadist_cli.stages.setting import Setting, command, open_setting
@@ -52,7 +51,7 @@ def finetune(config: Config, run: Run, console: Console, own: Path | None = None
             for name, trained in methods.items():
                 outcomes[name] = [_judge(trained, task, steps, setting) for task in tasks]
                 progress.advance()
-        metrics = _metrics(config, setting, methods, outcomes, tasks, steps)
+        metrics = figures(config, setting, methods, outcomes, tasks, steps)
         metrics |= {"task": "new" if own is None else folder.name, "inputs": inputs}
         metrics["seconds"] = {"evaluate": round(time.monotonic() - began, 3)}
         write_results(config, run, folder, setting, main, tasks, outcomes["main"], metrics, steps)
@@ -62,8 +61,10 @@ def finetune(config: Config, run: Run, console: Console, own: Path | None = None
             f"finetune: {tasks[0].plan.query.shape[-1]} query rows predicted; they carry no labels, so no score"
         )
     else:
-        from metadist_cli.report import headline
+        from metadist_cli.report import headline, narrow
 
+        for table in narrow(metrics):
+            console.table(table.title, table.heads, table.rows)
         console.say(headline(metrics))
     console.say(f"finetune: results in {folder}: {', '.join(metrics['files'])}, metrics.json")
     return metrics
@@ -190,88 +191,3 @@ def _judge(trained: Trained, task: Tasks, steps: int, setting: Setting) -> Outco
         chunk_size(kept, support, query, together),
         setting.threads,
     )
-
-
-def _metrics(
-    config: Config,
-    setting: Setting,
-    methods: dict[str, Trained],
-    outcomes: dict[str, list[Outcome]],
-    tasks: list[Tasks],
-    steps: int,
-) -> dict[str, Any]:
-    """metrics.json; the README says what its keys mean."""
-    score = {name: np.concatenate([o.score for o in parts]) for name, parts in outcomes.items()}
-    rows = np.concatenate([np.full(len(o.score), o.out.shape[1]) for o in outcomes["main"]])
-    if not tasks[0].labelled:  # nothing to compare with: every figure is absent, never a number
-        score, rows = {name: values[:0] for name, values in score.items()}, rows[:0]
-    main, experiment = methods["main"], setting.experiment
-    per_node = [
-        {
-            "node": task.shard.node if task.shard.home is None else task.shard.home,
-            "name": task.shard.name,
-            "episodes": len(outcome.score),
-            "before": _or_none(outcome.score[:, 0].mean()),
-            "after": _or_none(outcome.score[:, -1].mean()),
-        }
-        for task, outcome in zip(tasks, outcomes["main"], strict=True)
-        if task.labelled
-    ]
-    after = np.array([n["after"] for n in per_node if n["after"] is not None])
-    spread = None
-    if len(after) > 1:
-        spread = {"mean": after.mean(), "sd": after.std(ddof=1), "min": after.min(), "max": after.max()}
-    return {
-        "format": 1,
-        "name": config.name,
-        "metric": experiment.loss.metric,
-        "learner": experiment.text,
-        "model": experiment.model.text,
-        "round": main.round,
-        "global": main.sha256,
-        "seed": config.seed,
-        "device": str(setting.device),
-        "task_text": _task_text(config, tasks[0]),
-        "episodes": sum(len(o.score) for o in outcomes["main"]),
-        "steps": steps,
-        "transductive": config.finetune.transductive,
-        "before": summary(score["main"][:, 0], rows),
-        "after": summary(score["main"][:, -1], rows),
-        "scratch": summary(score["scratch"][:, -1], rows),
-        "per_step": _per_step(score["main"], rows),
-        "scratch_per_step": _per_step(score["scratch"], rows),
-        "baselines": {
-            name: {
-                "learner": trained.experiment.text,
-                "round": trained.round,
-                "global": trained.sha256,
-                "before": summary(score[name][:, 0], rows),
-                "after": summary(score[name][:, -1], rows),
-                "per_step": _per_step(score[name], rows),
-            }
-            for name, trained in methods.items()
-            if name not in ("main", "scratch")
-        },
-        "per_node": per_node,
-        "node_spread": spread and {k: float(v) for k, v in spread.items()},
-    }
-
-
-def _per_step(score: np.ndarray, rows: np.ndarray) -> list[dict[str, Any]]:
-    return [{"step": step, **summary(column, rows)} for step, column in enumerate(score.T)]
-
-
-def _or_none(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
-
-
-def _task_text(config: Config, task: Tasks) -> str:
-    support, query = task.plan.support.shape[-1], task.plan.query.shape[-1]
-    if task.shard.home is not None:
-        few = config.finetune.task.support
-        return f"every node: {'all' if few is None else few} of its training rows, judged on those that it kept back"
-    if isinstance(config.task, Episodic):
-        other = config.finetune.task
-        way, shot = other.way or config.task.way, other.shot or config.task.shot
-        return f"{way}-way {shot}-shot, {query // way} query rows a class"
-    return f"local: {support} support rows, {query} query rows"

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -60,6 +61,13 @@ class Tasks(NamedTuple):
     names: tuple[str, ...]
     rows: Sequence[object]
     labelled: bool = True
+
+    def truths(self) -> np.ndarray:
+        """(E, Q) labels of the query rows, or their targets (E, Q, out)."""
+        query = self.plan.query[0, 0]
+        if self.plan.labels is not None:
+            return np.broadcast_to(self.plan.labels[1], query.shape)
+        return self.pool.y[torch.from_numpy(query).to(self.pool.y.device)].cpu().numpy()
 
 
 def output_names(config: Config, classes: tuple[str, ...], shard: Shard, plan: Plan) -> tuple[str, ...]:
@@ -160,10 +168,9 @@ def _predictions(classes: tuple[str, ...], config: Config, tasks: list[Tasks], o
     writer.writerow(["episode", "node", "row", *columns])
     number = 0
     for task, outcome in zip(tasks, outcomes, strict=True):
-        for i, out in enumerate(outcome.out):
+        for i, (out, truths) in enumerate(zip(outcome.out, task.truths(), strict=True)):
             rows = task.plan.query[0, 0, i]
             names = _names(config, classes, task, i)
-            truths = task.pool.y[torch.from_numpy(rows)].cpu() if task.plan.labels is None else task.plan.labels[1]
             for row, truth, line in zip(rows, truths, _readable(out, names), strict=True):
                 label = names[int(truth)] if names else " ".join(repr(float(v)) for v in truth)
                 label = label if task.labelled else ""

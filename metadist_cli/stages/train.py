@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -14,41 +14,12 @@ from metadist_cli.config import Config
 from metadist_cli.console import Console
 from metadist_cli.episodes import Pool
 from metadist_cli.errors import RETRY, USAGE, Problem
-from metadist_cli.experiment import start
-from metadist_cli.rounds import choose, close_round, run_nodes
-from metadist_cli.shards import pool
-from metadist_cli.stages.metrics import mean_metrics, mend, note
-from metadist_cli.stages.setting import Setting, command, open_setting
+from metadist_cli.rounds import run_nodes
+from metadist_cli.stages.metrics import mend
+from metadist_cli.stages.setting import command
+from metadist_cli.stages.training import Training, close, close_frozen, open_training
 from metadist_cli.store import Run
 from metadist_cli.tree import Params
-
-
-class Training(NamedTuple):
-    """A run that is ready to be trained."""
-
-    setting: Setting
-    run: Run
-    weights: dict[int, int]  # rows of every training node, from the partition manifest
-    first: Params  # round 0's global parameters, and the template of all others
-    first_own: Params
-
-    @property
-    def template(self) -> Params:
-        """What a node sends: the global parameters without the server's state."""
-        return {k: v for k, v in self.first.items() if not k.startswith("server/")}
-
-    def chosen(self, number: int) -> list[int]:
-        config = self.setting.experiment.config
-        return choose(config.seed, number, sorted(self.weights), config.train.nodes_per_round)
-
-
-def open_training(config: Config, run: Run, console: Console) -> Training:
-    """Shards and settings checked, and round 0 in place."""
-    store.agree(config, run)
-    setting = open_setting(config, run, console)
-    weights = {n["node"]: n["rows"] for n in setting.manifest["nodes"] if n["role"] == "train"}
-    first, own = start(setting.experiment)
-    return Training(setting, run, weights, first, own)
 
 
 def train(config: Config, run: Run, console: Console, close_last: bool = False, label: str = "train") -> dict[str, Any]:
@@ -65,7 +36,7 @@ def train(config: Config, run: Run, console: Console, close_last: bool = False, 
             result |= {"round": done, "global": sha256, "next": "finetune"}
             return result
         began = time.monotonic()
-        everybody = _load(training, sorted(training.weights))
+        everybody = training.load(sorted(training.weights))
         owns = _owns(training, done + 1, sorted(training.weights))
         with console.progress(f"{label}: round", rounds, done) as progress:
             for number in range(done + 1, rounds + 1):
@@ -132,54 +103,10 @@ def train_nodes(config: Config, run: Run, console: Console, nodes: list[int], nu
         return {"round": number, "nodes": []}
     with files.lock(run.round(number) / f".lock-{todo[0]:03d}"):
         owns = _owns(training, number, todo)
-        updates = _updates(training, _load(training, todo), todo, {}, parent, owns, number)
+        updates = _updates(training, training.load(todo), todo, {}, parent, owns, number)
         names = _leave_open(training, number, sha256, list(updates))
     console.say(f"train: round {number}, nodes {_named(todo)}: {', '.join(names)}")
     return {"round": number, "nodes": todo, "files": names}
-
-
-def close(
-    training: Training,
-    number: int,
-    parent: Params,
-    parent_sha256: str,
-    updates: Iterable[NodeUpdate],
-    clock: float,
-    dropped: list[int] | None = None,
-) -> tuple[Params, str, dict[str, float]]:
-    """Close a round: aggregate, commit what nodes keep, commit the global checkpoint, and note the metrics."""
-    run, experiment = training.run, training.setting.experiment
-    owns: list[tuple[int, Params]] = []
-    seen: list[NodeUpdate] = []
-
-    def watch() -> Iterator[NodeUpdate]:
-        for update in updates:
-            owns.append((update.node, update.own))
-            seen.append(update._replace(shared={}, own={}))
-            yield update
-
-    rows = list(training.weights.values())
-    result = close_round(experiment.aggregator, experiment.server, parent, watch(), number, rows)
-    trained = time.monotonic()
-    checkpoints.write_state(run, number, [(node, own) for node, own in owns if own])
-    metrics = mean_metrics(seen, ("loss", experiment.loss.metric))
-    header = {"parent": parent_sha256, "nodes": len(seen), "dropped": dropped or [], "metrics": metrics}
-    sha256 = checkpoints.write_global(run, number, result, header)
-    if training.first_own:  # it looks through all rounds: 0.2 s after 5,000 of them
-        checkpoints.prune_states(run, number)
-    _tidy(training, number)
-    seconds = {"train": round(trained - clock, 6), "files": round(time.monotonic() - trained, 6)}
-    note(run, {"round": number, "nodes": len(seen), **metrics, "seconds": seconds})
-    return result, sha256, metrics
-
-
-def close_frozen(
-    training: Training, number: int, parent: Params, parent_sha256: str, inputs: dict[str, Any]
-) -> tuple[Params, str, dict[str, float]]:
-    """Close a round with the node files that were frozen for it."""
-    weights = {n: training.weights[n] for n in training.chosen(number)}
-    updates = checkpoints.frozen_updates(training.run, number, parent_sha256, training.template, weights, inputs)
-    return close(training, number, parent, parent_sha256, updates, time.monotonic(), inputs["dropped"])
 
 
 def _updates(
@@ -257,19 +184,6 @@ def _parent(training: Training) -> tuple[Params, str]:
         return training.first, checkpoints.write_global(run, 0, training.first, {})
     params, _, sha256 = checkpoints.read_global(run, closed, training.first)
     return params, sha256
-
-
-def _load(training: Training, nodes: list[int]) -> Pool:
-    shards = store.read_shards(training.run, training.setting.manifest, nodes)
-    return pool(shards, training.setting.experiment.spec.divide, training.setting.device)
-
-
-def _tidy(training: Training, number: int) -> None:
-    """Node files of closed rounds go, as train.keep_nodes says."""
-    keep = training.setting.experiment.config.train.keep_nodes
-    old = {"none": number, "last": number - 1, "all": 0}[keep]
-    for path in checkpoints.update_files(training.run, old) if old > 0 else ():
-        path.unlink(missing_ok=True)
 
 
 def _named(nodes: list[int]) -> str:
