@@ -260,16 +260,21 @@ def _stage(
             from metadist_cli.stages.plan import plan
 
             return plan(config, run, console)
-        if restart and (kept := store.archive(run)):
-            console.say(f"the old run is kept in {kept}")
-        if path.exists():
-            console.open_log(path / "log.txt")
-        result = body(config, run, console)
-        if path.exists():
-            console.open_log(path / "log.txt")
-        if step := result.get("next"):
-            console.say(f"next: metadist {step} {_again(file, overrides, runs_dir, name)}")
-        return result
+        from metadist_cli.stages.team import among_ranks
+
+        with among_ranks(path) as leads:
+            if not leads:
+                return {}
+            if restart and (kept := store.archive(run)):
+                console.say(f"the old run is kept in {kept}")
+            if path.exists():
+                console.open_log(path / "log.txt")
+            result = body(config, run, console)
+            if path.exists():
+                console.open_log(path / "log.txt")
+            if step := result.get("next"):
+                console.say(f"next: metadist {step} {_again(file, overrides, runs_dir, name)}")
+            return result
 
     _speak(work, *voice)
 
