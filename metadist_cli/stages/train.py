@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 from metadist_cli import checkpoints, files, store
@@ -96,9 +96,15 @@ def train(config: Config, run: Run, console: Console, close_last: bool = False, 
     return result
 
 
-def train_nodes(config: Config, run: Run, console: Console, nodes: list[int], number: int | None) -> dict[str, Any]:
-    """The part of some nodes in the open round, for another machine or a scheduler; repeating it is harmless."""
+def train_nodes(
+    config: Config, run: Run, console: Console, which: Callable[[list[int]], list[int]], number: int | None
+) -> dict[str, Any]:
+    """The part of some nodes in the open round, for another machine or a scheduler; repeating it is harmless.
+
+    which: of all training nodes.
+    """
     training = open_training(config, run, console)
+    nodes = which(sorted(training.weights))
     strangers = [n for n in nodes if n not in training.weights]
     if strangers:
         last = max(training.weights)
