@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 import signal
 import sys
@@ -41,6 +40,9 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings and errors.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Details; a traceback where something breaks.")]
 Dry = Annotated[bool, typer.Option("--dry-run", help="Check everything, show shapes and sizes, write nothing.")]
+Wait = Annotated[
+    str | None, typer.Option("--wait", help="Wait so long (90s, 30m, 2h) for what is missing, before exit code 75.")
+]
 Restart = Annotated[bool, typer.Option("--restart", help="Begin anew; the old run is kept as NAME.old-1.")]
 
 _RUNS = Path("runs")
@@ -137,11 +139,13 @@ def train(
     file: File,
     overrides: Overrides = None,
     nodes: Annotated[
-        str | None, typer.Option("--nodes", help="Only these nodes of the open round, such as 3 or 0-9,12.")
+        str | None,
+        typer.Option("--nodes", help="Only these nodes of the open round: 0-9,12, or a part, 0/8 to 7/8, or slurm."),
     ] = None,
     round_: Annotated[
         int | None, typer.Option("--round", min=1, help="With --nodes: the round that is meant; default: the open one.")
     ] = None,
+    wait: Wait = None,
     runs_dir: RunsDir = _RUNS,
     name: Name = None,
     dry_run: Dry = False,
@@ -154,12 +158,14 @@ def train(
     def body(config: Config, run: Run, console: Console) -> dict[str, Any]:
         from metadist_cli.stages.train import train as stage
         from metadist_cli.stages.train import train_nodes
+        from metadist_cli.stages.waiting import patiently, which_nodes
 
-        if round_ is not None and nodes is None:
-            raise Problem("--round goes with --nodes", "--round", "use train.rounds=N for all nodes", USAGE)
         if nodes is None:
-            return stage(config, run, console)
-        return train_nodes(config, run, console, _numbers(nodes), round_)
+            if round_ is not None:
+                raise Problem("--round goes with --nodes", "--round", "use train.rounds=N for all nodes", USAGE)
+            return patiently(lambda last: stage(config, run, console), wait, console)
+        which = which_nodes(nodes)
+        return patiently(lambda last: train_nodes(config, run, console, which, round_), wait, console)
 
     _stage(body, file, overrides, runs_dir, name, (json, quiet, verbose), dry_run)
 
@@ -169,11 +175,15 @@ def aggregate(
     file: File,
     overrides: Overrides = None,
     min_nodes: Annotated[
-        int | None, typer.Option("--min-nodes", min=1, help="Close the round with so many nodes, drop the others.")
+        int | None,
+        typer.Option(
+            "--min-nodes", min=1, help="Close the round with so many, when the wait is over; drop the others."
+        ),
     ] = None,
     round_: Annotated[
         int | None, typer.Option("--round", min=1, help="The round that is meant; one that is closed is left alone.")
     ] = None,
+    wait: Wait = None,
     runs_dir: RunsDir = _RUNS,
     name: Name = None,
     dry_run: Dry = False,
@@ -185,8 +195,12 @@ def aggregate(
 
     def body(config: Config, run: Run, console: Console) -> dict[str, Any]:
         from metadist_cli.stages.aggregate import aggregate as stage
+        from metadist_cli.stages.waiting import patiently
 
-        return stage(config, run, console, min_nodes, round_)
+        def once(last: bool) -> dict[str, Any]:
+            return stage(config, run, console, min_nodes if last else None, round_)
+
+        return patiently(once, wait, console)
 
     _stage(body, file, overrides, runs_dir, name, (json, quiet, verbose), dry_run)
 
@@ -260,16 +274,21 @@ def _stage(
             from metadist_cli.stages.plan import plan
 
             return plan(config, run, console)
-        if restart and (kept := store.archive(run)):
-            console.say(f"the old run is kept in {kept}")
-        if path.exists():
-            console.open_log(path / "log.txt")
-        result = body(config, run, console)
-        if path.exists():
-            console.open_log(path / "log.txt")
-        if step := result.get("next"):
-            console.say(f"next: metadist {step} {_again(file, overrides, runs_dir, name)}")
-        return result
+        from metadist_cli.stages.team import among_ranks
+
+        with among_ranks(path) as leads:
+            if not leads:
+                return {}
+            if restart and (kept := store.archive(run)):
+                console.say(f"the old run is kept in {kept}")
+            if path.exists():
+                console.open_log(path / "log.txt")
+            result = body(config, run, console)
+            if path.exists():
+                console.open_log(path / "log.txt")
+            if step := result.get("next"):
+                console.say(f"next: metadist {step} {_again(file, overrides, runs_dir, name)}")
+            return result
 
     _speak(work, *voice)
 
@@ -310,16 +329,3 @@ def _traceback() -> str:
     import traceback
 
     return traceback.format_exc()
-
-
-def _numbers(text: str) -> list[int]:
-    """Node numbers of "0-3,7". Raises Problem(USAGE)."""
-    found: set[int] = set()
-    for part in text.split(","):
-        match = re.fullmatch(r"\s*([0-9]{1,7})(?:-([0-9]{1,7}))?\s*", part)
-        if not match or int(match[2] or match[1]) < int(match[1]):
-            raise Problem(f"{part!r} is no node and no range of nodes", "--nodes", "write such as 3 or 0-9,12", USAGE)
-        if int(match[2] or match[1]) - int(match[1]) >= 1_000_000:
-            raise Problem(f"{part!r} is more than a million nodes", "--nodes", "name those that this run has", USAGE)
-        found.update(range(int(match[1]), int(match[2] or match[1]) + 1))
-    return sorted(found)

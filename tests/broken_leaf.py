@@ -76,12 +76,12 @@ CASES: list[tuple[str, Make, str]] = [
     (
         "truncated JSON",
         leaf(good()[:-30]),
-        "own.json:1:157: this is no valid JSON: Expecting value" + AGAIN,
+        "own.json:1:128: this is no valid JSON: Expecting value" + AGAIN,
     ),
     (
         "JSON cut between users",
         leaf(good().split(', "bob": {')[0]),
-        "own.json:1:127: this is no valid JSON: it ends where ',' belongs" + AGAIN,
+        "own.json:1:109: this is no valid JSON: it ends where ',' belongs" + AGAIN,
     ),
     ("JSON of a list", leaf("[]"), "own.json:1:1: this is no valid JSON: '{' belongs here, not '['" + AGAIN),
     (

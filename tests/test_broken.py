@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from metadist_cli.cli import app
 from metadist_cli.errors import CONFIG, DATA
 
-READERS = ("arrays", "images", "table")
+READERS = ("arrays", "images", "leaf", "table")
 CASES = [(f"{reader}: {case[0]}", *case[1:]) for reader in READERS for case in import_module(f"broken_{reader}").CASES]
 CONFIG_TEXT = """\
 data: {section}

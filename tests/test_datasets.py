@@ -68,10 +68,23 @@ def small_table(folder: Path) -> dict:
     return {"path": str(folder / "own.csv"), "target": "sick", "groups": "who"}
 
 
+def small_leaf(folder: Path) -> dict:
+    people = '"user_data": {"a": {"x": [[1, 2], [3, 4]], "y": [0, 1]}, "b": {"x": [[5, 6]], "y": [0]}}'
+    (folder / "own.json").write_text(f'{{"users": ["a", "b"], "num_samples": [2, 1], {people}}}')
+    return {"path": str(folder / "own.json")}
+
+
+def small_text(folder: Path) -> dict:
+    (folder / "own.txt").write_text("To be, or not to be: that is the question.")
+    return {"path": str(folder / "own.txt"), "window": 10}
+
+
 FILES = {
     "arrays": small_arrays,
     "image_folder": small_pictures,
+    "leaf": small_leaf,
     "table": small_table,
+    "text": small_text,
 }  # readers of the user's own files
 
 
@@ -92,8 +105,8 @@ def test_contract(name: str, cache: Path, tmp_path: Path) -> None:
     n, c = len(d.x), len(d.classes)
     assert d.kind in ("classification", "regression")
     assert d.x.dtype in (np.uint8, np.float32)
-    assert d.x.flags.c_contiguous
-    assert np.isfinite(d.x).all()
+    assert d.x[:].flags.c_contiguous
+    assert np.isfinite(d.x[:]).all()
     assert d.label.shape == (n,)
     assert d.label.dtype == np.int64
     assert len(set(d.classes)) == c

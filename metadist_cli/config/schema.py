@@ -167,6 +167,7 @@ class Execution(Model):
     threads: Literal["auto"] | Positive = Field(
         "auto", description="Blocks computed side by side on the CPU; changes no bit."
     )
+    workers: Positive = Field(1, description="Processes on this machine that train blocks of nodes; changes no bit.")
     memory: str = Field(
         "2GiB",
         examples=["512MiB", "2GiB"],

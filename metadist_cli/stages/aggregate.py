@@ -18,7 +18,8 @@ def aggregate(
 ) -> dict[str, Any]:
     """Close the open round. Wants every chosen node, or at least min_nodes; others are recorded as dropped.
 
-    meant: the round that is to be closed, for jobs that may be started again: one that is closed already is left alone.
+    meant: the round that is to be closed, for jobs that may be started again: one that is closed already is left alone,
+    and one that has not begun is not there yet.
 
     What goes in is frozen in inputs.json before the sum, so that neither a crash nor a late node changes the result.
     Raises Problem(RETRY) naming the nodes that are missing.
@@ -30,9 +31,12 @@ def aggregate(
     if meant is not None and meant <= closed:
         console.say(f"aggregate: round {meant} is already closed, nothing to do")
         return {"round": closed, "closed": False}
-    if closed < 0 or not checkpoints.update_files(run, number):
+    if meant is None and (closed < 0 or not checkpoints.update_files(run, number)):
         console.say(f"aggregate: nothing is open, round {max(closed, 0)} is closed")
         return {"round": max(closed, 0), "closed": False}
+    if meant is not None and (closed < 0 or meant > number):
+        hint = "wait until the nodes have begun" if closed < 0 else "close the round before"
+        raise Problem(f"round {meant} needs the checkpoint of round {meant - 1}", str(run.path), hint, RETRY)
     with command("aggregate", config, run, training.setting.experiment) as result:
         parent, _, sha256 = checkpoints.read_global(run, closed, training.first)
         inputs = _freeze(training, number, sha256, min_nodes, console)

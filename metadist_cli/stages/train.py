@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
-
-import numpy as np
 
 from metadist_cli import checkpoints, files, store
 from metadist_cli.aggregators import NodeUpdate
 from metadist_cli.config import Config
 from metadist_cli.console import Console
-from metadist_cli.episodes import Pool
 from metadist_cli.errors import RETRY, USAGE, Problem
-from metadist_cli.rounds import run_nodes
 from metadist_cli.stages.metrics import mend
 from metadist_cli.stages.setting import command
+from metadist_cli.stages.team import Team, team
 from metadist_cli.stages.training import Training, close, close_frozen, open_training
 from metadist_cli.store import Run
 from metadist_cli.tree import Params
@@ -36,9 +33,8 @@ def train(config: Config, run: Run, console: Console, close_last: bool = False, 
             result |= {"round": done, "global": sha256, "next": "finetune"}
             return result
         began = time.monotonic()
-        everybody = training.load(sorted(training.weights))
         owns = _owns(training, done + 1, sorted(training.weights))
-        with console.progress(f"{label}: round", rounds, done) as progress:
+        with team(training.setting, run) as crew, console.progress(f"{label}: round", rounds, done) as progress:
             for number in range(done + 1, rounds + 1):
                 chosen = training.chosen(number)
                 clock = time.monotonic()
@@ -49,7 +45,7 @@ def train(config: Config, run: Run, console: Console, close_last: bool = False, 
                     progress.advance()
                     continue
                 ready = _ready(training, number, sha256)
-                updates = _updates(training, everybody, chosen, ready, parent, owns, number)
+                updates = _updates(training, crew, chosen, ready, parent, owns, number)
                 last = number == rounds and not close_last
                 if last or config.train.keep_nodes != "none":
                     updates = list(updates)
@@ -71,9 +67,15 @@ def train(config: Config, run: Run, console: Console, close_last: bool = False, 
     return result
 
 
-def train_nodes(config: Config, run: Run, console: Console, nodes: list[int], number: int | None) -> dict[str, Any]:
-    """The part of some nodes in the open round, for another machine or a scheduler; repeating it is harmless."""
+def train_nodes(
+    config: Config, run: Run, console: Console, which: Callable[[list[int]], list[int]], number: int | None
+) -> dict[str, Any]:
+    """The part of some nodes in the open round, for another machine or a scheduler; repeating it is harmless.
+
+    which: of all training nodes.
+    """
     training = open_training(config, run, console)
+    nodes = which(sorted(training.weights))
     strangers = [n for n in nodes if n not in training.weights]
     if strangers:
         last = max(training.weights)
@@ -103,15 +105,16 @@ def train_nodes(config: Config, run: Run, console: Console, nodes: list[int], nu
         return {"round": number, "nodes": []}
     with files.lock(run.round(number) / f".lock-{todo[0]:03d}"):
         owns = _owns(training, number, todo)
-        updates = _updates(training, training.load(todo), todo, {}, parent, owns, number)
-        names = _leave_open(training, number, sha256, list(updates))
+        with team(training.setting, run) as crew:
+            updates = list(_updates(training, crew, todo, {}, parent, owns, number))
+        names = _leave_open(training, number, sha256, updates)
     console.say(f"train: round {number}, nodes {_named(todo)}: {', '.join(names)}")
     return {"round": number, "nodes": todo, "files": names}
 
 
 def _updates(
     training: Training,
-    everybody: Pool,
+    crew: Team,
     chosen: list[int],
     ready: dict[int, NodeUpdate],
     parent: Params,
@@ -122,22 +125,11 @@ def _updates(
 
     A block that lacks a node is run whole, since its size decides the last bits; `owns` follows what nodes keep.
     """
-    setting = training.setting
-    block = setting.block
+    block = training.setting.block
     missing = {i // block for i, node in enumerate(chosen) if node not in ready}
     todo = [node for i, node in enumerate(chosen) if i // block in missing]
-    places = np.searchsorted(everybody.nodes, todo)
-    experiment = setting.experiment
-    fresh = run_nodes(
-        experiment.algorithm,
-        {k: parent[k].to(setting.device) for k in training.template},
-        lambda node: {k: v.to(setting.device) for k, v in owns[node].items()},
-        everybody.take(places),
-        lambda part: experiment.sampler(part, number),
-        block,
-        (number - 1) * experiment.steps,
-        setting.threads,
-    )
+    shared = {k: parent[k] for k in training.template}
+    fresh = crew.updates(todo, number, (number - 1) * training.setting.experiment.steps, shared, owns)
     if ready:
         owns |= _owns(training, number + 1, ready)
     running = set(todo)
@@ -146,13 +138,8 @@ def _updates(
         if node in ready:
             update = ready[node]
         else:
-            update = update._replace(shared=_home(update.shared), own=_home(update.own))
             owns[node] = update.own
         yield update
-
-
-def _home(params: Params) -> Params:
-    return {k: v.cpu() for k, v in params.items()}
 
 
 def _leave_open(training: Training, number: int, parent_sha256: str, updates: list[NodeUpdate]) -> list[str]:

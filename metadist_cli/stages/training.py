@@ -10,11 +10,8 @@ from metadist_cli import checkpoints, store
 from metadist_cli.aggregators import NodeUpdate
 from metadist_cli.config import Config
 from metadist_cli.console import Console
-from metadist_cli.episodes import Pool
 from metadist_cli.experiment import start, training_nodes
-from metadist_cli.pooled import union
 from metadist_cli.rounds import choose, close_round
-from metadist_cli.shards import pool
 from metadist_cli.stages.metrics import mean_metrics, note
 from metadist_cli.stages.setting import Setting, open_setting
 from metadist_cli.store import Run
@@ -38,13 +35,6 @@ class Training(NamedTuple):
     def chosen(self, number: int) -> list[int]:
         config = self.setting.experiment.config
         return choose(config.seed, number, sorted(self.weights), config.train.nodes_per_round)
-
-    def load(self, nodes: list[int]) -> Pool:
-        """The rows of nodes that train; with `pooled` those of all shards as one node's."""
-        setting = self.setting
-        pooled, spec = setting.experiment.config.pooled, setting.experiment.spec
-        shards = store.read_shards(self.run, setting.manifest, training_rows(setting.manifest) if pooled else nodes)
-        return pool([union(shards)] if pooled else shards, spec.divide, setting.device)
 
 
 def open_training(config: Config, run: Run, console: Console) -> Training:

@@ -1,0 +1,245 @@
+"""Other processes that train blocks of nodes: local workers, or the ranks that torchrun started.
+
+Both speak one protocol over a channel of bytes: the leader says which blocks and sends the global parameters, the
+others answer block by block, and the leader alone writes the run directory. A block is computed by the same code on the
+same rows wherever that is, so the number of processes changes no bit. Each process reads the shards of its blocks from
+its own copy of the run, against the hashes that the leader sends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from itertools import islice
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from metadist_cli import store, tree
+from metadist_cli.aggregators import NodeUpdate
+from metadist_cli.config import Config
+from metadist_cli.episodes import Pool
+from metadist_cli.errors import Problem
+from metadist_cli.experiment import Experiment, assemble
+from metadist_cli.pooled import union
+from metadist_cli.rounds import run_nodes
+from metadist_cli.shards import Shard, pool
+from metadist_cli.stages.channels import Channel, Pipe, Rank, packed, receive, send, unpacked
+from metadist_cli.stages.setting import Setting
+from metadist_cli.store import Run
+from metadist_cli.tree import Params
+
+_FOREVER = timedelta(days=365)  # a rank waits while the leader partitions and evaluates
+
+
+class Member:
+    """One process's part in the training of an experiment; it keeps the shards that it has read."""
+
+    def __init__(self, experiment: Experiment, run: Run, manifest: dict[str, Any], execution: dict[str, Any]):
+        """execution: "device", "block" and "threads"."""
+        self.experiment, self.execution = experiment, execution
+        self._run, self._manifest = run, manifest
+        self._file = {entry["node"]: entry["file"] for entry in manifest["nodes"] if entry["role"] == "train"}
+        self._shards: dict[int, Shard] = {}
+        self._pool: tuple[list[int], Pool] | None = None
+
+    def updates(
+        self, nodes: list[int], number: int, before: int, shared: Params, owns: dict[int, Params]
+    ) -> Iterator[NodeUpdate]:
+        """What these nodes make of the global parameters in a round, in order. before: local steps so far."""
+        device = torch.device(self.execution["device"])
+        here = {k: v.to(device) for k, v in shared.items()}
+        for update in run_nodes(
+            self.experiment.algorithm,
+            here,
+            lambda node: {k: v.to(device) for k, v in owns[node].items()},
+            self._rows(nodes, device),
+            lambda part: self.experiment.sampler(part, number),
+            self.execution["block"],
+            before,
+            self.execution["threads"],
+        ):
+            yield update._replace(shared=_home(update.shared), own=_home(update.own))
+
+    def _rows(self, nodes: list[int], device: torch.device) -> Pool:
+        if self._pool is None or self._pool[0] != nodes:
+            rows = pool(self._held(nodes), self.experiment.spec.divide, device)
+            self._pool = nodes, rows
+        return self._pool[1]
+
+    def _held(self, nodes: list[int]) -> list[Shard]:
+        """The shards of these nodes; the files that hold them are read once, whole. Pooled: all, as one node's."""
+        if self.experiment.config.pooled:
+            return [union(store.read_shards(self._run, self._manifest, self._file))]
+        wanted = {self._file[node] for node in nodes if node not in self._shards}
+        there = [node for node, file in self._file.items() if file in wanted] if wanted else []
+        self._shards |= {shard.node: shard for shard in store.read_shards(self._run, self._manifest, there)}
+        return [self._shards[node] for node in nodes]
+
+
+def _home(params: Params) -> Params:
+    return {k: v.cpu() for k, v in params.items()}
+
+
+class Team(NamedTuple):
+    """The leader's side: its own part, and a channel to each other process."""
+
+    leader: Member
+    others: Sequence[Channel] = ()
+
+    def updates(
+        self, nodes: list[int], number: int, before: int, shared: Params, owns: dict[int, Params]
+    ) -> Iterator[NodeUpdate]:
+        """As `Member.updates`, the blocks dealt in turn. Raises what a process raised, RETRY if it is gone."""
+        block = self.leader.execution["block"]
+        blocks = [nodes[i : i + block] for i in range(0, len(nodes), block)]
+        count = len(self.others) + 1
+        for i, channel in enumerate(self.others, 1):
+            mine = blocks[i::count]
+            own = tree.stack(owns[node] for block in mine for node in block)
+            send(channel, {"round": number, "before": before, "blocks": mine}, shared=shared, own=own)
+        mine = self.leader.updates([n for block in blocks[::count] for n in block], number, before, shared, owns)
+        for i, block in enumerate(blocks):
+            if i % count == 0:
+                yield from islice(mine, len(block))
+                continue
+            header, parts = receive(self.others[i % count - 1])
+            for k, (node, weight, metrics) in enumerate(header["updates"]):
+                yield NodeUpdate(node, tree.index(parts["shared"], k), tree.index(parts["own"], k), weight, metrics)
+
+
+def _open(others: Sequence[Channel], leader: Member, manifest: dict[str, Any], run: Run) -> Team:
+    """The team, each of which knows what is to be trained."""
+    header = {
+        "config": leader.experiment.config.resolved(),
+        "manifest": manifest,
+        "folder": str(run.shards.parent.resolve()),
+        "execution": leader.execution,
+    }
+    for channel in others:
+        send(channel, header)
+    return Team(leader, others)
+
+
+def serve(channel: Channel, folder: Path | None = None) -> None:
+    """The other side: train what the leader asks for until it says that all is done, or is gone.
+
+    folder: this process's own copy of the run directory; None: the leader's.
+    """
+    torch.set_num_threads(1)
+    member: Member | None = None
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            header, parts = unpacked(channel.receive())
+            if "end" in header:
+                return
+            try:
+                if "config" in header:
+                    member = _joined(header, folder)
+                    continue
+                assert member is not None
+                nodes = [node for block in header["blocks"] for node in block]
+                owns = {node: tree.index(parts["own"], i) for i, node in enumerate(nodes)}
+                updates = member.updates(nodes, header["round"], header["before"], parts["shared"], owns)
+                for block in header["blocks"]:
+                    done = list(islice(updates, len(block)))
+                    told = [[u.node, u.weight, u.metrics] for u in done]
+                    leaves = {"shared": tree.stack(u.shared for u in done), "own": tree.stack(u.own for u in done)}
+                    channel.send(packed({"updates": told}, **leaves))
+            except Problem as problem:
+                said = {"message": problem.message, "where": problem.where, "hint": problem.hint, "code": problem.code}
+                channel.send(packed({"problem": said}))
+
+
+def _joined(opened: dict[str, Any], folder: Path | None) -> Member:
+    experiment = assemble(Config.model_validate(opened["config"]), store.spec_in(opened["manifest"]))
+    run, execution = Run.at(Path(opened["folder"]) if folder is None else folder), opened["execution"]
+    if execution["device"].startswith("cuda"):
+        execution["device"] = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
+    return Member(experiment, run, opened["manifest"], execution)
+
+
+@contextmanager
+def team(setting: Setting, run: Run) -> Iterator[Team]:
+    """Who trains: the ranks of torchrun, or execution.workers processes on this machine, this one among them.
+
+    Workers end with this process, however it ends.
+    """
+    workers = setting.experiment.config.execution.workers
+    crew = [] if ranks() > 1 else [_Worker() for _ in range(workers - 1)]
+    others = [Rank(rank) for rank in range(1, ranks())] or [worker.channel for worker in crew]
+    execution = {"device": str(setting.device), "block": setting.block, "threads": setting.threads}
+    leader = Member(setting.experiment, run, setting.manifest, execution)
+    try:
+        yield _open(others, leader, setting.manifest, run)
+    finally:
+        for worker in crew:
+            worker.end()
+
+
+class _Worker:
+    """A process on this machine, one thread, that ends when this one does."""
+
+    def __init__(self):
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["metadist_cli.stages.team"])
+        ours, theirs = context.Pipe()
+        alive, self._alive = context.Pipe(duplex=False)  # never written to: it breaks when this process is gone
+        self._process = context.Process(target=_work, args=(theirs, alive), daemon=True)
+        self._process.start()
+        theirs.close()
+        alive.close()
+        self.channel = Pipe(ours)
+
+    def end(self) -> None:
+        self._process.terminate()
+        self._process.join()
+
+
+def _work(connection: Connection, alive: Connection) -> None:
+    """A worker's life. Ctrl-C is the leader's to answer."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    def watch() -> None:
+        with contextlib.suppress(EOFError, OSError):
+            alive.recv_bytes()
+        os._exit(1)  # even in the middle of a block
+
+    threading.Thread(target=watch, daemon=True).start()
+    serve(Pipe(connection))
+
+
+def ranks() -> int:
+    """How many processes torchrun started; 1 without it."""
+    return int(os.environ["WORLD_SIZE"]) if "TORCHELASTIC_RUN_ID" in os.environ else 1
+
+
+@contextmanager
+def among_ranks(folder: Path) -> Iterator[bool]:
+    """Meet the other ranks of torchrun, if there are any; True for the leader, who is to do the command's work.
+
+    The others serve it until it is done or gone. folder: the run directory on this machine.
+    """
+    if ranks() == 1:
+        yield True
+        return
+    torch.distributed.init_process_group("gloo", timeout=_FOREVER)
+    try:
+        if torch.distributed.get_rank() > 0:
+            serve(Rank(0), folder)
+            yield False
+            return
+        yield True
+        for rank in range(1, ranks()):
+            send(Rank(rank), {"end": True})
+    finally:
+        torch.distributed.destroy_process_group()

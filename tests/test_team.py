@@ -1,0 +1,164 @@
+"""Several processes train as one does: the same bytes, and none is left behind."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from runner import ROOT, Lab, environment, results, start
+
+ONE = "execution.block=1"
+SETTINGS = {
+    "all nodes": (),
+    "a part of the nodes": ("train.nodes_per_round=3",),
+    "state at the nodes": (
+        "train.outer_state=keep",
+        "train.drift={name: scaffold}",
+        "train.outer={name: sgd, lr: 0.1}",
+    ),
+    "blocks of two": ("execution.block=2", "train.personal={name: fedrep}"),
+}
+LONG = ("train.rounds=100000", "train.local_steps=20", ONE)
+proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
+
+
+@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
+def test_workers_change_no_byte(lab: Lab, settings: tuple[str, ...]):
+    alone = trained(lab, "alone", ONE, *settings)
+    for workers in (2, 3):
+        assert trained(lab, f"w{workers}", ONE, *settings, f"execution.workers={workers}") == alone
+
+
+def test_more_workers_than_blocks(lab: Lab):
+    """All six nodes are one block."""
+    assert trained(lab, "crowd", "execution.workers=3") == trained(lab, "alone")
+
+
+def test_open_rounds_and_single_nodes_with_workers(lab: Lab):
+    lab("run", ONE, name="alone")
+    lab("partition", ONE)
+    for number in (1, 2):
+        lab("train", ONE, "execution.workers=2", "--nodes", "0-2")
+        lab("train", ONE, "execution.workers=2", f"train.rounds={number}")
+        lab("aggregate", ONE, f"train.rounds={number}")
+    assert lab.checkpoint(2) == lab.checkpoint(2, "alone")
+
+
+def test_what_goes_wrong_at_a_worker_is_told_as_it_is_alone(lab: Lab):
+    wild = ("learner.inner_lr=1e30", ONE)
+    alone = lab("run", *wild, code=4, name="alone")
+    crew = lab("run", *wild, "execution.workers=2", code=4, name="crew")
+    assert "training diverged" in alone.err
+    assert re.sub(r"node \d", "node", crew.err) == re.sub(r"node \d", "node", alone.err)
+
+
+@proc
+@pytest.mark.parametrize("victim", ["worker", "leader"])
+def test_a_process_that_is_killed(lab: Lab, victim: str):
+    """A worker: exit 75, closed rounds stay. The leader: its workers are gone within 5 seconds."""
+    running = start(*lab.arguments("run", *LONG, "execution.workers=3"))
+    until(lambda: rounds(lab.run()) > 2, running)
+    family = descendants(running.pid)
+    workers = [pid for pid in family if "forkserver" in command(pid) and command(parent(pid)) == command(pid)]
+    assert len(workers) == 2
+    os.kill(workers[1] if victim == "worker" else running.pid, signal.SIGKILL)
+    out, err = running.communicate(timeout=60)
+    if victim == "worker":
+        assert running.returncode == 75, out + err
+        assert "a process that was training is gone" in err
+        assert "Traceback" not in err
+    until(lambda: not any(map(alive, family)), seconds=5)
+    closed = rounds(lab.run())
+    lab("run", *LONG[1:], f"train.rounds={closed}", "finetune.save=none")
+
+
+def test_ranks_of_torchrun_change_no_byte(lab: Lab):
+    alone = trained(lab, "alone", ONE)
+    lab.runs = lab.folder / "ranks"
+    done = torchrun(2, *lab.arguments("run", ONE))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert results(lab.run()) == alone
+    assert done.stdout.count("partition:") == 1  # the leader speaks, and it alone
+
+
+@pytest.mark.slow
+@proc
+def test_a_rank_that_is_killed_comes_back(lab: Lab):
+    """--max-restarts: the ranks begin anew and go on from the last closed round, to the same bytes."""
+    settings = ("train.rounds=60", "train.local_steps=5", ONE)
+    alone = trained(lab, "alone", *settings)
+    lab.runs = lab.folder / "ranks"
+    with popen(2, *lab.arguments("run", *settings), restarts=1) as running:
+        until(lambda: rounds(lab.run()) > 2, running)
+        ranks = [pid for pid in descendants(running.pid) if "metadist_cli" in command(pid)]
+        os.kill(max(ranks), signal.SIGKILL)
+        out, err = running.communicate(timeout=300)
+    assert running.returncode == 0, out + err
+    assert results(lab.run()) == alone
+
+
+def trained(lab: Lab, place: str, *settings: str) -> dict[str, bytes]:
+    """What a run leaves behind, in a folder of runs of its own, so that its name is the same."""
+    lab.runs = lab.folder / place
+    lab("run", *settings)
+    return results(lab.run())
+
+
+def torchrun(count: int, *arguments: str) -> subprocess.CompletedProcess[str]:
+    with popen(count, *arguments) as running:
+        out, err = running.communicate(timeout=300)
+    return subprocess.CompletedProcess(running.args, running.returncode, out, err)
+
+
+def popen(count: int, *arguments: str, restarts: int = 0) -> subprocess.Popen[str]:
+    door = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
+    called = [*door, f"--max-restarts={restarts}", "-m", "metadist_cli", *arguments]
+    extra = environment(PYTHONWARNINGS="default")  # torchrun's own
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(called, env=extra, cwd=ROOT, **pipes)
+
+
+def until(true: Callable[[], bool], running: subprocess.Popen[str] | None = None, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert running is None or running.poll() is None, running.communicate()
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def rounds(run: Path) -> int:
+    log = run / "metrics.jsonl"
+    return len(log.read_text().splitlines()) if log.exists() else 0
+
+
+def parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def command(pid: int) -> str:
+    return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def descendants(pid: int) -> list[int]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            if parent(int(path.name)) == pid:
+                found += [int(path.name), *descendants(int(path.name))]
+        except OSError:
+            continue
+    return found
