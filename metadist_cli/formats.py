@@ -36,25 +36,27 @@ def sha256(data: bytes | bytearray | memoryview) -> str:
 def to_json(obj: Any) -> str:
     """Canonical JSON text: sorted keys, ASCII, one item a line, a line end. ValueError on NaN and infinities.
 
-    Keys are text. What json.dumps makes of it with indent=1, in half the time and memory: it joins what it makes of
-    every single number, 300 MB for the 44 MB of 100,000 nodes.
+    Keys are text. The very text of json.dumps with indent=1, which first makes a string of every single number and
+    bracket: 240 MB more for the 44 MB that say who has what of 100,000 nodes.
     """
     return _text(obj, "\n") + "\n"
 
 
 def _text(value: Any, line: str) -> str:
     """line: the line end and the indent of where the value stands."""
+    if type(value) is int:  # most of what there is
+        return repr(value)
+    if isinstance(value, str):
+        return _quoted(value)
     inner = line + " "
     if isinstance(value, dict):
         items = [f"{_quoted(key)}: {_text(value[key], inner)}" for key in sorted(value)]
         return f"{{{inner}{f',{inner}'.join(items)}{line}}}" if items else "{}"
     if isinstance(value, list | tuple):
         return f"[{inner}{f',{inner}'.join([_text(item, inner) for item in value])}{line}]" if value else "[]"
-    if isinstance(value, str):
-        return _quoted(value)
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"{value} is no JSON")
-    return repr(value) if type(value) in (int, float) else json.dumps(value)
+    return json.dumps(value)
 
 
 def from_json(data: bytes | str, where: str) -> Any:

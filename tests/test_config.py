@@ -325,6 +325,8 @@ def valid(schema: dict[str, Any], node: dict[str, Any]) -> st.SearchStrategy[Any
         return st.lists(valid(schema, node["items"]), min_size=node.get("minItems", 0), max_size=3)
     if kind == "string":
         printable = st.text(st.characters(exclude_categories=("Cc", "Cs", "Cn")), max_size=8)
+        if "pattern" in node and "examples" not in node:
+            return st.from_regex(re.compile(node["pattern"], re.ASCII)).filter(str.isprintable)
         return st.sampled_from(node["examples"]) if "examples" in node else printable
     if kind == "integer":
         return st.integers(node.get("minimum", -9), node.get("maximum", 10**18 - 1))
@@ -371,7 +373,8 @@ def _consistent(tree: dict[str, Any]) -> dict[str, Any]:
     tree.setdefault("partition", {}).update(nodes=8, relabel=False)
     tree["task"].pop("query", None)
     tree["task"]["new"] = {"from": "nodes", "test": 3}
-    tree.get("finetune", {}).pop("task", None)
+    for key in ("task", "metrics"):
+        tree.get("finetune", {}).pop(key, None)
     for section in (tree, *tree.get("baselines", {}).values()):
         for key in ("local_epochs", "nodes_per_round", "batch", "personal"):
             (section.get("train") or {}).pop(key, None)

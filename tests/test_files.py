@@ -452,6 +452,7 @@ json_values = st.recursive(
 @settings(deadline=None)
 def test_json_round_trip(value):
     text = files.to_json(value)
+    assert text == json.dumps(value, sort_keys=True, indent=1) + "\n"
     assert text.isascii()
     assert text.endswith("\n")
     assert repr(files.from_json(text, "here")) == repr(json.loads(text))

@@ -68,7 +68,7 @@ def leaf(
     if not crowd.people:
         raise Problem("no user has rows", path, "is this the right file?", DATA)
     x, (label, names) = crowd.kept.rows(), crowd.labels.labels(path)
-    code, role, rows = np.array(crowd.people).T
+    code, role, rows = np.array([(crowd.users[user], role, rows) for user, role, rows in crowd.people]).T
     owner, row_role = np.repeat(code, rows), np.repeat(role.astype(np.int8), rows)
     if keep > 1:
         rich = np.flatnonzero((np.bincount(owner) >= keep)[owner])
@@ -80,7 +80,7 @@ def leaf(
         x,
         label,
         names,
-        groups=_groups(owner, tuple(crowd.codes), crowd.above),
+        groups=_groups(owner, tuple(crowd.users), crowd.above),
         row_role=row_role if parts and split == "parts" else None,
     )
 
@@ -107,13 +107,16 @@ class _Crowd:
         self._seen: dict[tuple[str, int], str] = {}
         self.kept: Numbers | Texts = numbers
         self.labels = Labels(classes, None)
-        self.codes: dict[str, int] = {}
-        self.above: dict[str, str] = {}  # the hierarchies of users
-        self.people: list[tuple[int, int, int]] = []  # (code, role, rows), in the order of the rows
+        self.users: dict[str, int] = {}  # in the order in which files list them
+        self.above: dict[str, str] = {}  # their hierarchies
+        self.people: list[tuple[str, int, int]] = []  # (user, role, rows), in the order of the rows
 
     def read(self, member: Member, role: int) -> None:
-        above = read_users(member.read(), member.where, lambda user, x, y: self._add(user, x, y, member.where, role))
-        for user, name in above.items():
+        listed = read_users(member.read(), member.where, lambda user, x, y: self._add(user, x, y, member.where, role))
+        for user, name in listed.items():
+            self.users.setdefault(user, len(self.users))
+            if name is None:
+                continue
             if reason := unfit(name, 255):
                 raise Problem(f"a name among hierarchies {reason}", member.where, "rename it", DATA)
             if self.above.setdefault(user, name) != name:
@@ -132,7 +135,7 @@ class _Crowd:
                 self.kept, self.labels = self._texts, Labels(self._classes, self._alphabet)
         self.kept.add(x, where)
         self.labels.add(y, where)
-        self.people.append((self.codes.setdefault(user, len(self.codes)), role, len(y)))
+        self.people.append((user, role, len(y)))
 
 
 def _groups(owner: np.ndarray, users: tuple[str, ...], above: dict[str, str]) -> dict[str, Group]:

@@ -18,8 +18,9 @@ _AGAIN = "the file is damaged or was edited: make it again or fetch it again"
 _KEYS = "LEAF's files have users, num_samples and user_data"
 
 
-def read_users(data: bytes, where: str, take: Callable[[str, list[Any], list[Any]], None]) -> dict[str, str]:
-    """Calls take(user, x, y) for every user with rows, in the order of user_data; returns users' hierarchies, if any.
+def read_users(data: bytes, where: str, take: Callable[[str, list[Any], list[Any]], None]) -> dict[str, str | None]:
+    """Calls take(user, x, y) for every user with rows, in the order of user_data; returns all that are listed, in the
+    order of `users`, with their hierarchies, if any.
 
     Raises Problem(DATA) with file:line:column, or the user, for what is no JSON, or not LEAF's, or contradicts itself.
     """
@@ -55,7 +56,7 @@ def _rows(value: Any, where: str) -> tuple[list[Any], list[Any]]:
     return x, y
 
 
-def _agree(lists: dict[str, Any], counts: dict[str, int], where: str) -> dict[str, str]:
+def _agree(lists: dict[str, Any], counts: dict[str, int], where: str) -> dict[str, str | None]:
     """users, num_samples and hierarchies against what user_data holds; a user without rows need not be listed."""
     for key in ("users", "num_samples", "user_data"):
         if key not in lists:
@@ -80,7 +81,7 @@ def _agree(lists: dict[str, Any], counts: dict[str, int], where: str) -> dict[st
         if counts[user] != count:
             message = f"num_samples says {count:,}, there are {counts[user]:,} rows"
             raise Problem(message, f"{where}: user {user[:NAME]!r}", _AGAIN, DATA)
-    return dict(zip(users, above, strict=True)) if above else {}
+    return dict(zip(users, above or [None] * len(users), strict=True))
 
 
 class _Unfit(ValueError):

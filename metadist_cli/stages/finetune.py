@@ -74,7 +74,8 @@ def _trained(config: Config, run: Run, experiment: Experiment) -> Trained:
     """The newest closed round of a run, or the one that finetune.round names."""
     closed = run.last_closed()
     number = closed if config.finetune.round is None else config.finetune.round
-    if number > closed or closed < 0 or (number == 0 and config.finetune.round is None):
+    untrained = number == 0 and config.train.rounds > 0 and config.finetune.round is None
+    if number > closed or closed < 0 or untrained:
         have = f"round {closed} is the newest" if closed > 0 else "no round is closed yet"
         waits = bool(checkpoints.update_files(run, closed + 1))
         hint = "close the open round: metadist aggregate" if waits else "train first: metadist run does all of it"
@@ -107,7 +108,7 @@ def _baselines(config: Config, run: Run, setting: Setting, console: Console) -> 
     found = {}
     for name, variant in variants(config).items():
         place = run.baseline(name)
-        if place.last_closed() < 1:
+        if place.last_closed() < min(1, variant.train.rounds):
             console.say(f"finetune: baseline {name} is not trained yet, so it is left out (metadist run trains it)")
             continue
         store.agree(variant, place)
