@@ -76,9 +76,14 @@ class Member:
         return self._pool[1]
 
     def _held(self, nodes: list[int]) -> list[Shard]:
-        """The shards of these nodes; the files that hold them are read once, whole. Pooled: all, as one node's."""
+        """The shards of these nodes; where each round has others, files are read once, whole, and kept.
+
+        Pooled: the rows of all training nodes as one node's.
+        """
         if self.experiment.config.pooled:
             return [union(store.read_shards(self._run, self._manifest, self._file))]
+        if self.experiment.config.train.nodes_per_round == "all":  # asked for once, and the pool is a copy
+            return store.read_shards(self._run, self._manifest, nodes)
         wanted = {self._file[node] for node in nodes if node not in self._shards}
         there = [node for node, file in self._file.items() if file in wanted] if wanted else []
         self._shards |= {shard.node: shard for shard in store.read_shards(self._run, self._manifest, there)}
