@@ -161,9 +161,9 @@ def houses(rows: int = 400, values: Any = None) -> Dataset:
 
 def written(shards: list[Shard], data: Dataset) -> dict[str, Any]:
     """The manifest as the store makes it, through a file."""
-    from metadist_cli.store import _entry
+    from metadist_cli.store import _entries
 
-    entries = [_entry(shard, "file", 0) for shard in shards]
+    entries = list(_entries(shards, "file"))
     held = of_shards(shards, data)
     found = with_skew({"classes": list(data.classes), "nodes": entries}, held, skew_of(held))
     return from_json(to_json(found).encode(), "manifest")
