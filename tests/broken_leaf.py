@@ -224,7 +224,13 @@ CASES: list[tuple[str, Make, str]] = [
         "names of images",
         leaf(characters(["000001.jpg", "000002.jpg"], ["0", "1"])),
         "own.json: user 'ann': the rows are names of images such as '000001.jpg', as in LEAF's CelebA\n"
-        "  -> take data.name: image_folder for the images themselves",
+        "  -> write images: the folder that holds them",
+    ),
+    (
+        "an image that is not there",
+        leaf(characters(["000001.jpg", "000002.jpg"], ["0", "1"]), ", images: ."),
+        "000001.jpg: the image of row 0, own.json: user 'ann', is missing\n"
+        "  -> check the path, or run the step that makes it",
     ),
     (
         "a role with fewer characters than others",

@@ -55,6 +55,30 @@ def one(path: Path, x: list, y: list, **options: Any) -> Dataset:
     return leaf(0, path=write(path / "own.json", {"ann": (x, y)}), **options)
 
 
+def test_rows_may_name_pictures(tmp_path: Path):
+    """CelebA's: the pixels are those that Pillow decodes, and no name leads out of the folder."""
+    from PIL import Image
+
+    noise = np.random.default_rng(0).integers(0, 256, (4, 10, 10, 3), dtype=np.uint8)
+    names = [f"{i:06d}.png" for i in range(4)]
+    (tmp_path / "faces").mkdir()
+    for name, pixels in zip(names, noise, strict=True):
+        Image.fromarray(pixels).save(tmp_path / "faces" / name)
+    users = {"ann": (names[:1], [1]), "bob": (names[1:], [0, 1, 0])}
+    options = {"path": write(tmp_path / "own.json", users), "images": str(tmp_path / "faces")}
+    data = leaf(0, size=10, **options)
+    assert np.array_equal(data.x[np.arange(4)], noise.transpose(0, 3, 1, 2))
+    assert (data.divide, data.label.tolist(), data.groups["user"].code.tolist()) == (255.0, [1, 0, 1, 0], [0, 1, 1, 1])
+    assert leaf(0, size=5, **options).x.shape == (4, 3, 5, 5)
+    (tmp_path / "secret.png").write_bytes((tmp_path / "faces" / names[0]).read_bytes())
+    for name in ("../secret.png", str(tmp_path / "secret.png"), "notes.txt"):
+        with pytest.raises(Problem, match="row 1 names no image"):
+            one(tmp_path, [names[0], name], [0, 1], images=options["images"])
+    (tmp_path / "faces" / "link.png").symlink_to(tmp_path / "secret.png")
+    with pytest.raises(Problem, match="not a regular file"):
+        one(tmp_path, ["link.png"], [0], images=options["images"])
+
+
 # ----------------------------------------------------------------------------------------------- rows and labels
 
 

@@ -2,8 +2,8 @@
 
 S. Caldas et al. (2018), LEAF: A Benchmark for Federated Settings, https://arxiv.org/abs/1812.01097; code:
 TalwalkarLab/leaf. Read are rows of numbers (FEMNIST, Synthetic, FedProx's data), of characters (Shakespeare) and free
-text cut to characters (Sent140, where LEAF takes words and their GloVe vectors). Not read are CelebA, whose rows are
-names of image files, and Reddit, whose labels are tokens or dictionaries.
+text cut to characters (Sent140, where LEAF takes words and their GloVe vectors), and names of pictures (CelebA, whose
+pictures lie in a folder of their own). Not read is Reddit, whose rows and labels are sequences of tokens.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pydantic import Field
 from metadist_cli.datasets.characters import Alphabet
 from metadist_cli.datasets.folder import place
 from metadist_cli.datasets.leaf_files import read_users
-from metadist_cli.datasets.leaf_rows import Labels, Numbers, Texts
+from metadist_cli.datasets.leaf_rows import Labels, Numbers, Pictures, Texts
 from metadist_cli.datasets.members import Member, members
 from metadist_cli.datasets.own_part import NAME, unfit
 from metadist_cli.datasets.types import Dataset, Group, build, take
@@ -51,17 +51,24 @@ def leaf(
     column: Annotated[
         int | None, Field(ge=0, le=1000, description="where rows are lists of texts, which: 4 for Sent140")
     ] = None,
+    images: Annotated[
+        str | None, Field(description="folder of the pictures that rows name, as in CelebA (img_align_celeba)")
+    ] = None,
+    size: Annotated[int, Field(ge=4, le=1024, description="width and height of a picture, pixels")] = 84,
 ) -> Dataset:
-    """Users and their rows: x (n, D) or (n, *shape) float32, or (n, length) uint8 characters; group "user".
+    """Users and their rows, numbers, characters or pictures; group "user".
 
-    Fixed, so the seed changes nothing. Where files name hierarchies there is a group "hierarchy". A character label
-    after rows of characters is the next character. With free text, characters that have no number are left out.
-    Raises Problem(DATA) that names the file and the user.
+    x (n, D) or (n, *shape) float32, (n, length) uint8 characters, or (n, 3, size, size) uint8 pictures. Fixed, so the
+    seed changes nothing. Where files name hierarchies there is a group "hierarchy". A character label after rows of
+    characters is the next character. With free text, characters that have no number are left out. Raises Problem(DATA)
+    that names the file and the user.
     """
     found = members(place(path), ".json", "LEAF file")
     parts = _parts(found)
     alphabet = Alphabet(vocabulary == "leaf")
-    crowd = _Crowd(Numbers(shape), Texts(alphabet, length, column), classes, None if length else alphabet)
+    pictures = Pictures(None if images is None else place(images), size)
+    texts = Texts(alphabet, length, column)
+    crowd = _Crowd(Numbers(shape), texts, pictures, classes, None if length else alphabet)
     for member in found:
         if member.name in parts or not parts:
             crowd.read(member, parts.get(member.name, 0))
@@ -80,6 +87,7 @@ def leaf(
         x,
         label,
         names,
+        divide=255.0 if crowd.kept is pictures else 1.0,
         groups=_groups(owner, tuple(crowd.users), crowd.above),
         row_role=row_role if parts and split == "parts" else None,
     )
@@ -101,11 +109,13 @@ def _parts(found: list[Member]) -> dict[str, int]:
 class _Crowd:
     """Users as they are read, one file after the other."""
 
-    def __init__(self, numbers: Numbers, texts: Texts, classes: int | None, alphabet: Alphabet | None):
-        self._numbers, self._texts, self._classes, self._alphabet = numbers, texts, classes, alphabet
+    def __init__(
+        self, numbers: Numbers, texts: Texts, pictures: Pictures, classes: int | None, alphabet: Alphabet | None
+    ):
+        self._texts, self._pictures, self._classes, self._alphabet = texts, pictures, classes, alphabet
         self._started = False
         self._seen: dict[tuple[str, int], str] = {}
-        self.kept: Numbers | Texts = numbers
+        self.kept: Numbers | Texts | Pictures = numbers
         self.labels = Labels(classes, None)
         self.users: dict[str, int] = {}  # in the order in which files list them
         self.above: dict[str, str] = {}  # their hierarchies
@@ -131,7 +141,9 @@ class _Crowd:
             raise Problem(f"another user of this name is in {other}", where, hint, DATA)
         if not self._started:
             self._started = True
-            if isinstance(x[0], str) or (isinstance(x[0], list) and x[0] and isinstance(x[0][0], str)):
+            if self._pictures.named(x[0]):
+                self.kept = self._pictures
+            elif isinstance(x[0], str) or (isinstance(x[0], list) and x[0] and isinstance(x[0][0], str)):
                 self.kept, self.labels = self._texts, Labels(self._classes, self._alphabet)
         self.kept.add(x, where)
         self.labels.add(y, where)

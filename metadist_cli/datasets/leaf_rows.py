@@ -1,22 +1,26 @@
-"""Rows and labels of a LEAF file, checked and packed as they come: of numbers, of characters, of names."""
+"""Rows and labels of a LEAF file, checked and packed as they come: numbers, characters, names of pictures."""
 
 from __future__ import annotations
 
 import re
 from array import array
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from metadist_cli import files
 from metadist_cli.datasets.characters import Alphabet, lay
 from metadist_cli.datasets.own_part import NAME, natural, unfit
+from metadist_cli.datasets.pictures import EACH, pixels
 from metadist_cli.datasets.types import Rows, Windows
 from metadist_cli.errors import CONFIG, DATA, Problem
 
 _VALUES = 2_000_000_000  # 8 GB
 _CLASSES = 10_000
 _WHOLE = 1 << 53  # whole numbers that a double holds exactly
-_IMAGE = re.compile(r".*\.(jpe?g|png)", re.IGNORECASE)
+_IMAGE = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_. -]{0,200}\.(jpe?g|png)", re.ASCII | re.IGNORECASE)  # no path
+_PICTURES = 2 << 30  # bytes
 
 
 class Numbers:
@@ -63,14 +67,11 @@ class Texts:
         self._source, self._start = array("B"), array("q")
 
     def add(self, x: list[Any], where: str) -> None:
-        """Raises Problem(DATA) for what is no text, names an image, or has another length and is to have one."""
+        """Raises Problem(DATA) for what is no text, or has another length and is to have one."""
         texts = self._chosen(x, where)
         for i, text in enumerate(texts):
             if not isinstance(text, str):
                 raise Problem(f"row {i} is no text, others are", where, "all rows are of one kind", DATA)
-        if _IMAGE.fullmatch(texts[0]):
-            message = f"the rows are names of images such as {texts[0][:NAME]!r}, as in LEAF's CelebA"
-            raise Problem(message, where, "take data.name: image_folder for the images themselves", DATA)
         if self._free:
             length = self._length or 0
             texts = [self._alphabet.known(text)[:length].rjust(length) for text in texts]
@@ -99,6 +100,35 @@ class Texts:
         _, order = self._alphabet.order()
         source = order[np.frombuffer(self._source, dtype=np.uint8)]
         return Windows(source, np.frombuffer(self._start, dtype=np.int64), self._length or 0)
+
+
+class Pictures:
+    """Rows that name a picture in a folder, as CelebA's do: colours, size x size pixels."""
+
+    def __init__(self, folder: Path | None, size: int):
+        self._folder, self._size, self._pixels = folder, size, bytearray()
+
+    @staticmethod
+    def named(row: Any) -> bool:
+        return isinstance(row, str) and _IMAGE.fullmatch(row) is not None
+
+    def add(self, x: list[Any], where: str) -> None:
+        """Raises Problem(DATA) for what is no name of a picture, a picture that is not there, and a broken one."""
+        if self._folder is None:
+            message = f"the rows are names of images such as {x[0][:NAME]!r}, as in LEAF's CelebA"
+            raise Problem(message, where, "write images: the folder that holds them", DATA)
+        for i, name in enumerate(x):
+            if not self.named(name):
+                raise Problem(f"row {i} names no image, others do", where, "all rows are of one kind", DATA)
+            place = self._folder / name
+            data = files.read(place, EACH, f"image of row {i}, {where},")
+            self._pixels += pixels(data, True, (self._size, self._size), str(place)).tobytes()
+            if len(self._pixels) > _PICTURES:
+                hint = "take a smaller data.size, or fewer files"
+                raise Problem("the images have more than 2 GiB of pixels", where, hint, CONFIG)
+
+    def rows(self) -> Rows:
+        return np.frombuffer(self._pixels, dtype=np.uint8).reshape(-1, 3, self._size, self._size)
 
 
 class Labels:
