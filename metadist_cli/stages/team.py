@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch.distributed.rendezvous import rendezvous
 
 from metadist_cli import store, tree
 from metadist_cli.aggregators import NodeUpdate
@@ -237,7 +238,11 @@ def among_ranks(folder: Path) -> Iterator[bool]:
     if ranks() == 1:
         yield True
         return
-    torch.distributed.init_process_group("gloo", timeout=_FOREVER)
+    found, rank, count = next(rendezvous("env://"))
+    # torchrun keeps its store when it starts the ranks anew: under the old names they find the dead ones' addresses
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    mine = torch.distributed.PrefixStore(f"metadist {attempt}", found)  # pyright: ignore[reportPrivateImportUsage]
+    torch.distributed.init_process_group("gloo", store=mine, rank=rank, world_size=count, timeout=_FOREVER)
     try:
         if torch.distributed.get_rank() > 0:
             serve(Rank(0), folder)
