@@ -25,7 +25,8 @@ from metadist_cli.tree import Params
 
 _LAYER = (f"{FIRST}.weight", f"{FIRST}.bias")
 _SUPPORT, _QUERY = f"{FIRST}.support", f"{FIRST}.query"  # what it gives at these rows, (n, H)
-_ROWS = 4  # times the support rows: with 784 features 25 rows take half the time, with 64 features 32 take the same
+# times the support rows. Measured: of 784 features 5 rows take 0.36 of the time, 25 rows 0.6 to 0.8; of 64, 32 all of it
+_ROWS = 4
 
 
 def dual_gradient(
