@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import signal
 import sys
@@ -270,15 +271,15 @@ def _stage(
         config = configs.load(file, overrides or (), name)
         path = Path(file) if (Path(file) / "config.yaml").is_file() and name is None else runs_dir / config.name
         run = store.Run.at(path)
-        if dry:
-            from metadist_cli.stages.plan import plan
-
-            return plan(config, run, console)
         from metadist_cli.stages.team import among_ranks
 
         with among_ranks(path) as leads:
             if not leads:
                 return {}
+            if dry:
+                from metadist_cli.stages.plan import plan
+
+                return plan(config, run, console)
             if restart and (kept := store.archive(run)):
                 console.say(f"the old run is kept in {kept}")
             if path.exists():
@@ -304,6 +305,8 @@ def _speak(work: Callable[[Console], dict[str, Any]], json: bool, quiet: bool, v
     """Run a command's body; every way out has its message and its exit code."""
     from metadist_cli.console import Console
 
+    if "TORCHELASTIC_RUN_ID" in os.environ and os.environ["RANK"] != "0":  # one rank tells what is done
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     console = Console(json=json, quiet=quiet, verbose=verbose)
     command = shlex.join(["metadist", *sys.argv[1:]])
     try:

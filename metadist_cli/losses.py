@@ -16,7 +16,6 @@ class Loss(NamedTuple):
     metric: str
     value: Callable[[Tensor, Tensor], Tensor]
     score: Callable[[Tensor, Tensor], Tensor]
-    higher_is_better: bool
 
 
 def _cross_entropy(out: Tensor, y: Tensor) -> Tensor:
@@ -25,6 +24,6 @@ def _cross_entropy(out: Tensor, y: Tensor) -> Tensor:
     return (out.logsumexp(-1) - torch.where(right, out, 0.0).sum(-1)).mean()
 
 
-CROSS_ENTROPY = Loss("accuracy", _cross_entropy, lambda out, y: (out.argmax(-1) == y).float(), True)
-SQUARED_ERROR = Loss("mse", F.mse_loss, lambda out, y: ((out - y) ** 2).mean(-1), False)
+CROSS_ENTROPY = Loss("accuracy", _cross_entropy, lambda out, y: (out.argmax(-1) == y).float())
+SQUARED_ERROR = Loss("mse", F.mse_loss, lambda out, y: ((out - y) ** 2).mean(-1))
 LOSSES = {"classification": CROSS_ENTROPY, "regression": SQUARED_ERROR}

@@ -171,7 +171,7 @@ def _own(shard: Shard, data: Dataset, rotate: float, relabel: bool, seed: int) -
     rng = seeds.numpy_generator(seed, "own", shard.node if shard.home is None else shard.home)
     angle, order = float(rng.uniform(-rotate / 2, rotate / 2)), rng.permutation(len(data.classes))
     if rotate:
-        if shard.x.ndim != 3:
+        if shard.x.ndim != 3 or shard.x.dtype != np.uint8:
             raise Problem("only images of one channel can be turned", "partition.rotate", "leave it out", CONFIG)
         turned = [  # what comes in at the corners is the image's own background
             np.asarray(Image.fromarray(image).rotate(angle, Image.Resampling.BILINEAR, fillcolor=image[0, 0].item()))

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from broken_arrays import CASES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays_of
@@ -20,7 +19,7 @@ from safetensors.numpy import save_file
 
 from metadist_cli.datasets import DATASETS
 from metadist_cli.datasets.types import Cast, Dataset
-from metadist_cli.errors import CONFIG, DATA, Problem
+from metadist_cli.errors import Problem
 from metadist_cli.holdout import Held
 from metadist_cli.partitioners import PARTITIONERS
 from metadist_cli.shards import Need, make_shards
@@ -210,17 +209,6 @@ def test_pictures_are_not_scaled(tmp_path: Path) -> None:
 
 
 # ------------------------------------------------------------------------------------------------------- broken files
-
-
-@pytest.mark.parametrize(("make", "told"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])
-def test_broken(make: Any, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("METADIST_DATA", raising=False)
-    options = yaml.safe_load(make(tmp_path))
-    with pytest.raises(Problem) as caught:
-        DATASETS[options.pop("name")](0, **options)
-    assert str(caught.value) == told
-    assert caught.value.code == (CONFIG if told.startswith("data.") else DATA)
 
 
 def test_a_bomb_is_not_unpacked(tmp_path: Path) -> None:

@@ -14,14 +14,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-import yaml
-from broken_images import CASES, picture, write
+from broken_images import picture, write
 from PIL import Image
 from runner import Lab
 
 from metadist_cli.datasets import DATASETS
 from metadist_cli.datasets.types import Dataset
-from metadist_cli.errors import CONFIG, DATA, Problem
+from metadist_cli.errors import Problem
 
 MODULE = sys.modules[DATASETS["image_folder"].__module__]
 
@@ -255,19 +254,6 @@ def test_no_cache_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 # ------------------------------------------------------------------------------------------------------- broken files
-
-
-@pytest.mark.parametrize(("make", "told"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])
-def test_broken(make: Any, told: str, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "here").mkdir()
-    monkeypatch.chdir(tmp_path / "here")
-    monkeypatch.delenv("METADIST_DATA", raising=False)
-    options = yaml.safe_load(make(tmp_path / "here"))
-    with pytest.raises(Problem) as caught:
-        DATASETS[options.pop("name")](0, **options)
-    assert str(caught.value) == told
-    assert caught.value.code == (CONFIG if told.startswith("data.folders") else DATA)
-    assert not cache.exists(), "nothing may be cached"
 
 
 def test_any_damage_to_a_picture_is_a_problem_or_another_picture(tmp_path: Path) -> None:

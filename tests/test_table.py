@@ -15,8 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import yaml
-from broken_table import CASES, zipped
+from broken_table import zipped
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from runner import ROOT
@@ -28,7 +27,7 @@ from metadist_cli import config as configs
 from metadist_cli.datasets import DATASETS
 from metadist_cli.datasets.table_target import cut
 from metadist_cli.datasets.types import Dataset
-from metadist_cli.errors import CONFIG, DATA, Problem
+from metadist_cli.errors import Problem
 from metadist_cli.experiment import deal, load_data
 from metadist_cli.holdout import Held
 from metadist_cli.partitioners import PARTITIONERS
@@ -474,17 +473,6 @@ def test_a_config_of_a_table(real: Path, tmp_path: Path) -> None:
 
 
 # --------------------------------------------------------------------------------------------------------- broken files
-
-
-@pytest.mark.parametrize(("make", "told"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])
-def test_broken(make: Any, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("METADIST_DATA", raising=False)
-    options = yaml.safe_load(make(tmp_path))
-    with pytest.raises(Problem) as caught:
-        DATASETS[options.pop("name")](0, **options)
-    assert str(caught.value) == told
-    assert caught.value.code == (CONFIG if told.startswith("data") else DATA)
 
 
 @settings(max_examples=300, deadline=None)

@@ -26,7 +26,9 @@ SETTINGS = {
     "blocks of two": ("execution.block=2", "train.personal={name: fedrep}"),
 }
 LONG = ("train.rounds=100000", "train.local_steps=20", ONE)
-proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
+proc = pytest.mark.skipif(
+    not Path("/proc/self/stat").exists(), reason="processes are looked for in /proc, which Linux alone has"
+)
 
 
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)

@@ -28,12 +28,12 @@ from metadist_cli import store, tree
 from metadist_cli.aggregators import NodeUpdate
 from metadist_cli.config import Config
 from metadist_cli.episodes import Pool
-from metadist_cli.errors import Problem
+from metadist_cli.errors import BUG, Problem
 from metadist_cli.experiment import Experiment, assemble
 from metadist_cli.pooled import union
 from metadist_cli.rounds import run_nodes
 from metadist_cli.shards import Shard, pool
-from metadist_cli.stages.channels import Channel, Pipe, Rank, packed, receive, send, unpacked
+from metadist_cli.stages.channels import Channel, Pipe, Rank, packed, receive, send, told, unpacked
 from metadist_cli.stages.setting import Setting
 from metadist_cli.store import Run
 from metadist_cli.tree import Params
@@ -157,12 +157,14 @@ def serve(channel: Channel, folder: Path | None = None) -> None:
                 updates = member.updates(nodes, header["round"], header["before"], parts["shared"], owns)
                 for block in header["blocks"]:
                     done = list(islice(updates, len(block)))
-                    told = [[u.node, u.weight, u.metrics] for u in done]
+                    figures = [[u.node, u.weight, u.metrics] for u in done]
                     leaves = {"shared": tree.stack(u.shared for u in done), "own": tree.stack(u.own for u in done)}
-                    channel.send(packed({"updates": told}, **leaves))
+                    channel.send(packed({"updates": figures}, **leaves))
             except Problem as problem:
-                said = {"message": problem.message, "where": problem.where, "hint": problem.hint, "code": problem.code}
-                channel.send(packed({"problem": said}))
+                channel.send(told(problem))
+            except Exception as error:  # the leader speaks for all, and nobody is to wait for this process
+                hint = "run the same command with execution.workers=1 -v and send us what it prints"
+                channel.send(told(Problem(f"a bug of metadist's: {type(error).__name__}: {error}", "", hint, BUG)))
 
 
 def _joined(opened: dict[str, Any], folder: Path | None) -> Member:
