@@ -110,11 +110,12 @@ def _device(leaves: Params) -> torch.device:
 
 
 def node_step(
-    algorithm: Algorithm, carry: Carry, episodes: Episode, task_seeds: Tensor, active: Tensor, step: Tensor
+    algorithm: Algorithm, carry: Carry, episodes: Episode, task_seeds: Tensor, active: Tensor | None, step: Tensor
 ) -> tuple[Carry, dict[str, Tensor]]:
     """One local step of ONE node: the mean of its T tasks' meta-gradients, corrected, then the outer optimiser.
 
-    episodes: leaves (T, n, ...); task_seeds: (T,); active: 0-d bool, False leaves everything as it is; step: 0-d.
+    episodes: leaves (T, n, ...); task_seeds: (T,); active: 0-d bool, False leaves everything as it is (None: True);
+    step: 0-d.
     vmap(grad(task)) and then the mean: the other order has given wrong second derivatives of batch norm (torch 2.13).
     """
     personal = algorithm.personal
@@ -123,6 +124,8 @@ def node_step(
         def one_task(episode: Episode, seed: Tensor) -> tuple[Params, Params, dict[str, Tensor]]:
             return algorithm.learner.meta_gradient(meta, stats, episode, step, seed)
 
+        if len(task_seeds) == 1:  # vmap has its cost, a third of a small node's step
+            return one_task(Episode(*(leaf[0] for leaf in episodes)), task_seeds[0])
         direction, stats, metrics = vmap(one_task, randomness="error")(episodes, task_seeds)
         return tree.mean(direction), tree.consensus(stats), tree.mean(metrics)
 
@@ -142,6 +145,8 @@ def node_step(
         own, own_outer = algorithm.optimizer.update(pulled, tree.part(mine, "outer"), own, step)
         mine = tree.prefixed(meta=own, stats=own_stats, outer=own_outer, start=start)
     new = Carry(meta, stats, outer, work, mine, carry.count + 1)
+    if active is None:
+        return new, metrics
     return Carry(*(_where(active, n, o) for n, o in zip(new, carry, strict=True))), metrics
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any
 
 from metadist_cli import files, tree
-from metadist_cli.aggregators import NodeUpdate
+from metadist_cli.aggregators import Updates, together
 from metadist_cli.errors import Problem
 from metadist_cli.store import PACK, Run, read_json
 from metadist_cli.tree import Params
@@ -37,34 +38,45 @@ def read_global(run: Run, number: int, template: Params) -> tuple[Params, dict[s
     return params, header, files.sha256(data)
 
 
-def write_updates(run: Run, number: int, parent: str, updates: list[NodeUpdate]) -> list[str]:
+def write_updates(run: Run, number: int, parent: str, updates: list[Updates]) -> list[str]:
     """The node files of an open round: consecutive nodes together, up to 1,000 a file. Returns their names."""
     names = []
     for group in _consecutive(updates):
-        nodes = [u.node for u in group]
-        header = {"round": number, "parent": parent, "nodes": nodes, "metrics": [u.metrics for u in group]}
+        nodes = group.nodes
+        metrics = [
+            dict(zip(group.metrics, figures, strict=True)) for figures in zip(*group.metrics.values(), strict=True)
+        ]
+        header = {"round": number, "parent": parent, "nodes": nodes, "metrics": metrics}
         name = f"nodes-{nodes[0]:03d}-{nodes[-1]:03d}.safetensors"
-        files.write(run.round(number) / name, files.pack(tree.stack(u.shared for u in group), header))
+        files.write(run.round(number) / name, files.pack(group.shared, header))
         names.append(name)
     return names
 
 
-def _consecutive(updates: list[NodeUpdate]) -> Iterator[list[NodeUpdate]]:
-    group: list[NodeUpdate] = []
-    for update in updates:
-        if group and (update.node != group[-1].node + 1 or len(group) == PACK):
-            yield group
-            group = []
-        group.append(update)
-    if group:
-        yield group
+def _consecutive(updates: list[Updates]) -> Iterator[Updates]:
+    """Cut where a number is left out, and after a thousand nodes."""
+    places = [(some, i) for some in updates for i in range(len(some.nodes))]
+    nodes = [some.nodes[i] for some, i in places]
+    begins: list[int] = []
+    for at, node in enumerate(nodes):
+        if not begins or node != nodes[at - 1] + 1 or at - begins[-1] == PACK:
+            begins.append(at)
+    for begin, end in pairwise([*begins, len(nodes)]):
+        yield together(list(_by_origin(places[begin:end])))
+
+
+def _by_origin(places: Iterable[tuple[Updates, int]]) -> Iterator[Updates]:
+    """One node after the other, those that lie in the same updates together."""
+    for _, part in groupby(places, key=lambda place: id(place[0])):
+        mine = list(part)
+        yield mine[0][0].take([i for _, i in mine])
 
 
 def update_files(run: Run, number: int) -> list[Path]:
     return sorted(run.round(number).glob("nodes-*.safetensors"))
 
 
-def read_updates(path: Path, number: int, parent: str, template: Params, weights: dict[int, int]) -> list[NodeUpdate]:
+def read_updates(path: Path, number: int, parent: str, template: Params, weights: dict[int, int]) -> Updates:
     """The updates in one node file, made by whoever; weights: the chosen nodes' rows, from the partition manifest.
 
     Raises Problem where the file is damaged, of another round or parent, or of nodes that were not chosen.
@@ -84,7 +96,8 @@ def read_updates(path: Path, number: int, parent: str, template: Params, weights
     if strangers:
         raise Problem(f"node {strangers[0]} does not take part in round {number}", str(path), "delete the file")
     files.check(stacked, {k: v.expand(len(nodes), *v.shape) for k, v in template.items()}, str(path))
-    return [NodeUpdate(node, tree.index(stacked, i), {}, weights[node], metrics[i]) for i, node in enumerate(nodes)]
+    figures = {name: [m[name] for m in metrics] for name in metrics[0]}
+    return Updates(nodes, stacked, {}, [weights[n] for n in nodes], figures)
 
 
 def _told(header: dict[str, Any]) -> tuple[list[int], list[dict[str, float]]]:
@@ -101,16 +114,16 @@ def _told(header: dict[str, Any]) -> tuple[list[int], list[dict[str, float]]]:
 # What belongs to nodes
 
 
-def write_state(run: Run, number: int, owns: list[tuple[int, Params]]) -> None:
+def write_state(run: Run, number: int, updates: list[Updates]) -> None:
     """The state that nodes keep after their work in a round; nothing where they keep none."""
-    for begin in range(0, len(owns), PACK):
-        pack = owns[begin : begin + PACK]
-        nodes = [node for node, _ in pack]
+    kept = [some._replace(shared={}) for some in updates if some.own]
+    whole = together(kept) if kept else Updates([], {}, {}, [], {})
+    for begin in range(0, len(whole.nodes), PACK):
+        nodes = whole.nodes[begin : begin + PACK]
         which = files.sha256(repr(nodes).encode())[:8]  # two sets of nodes may begin and end alike
         name = f"state-{nodes[0]:03d}-{nodes[-1]:03d}-{which}.safetensors"
-        stacked = tree.stack(own for _, own in pack)
-        if stacked:
-            files.write(run.round(number) / name, files.pack(stacked, {"round": number, "nodes": nodes}))
+        own = {k: v[begin : begin + PACK] for k, v in whole.own.items()}
+        files.write(run.round(number) / name, files.pack(own, {"round": number, "nodes": nodes}))
 
 
 def read_state(run: Run, before: int, nodes: Iterable[int], first: Params) -> dict[int, Params]:
@@ -183,9 +196,9 @@ def frozen_inputs(run: Run, number: int) -> dict[str, Any] | None:
 
 def frozen_updates(
     run: Run, number: int, parent: str, template: Params, weights: dict[int, int], inputs: dict[str, Any]
-) -> Iterator[NodeUpdate]:
+) -> Iterator[Updates]:
     """The updates of the frozen files in the order of nodes; a node that two files hold counts once, the first."""
-    found: dict[int, NodeUpdate] = {}
+    found: dict[int, tuple[Updates, int]] = {}
     for name, told in inputs["files"].items():
         path = run.round(number) / name
         if not path.exists() or file_sha256(path) != told:
@@ -194,9 +207,10 @@ def frozen_updates(
                 str(path),
                 f"put the file back, or delete {path.with_name('inputs.json')} to take stock anew",
             )
-        for update in read_updates(path, number, parent, template, weights):
-            found.setdefault(update.node, update)
-    yield from (found[node] for node in sorted(found))
+        there = read_updates(path, number, parent, template, weights)
+        for i, node in enumerate(there.nodes):
+            found.setdefault(node, (there, i))
+    yield from _by_origin(found[node] for node in sorted(found))
 
 
 def file_sha256(path: Path) -> str:

@@ -6,7 +6,7 @@ are drawn beside it, on blocks, processes or devices.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +16,8 @@ from torch import Tensor
 from metadist_cli import seeds
 from metadist_cli.errors import CONFIG, Problem
 from metadist_cli.learners.types import Episode
+
+_KEYS = 1 << 17  # hashes, of 8 bytes, that are sorted at a time
 
 
 class Pool(NamedTuple):
@@ -151,17 +153,28 @@ def epochs(seed: int, count: int, tasks: int, support: int, query: int) -> Sampl
         steps = int(per_epoch.max()) * count
         rows = np.empty((len(pool.nodes), steps, size), dtype=np.int64)
         base = seeds.key(seed, "epochs", moment)
-        for i, (node, n, start) in enumerate(zip(pool.nodes, pool.row_count, pool.row_start, strict=True)):
-            keys = seeds.bits(base, int(node), np.arange(count)[:, None], np.arange(n))
-            order = np.argsort(keys, axis=1, kind="stable")
-            each = np.take(order, np.arange(per_epoch[i] * size) % n, axis=1).reshape(-1, size)
-            rows[i] = start + np.resize(each, (steps, size))  # past the node's own last step: repeated, inactive
+        for at, n in _of_one_size(pool.row_count, count):
+            keys = seeds.bits(base, pool.nodes[at][:, None, None], np.arange(count)[:, None], np.arange(n))
+            order = np.argsort(keys, axis=-1, kind="stable")
+            own = -(-n // size)
+            each = np.take(order, np.arange(own * size) % n, axis=-1).reshape(len(at), -1, size)
+            each = each[:, np.arange(steps) % (own * count)]  # past the node's own last step: repeated, inactive
+            rows[at] = pool.row_start[at][:, None, None] + each
         active = np.arange(steps) < (per_epoch * count)[:, None]
         rows = rows.reshape(*rows.shape[:2], tasks, support + query)
         node, step, task = _counters(pool, steps, tasks)
         return Plan(rows[..., :support], rows[..., support:], active, _task_seeds(base, node, step, task))
 
     return sample
+
+
+def _of_one_size(row_count: np.ndarray, epochs: int) -> Iterator[tuple[np.ndarray, int]]:
+    """(places of nodes with equally many rows, how many), few enough at a time for the caches."""
+    for n in np.unique(row_count).tolist():
+        at = np.flatnonzero(row_count == n)
+        few = max(1, _KEYS // (n * epochs))
+        for begin in range(0, len(at), few):
+            yield at[begin : begin + few], n
 
 
 def _enough(pool: Pool, have: np.ndarray, need: int, what: str) -> None:

@@ -202,8 +202,8 @@ def _work(config: Config, spec: Spec, splits: bool) -> tuple[Sampler, int, tuple
         sampler = episodes.episodic(seed, steps, tasks, task.way, task.shot, task.query, renumber)
         return sampler, steps, (tasks, task.way * task.shot, task.way * task.query)
     support, query = episodes.counts(spec.smallest, task.support, task.query)
-    if not splits:  # no support is set aside: a task is a batch of the node's rows
-        support, query = 0, train.batch or support + query
+    if not splits:  # no support is set aside: a task is a batch of the node's rows, all of them where it has fewer
+        support, query = 0, min(train.batch or support + query, -(-spec.largest // tasks))
     if train.local_epochs is None:
         steps = train.local_steps or 0
         return episodes.local(seed, steps, tasks, support, query), steps, (tasks, support, query)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated, NamedTuple
 
 import torch
@@ -43,6 +44,11 @@ def _rate(lr: float, decay_steps: int | None, step: int | Tensor) -> float | Ten
     return lr * (1 - torch.as_tensor(step).float() / decay_steps).clamp(min=0)
 
 
+def _down(rate: float | Tensor, params: Tensor, direction: Tensor) -> Tensor:
+    """params - rate * direction; in one pass where the rate is a number."""
+    return params - rate * direction if isinstance(rate, Tensor) else torch.sub(params, direction, alpha=rate)
+
+
 def _unbias(beta: float, count: Tensor) -> Tensor | float:
     """1 / (1 - beta**count) by expm1: 1 - 0.999 in float32 has an error of 3e-5, which the first steps would carry."""
     return -1 / torch.expm1(count * math.log(beta)) if beta else 1.0
@@ -60,7 +66,7 @@ def sgd(*, lr: Lr = 1.0, decay_steps: Decay = None) -> Optimizer:
 
     def update(direction: Params, state: Params, params: Params, step: int | Tensor) -> tuple[Params, Params]:
         rate = _rate(lr, decay_steps, step)
-        return tree.apply(lambda p, d: p - rate * d, params, direction), state
+        return tree.apply(partial(_down, rate), params, direction), state
 
     def toward(target: Params, state: Params, params: Params, step: int | Tensor) -> tuple[Params, Params]:
         rate = _rate(lr, decay_steps, step)
@@ -78,7 +84,7 @@ def momentum(*, lr: Lr = 0.1, beta: Beta = 0.9, decay_steps: Decay = None) -> Op
     def update(direction: Params, state: Params, params: Params, step: int | Tensor) -> tuple[Params, Params]:
         rate = _rate(lr, decay_steps, step)
         m = tree.apply(lambda m, d: beta * m + d, tree.part(state, "m"), direction)
-        return tree.apply(lambda p, m: p - rate * m, params, m), tree.prefixed(m=m)
+        return tree.apply(partial(_down, rate), params, m), tree.prefixed(m=m)
 
     return _by_direction(init, update)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor
 from torch.func import vmap
 
 from metadist_cli import seeds, tree
-from metadist_cli.aggregators import Aggregator, NodeUpdate
+from metadist_cli.aggregators import Aggregator, Updates
 from metadist_cli.algorithm import Algorithm, Carry, node_step
 from metadist_cli.episodes import Plan, Pool, gather
 from metadist_cli.errors import Problem
@@ -22,6 +23,8 @@ from metadist_cli.learners.types import Episode
 from metadist_cli.optim import Optimizer
 from metadist_cli.parallel import side_by_side
 from metadist_cli.tree import Params
+
+_GATHERED = 1 << 20  # values of the rows that are gathered at a time: vmap's own cost is paid once for all their steps
 
 
 def run_nodes(
@@ -33,8 +36,8 @@ def run_nodes(
     block: int,
     steps_before: int = 0,
     threads: int = 1,
-) -> Iterator[NodeUpdate]:
-    """The local rounds of the pool's nodes, `block` nodes at a time as one program; yields their updates in order.
+) -> Iterator[Updates]:
+    """The local rounds of the pool's nodes, `block` nodes at a time as one program; yields a block's updates, in order.
 
     shared: the global parameters that every node starts from. own_of(node): what the node kept from its last round.
     sample(pool) -> plan of the nodes' tasks, drawn block by block so that memory is bounded by the block.
@@ -43,13 +46,12 @@ def run_nodes(
     by side, which changes no bit. Raises Problem where a node diverges.
     """
 
-    def one_block(mine: Pool) -> list[NodeUpdate]:
-        return list(_block_updates(algorithm, shared, own_of, mine, sample(mine), block > 1, steps_before))
+    def one_block(mine: Pool) -> Updates:
+        return _block_updates(algorithm, shared, own_of, mine, sample(mine), block > 1, steps_before)
 
     count = len(pool.nodes)
     blocks = (pool.take(np.arange(begin, min(begin + block, count))) for begin in range(0, count, block))
-    for updates in side_by_side(one_block, blocks, threads):
-        yield from updates
+    return side_by_side(one_block, blocks, threads)
 
 
 def _block_updates(
@@ -60,59 +62,91 @@ def _block_updates(
     plan: Plan,
     batched: bool,
     steps_before: int,
-) -> Iterator[NodeUpdate]:
+) -> Updates:
     """The updates of the pool's nodes, which are one block."""
-    nodes = [int(n) for n in pool.nodes]
+    nodes = pool.nodes.tolist()
     owns = [own_of(n) for n in nodes]
-    if batched:
-        carry = vmap(algorithm.open)(tree.expand(shared, len(nodes)), tree.stack(owns))
-    else:
-        carry = algorithm.open(shared, owns[0])
-    carry, metrics = _run_block(algorithm, carry, pool, plan, batched, steps_before)
-    new_shared, new_own = algorithm.close(carry)
-    for i, node in enumerate(nodes):
-        update, kept = (tree.index(new_shared, i), tree.index(new_own, i)) if batched else (new_shared, new_own)
-        figures = {name: float(values[i]) for name, values in metrics.items()}
-        if not (tree.finite(update) and tree.finite(kept) and np.isfinite(list(figures.values())).all()):
-            raise Problem(
-                "training diverged: its parameters or its loss are no longer finite numbers",
-                f"node {node}",
-                "lower train.outer.lr, or learner.inner_lr where there is one, or look at the node's rows",
-            )
-        yield NodeUpdate(node, update, kept, int(pool.row_count[i]), figures)
+    carry, metrics = _run_block(
+        algorithm, shared, tree.stack(owns) if batched else owns[0], pool, plan, batched, steps_before
+    )
+    ends = algorithm.close(carry)
+    update, kept = ends if batched else (tree.expand(end, 1) for end in ends)
+    figures = {name: values.tolist() for name, values in metrics.items()}
+    done = Updates(nodes, update, kept, pool.row_count.tolist(), figures)
+    if not _finite(done):
+        node = next(node for i, node in enumerate(nodes) if not _finite(done.take([i])))
+        raise Problem(
+            "training diverged: its parameters or its loss are no longer finite numbers",
+            f"node {node}",
+            "lower train.outer.lr, or learner.inner_lr where there is one, or look at the node's rows",
+        )
+    return done
+
+
+def _finite(updates: Updates) -> bool:
+    figures = np.isfinite(list(updates.metrics.values())).all()
+    return bool(figures) and tree.finite(updates.shared) and tree.finite(updates.own)
 
 
 def _run_block(
-    algorithm: Algorithm, carry: Carry, pool: Pool, plan: Plan, batched: bool, steps_before: int
+    algorithm: Algorithm, shared: Params, own: Params, pool: Pool, plan: Plan, batched: bool, steps_before: int
 ) -> tuple[Carry, dict[str, np.ndarray]]:
     """All steps of the pool's nodes. Returns the carry and, by name, each node's mean over its active steps, (B,)."""
     device = pool.x.device
     active = plan.active
-    steps = active.shape[1]
-    task_seeds = torch.from_numpy(plan.seeds).to(device)
-    mask = torch.from_numpy(active).to(device)
-    one = partial(node_step, algorithm)
-    run = vmap(one, in_dims=(0, 0, 0, 0, None)) if batched else one
+    count = active.shape[1]
+    task_seeds, mask = torch.from_numpy(plan.seeds).to(device), torch.from_numpy(active).to(device)
+    values = (plan.support[:, 0].size + plan.query[:, 0].size) * pool.x[:1].numel() if count else 1
+    few = max(1, _GATHERED // max(1, values))
     seen: list[dict[str, Tensor]] = []
-    for s in range(steps):
-        episodes = gather(pool, plan.support[:, s], plan.query[:, s], plan.labels)
-        now = (carry, episodes, task_seeds[:, s], mask[:, s])
-        if not batched:
-            now = (carry, Episode(*(leaf[0] for leaf in episodes)), task_seeds[0, s], mask[0, s])
-        step = torch.tensor(steps_before + s, device=device)
-        carry, metrics = run(*now, step)
+    carry: Any = own  # opened inside vmap: so the first step has one set of weights for all nodes, and is one product
+    for begin in range(0, max(count, 1), few):
+        now = slice(begin, begin + few)
+        episodes = gather(pool, plan.support[:, now], plan.query[:, now], plan.labels)
+        rest = (task_seeds[:, now], mask[:, now])
+        step = torch.tensor(steps_before + begin, device=device)
+        start = partial(algorithm.open, shared) if begin == 0 else Carry._make
+        run = partial(_steps, algorithm, start, [bool(a.all()) for a in active[:, now].T])
+        if batched:
+            carry, metrics = vmap(run, in_dims=(0, 0, 0, 0, None))(carry, episodes, *rest, step)
+        else:
+            carry, metrics = run(carry, Episode(*(leaf[0] for leaf in episodes)), rest[0][0], rest[1][0], step)
         seen.append({k: v if batched else v[None] for k, v in metrics.items()})
-    names = seen[0] if seen else {}
-    weight = active.T / np.maximum(active.sum(1), 1)  # (S, B)
-    means = {k: (torch.stack([m[k] for m in seen]).cpu().double().numpy() * weight).sum(0) for k in names}
-    return carry, means
+    weight = active / np.maximum(active.sum(1, keepdims=True), 1)  # (B, S)
+    whole = {k: torch.cat([m[k] for m in seen], 1).cpu().double().numpy() for k in seen[0]}
+    return carry, {k: (values * weight).sum(1) for k, values in whole.items()}
+
+
+def _steps(
+    algorithm: Algorithm,
+    start: Callable[[Any], Carry],
+    everywhere: list[bool],
+    carry: Any,
+    episodes: Episode,
+    task_seeds: Tensor,
+    active: Tensor,
+    first: Tensor,
+) -> tuple[Carry, dict[str, Tensor]]:
+    """Some local steps of ONE node, one after the other; returns the carry and the metrics of each step, (S,).
+
+    everywhere: of each step, whether all nodes of the block take it. episodes: leaves (S, T, n, ...); first: the first
+    step's number.
+    """
+    carry = start(carry)
+    seen: list[dict[str, Tensor]] = []
+    for s, all_of_them in enumerate(everywhere):
+        now = Episode(*(leaf[s] for leaf in episodes))
+        running = None if all_of_them else active[s]
+        carry, metrics = node_step(algorithm, carry, now, task_seeds[s], running, first + s)
+        seen.append(metrics)
+    return carry, tree.stack(seen)
 
 
 def close_round(
     aggregator: Aggregator,
     server: Optimizer,
     old: Params,
-    updates: Iterable[NodeUpdate],
+    updates: Iterable[Updates],
     round_: int,
     rows: Sequence[int] = (),
 ) -> Params:
@@ -124,11 +158,11 @@ def close_round(
     """
     used = 0
 
-    def weighed() -> Iterator[NodeUpdate]:
+    def weighed() -> Iterator[Updates]:
         nonlocal used
-        for update in updates:
-            used += aggregator.weight(update.weight)
-            yield update
+        for some in updates:
+            used += sum(map(aggregator.weight, some.weights))
+            yield some
 
     combined = aggregator.combine(weighed())
     share = used / (sum(map(aggregator.weight, rows)) or used)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from metadist_cli import seeds
+from metadist_cli import seeds, tree
+from metadist_cli.aggregators import Updates
 from metadist_cli.episodes import Pool
 from metadist_cli.learners import LEARNERS, Learner
 from metadist_cli.learners.types import Episode
@@ -152,6 +153,32 @@ def nodes_of(sizes: list[int], classes: int = WAY, shape: tuple[int, ...] = (4,)
         x = rand(size, *shape, seed=seed + i).numpy() + label.reshape(-1, *(1,) * len(shape))
         shards.append(Shard(3 + 2 * i, f"node-{i}", "train", x, label, None, np.arange(size)))
     return pool(shards, 1)
+
+
+class One(NamedTuple):
+    """What one node returns from a round."""
+
+    node: int
+    shared: Params
+    own: Params
+    weight: int
+    metrics: dict[str, float]
+
+
+def apart(updates: Iterable[Updates]) -> list[One]:
+    """Node by node."""
+    return [
+        One(node, tree.index(u.shared, i), tree.index(u.own, i), u.weights[i], {k: v[i] for k, v in u.metrics.items()})
+        for u in updates
+        for i, node in enumerate(u.nodes)
+    ]
+
+
+def beside(ones: Sequence[One]) -> Updates:
+    """The inverse of `apart`, as one block."""
+    shared, own = tree.stack(one.shared for one in ones), tree.stack(one.own for one in ones)
+    metrics = {name: [one.metrics[name] for one in ones] for name in ones[0].metrics}
+    return Updates([one.node for one in ones], shared, own, [one.weight for one in ones], metrics)
 
 
 def gap(one: Params | Tensor, two: Params | Tensor) -> float:

@@ -16,6 +16,8 @@ from maths import (
     DRIFT_CASES,
     PERSONAL_CASES,
     Case,
+    One,
+    apart,
     covered,
     double,
     gap,
@@ -30,7 +32,7 @@ from maths import (
 from torch import Tensor
 
 from metadist_cli import tree
-from metadist_cli.aggregators import AGGREGATORS, Aggregator, NodeUpdate
+from metadist_cli.aggregators import AGGREGATORS, Aggregator
 from metadist_cli.algorithm import Algorithm, node_step
 from metadist_cli.drift import DRIFTS
 from metadist_cli.episodes import Plan, Pool, episodic, epochs, gather, local
@@ -123,7 +125,7 @@ def play(
         updates = list(run_nodes(algo, shared, own_of, part, sample(round_), block, 10 * (round_ - 1)))
         shared = close_round(combine, server, shared, updates, round_, pool.row_count.tolist())
         owns = owns.copy()
-        for place, update in zip(places, updates, strict=True):
+        for place, update in zip(places, apart(updates), strict=True):
             owns[place] = update.own
     return shared, dict(enumerate(owns))
 
@@ -224,7 +226,7 @@ def test_fedprox_holds_the_nodes_near() -> None:
         algo = algorithm(drift=("fedprox", {"mu": mu}), outer=OPTIMIZERS["sgd"](lr=0.1))
         shared, own = beginning(algo, POOL)
         updates = run_nodes(algo, shared, lambda n: own, POOL, batches(1, 20), 1)
-        return max(gap(u.shared, shared) for u in updates)
+        return max(gap(u.shared, shared) for u in apart(updates))
 
     far = [away(mu) for mu in (0.0, 0.5, 2.0, 8.0)]
     assert far == sorted(far, reverse=True)
@@ -530,7 +532,7 @@ def test_fedrep_moves_one_part_at_a_time(state: str, name: str, block: int) -> N
     for round_ in (1, 2):
         ends = {}
         for steps in range(5):
-            (update, *_) = run_nodes(algo, shared, lambda n: own, POOL, tasks(round_, steps), block)  # noqa: B023
+            (update, *_) = apart(run_nodes(algo, shared, lambda n: own, POOL, tasks(round_, steps), block))  # noqa: B023
             ends[steps] = update.shared | update.own
         for steps in range(1, 5):
             now, before = ends[steps], ends[steps - 1]
@@ -633,9 +635,9 @@ def test_every_method_is_here() -> None:
     assert covered(PERSONAL_CASES, PERSONAL)
 
 
-def updates_of(algo: Algorithm, pool: Pool, block: int = 1, steps: int = 3) -> list[NodeUpdate]:
+def updates_of(algo: Algorithm, pool: Pool, block: int = 1, steps: int = 3) -> list[One]:
     shared, own = beginning(algo, pool)
-    return list(run_nodes(algo, shared, lambda n: own, pool, tasks(1, steps), block))
+    return apart(run_nodes(algo, shared, lambda n: own, pool, tasks(1, steps), block))
 
 
 @every_learner

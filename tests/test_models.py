@@ -12,6 +12,8 @@ from maths import (
     SHAPE,
     WAY,
     Case,
+    One,
+    beside,
     covered,
     double,
     gap,
@@ -28,7 +30,7 @@ from torch import Tensor
 from torch.func import grad, vmap
 
 from metadist_cli import seeds, tree
-from metadist_cli.aggregators import AGGREGATORS, NodeUpdate
+from metadist_cli.aggregators import AGGREGATORS
 from metadist_cli.errors import CONFIG, Problem
 from metadist_cli.models import MODELS
 from metadist_cli.models.layers import normalise
@@ -332,11 +334,10 @@ def test_running_statistics_of_nodes_pool_exactly() -> None:
     parts = [10 * i + (1 + i) * rand(n, 4, seed=i) for i, n in enumerate(sizes)]
     start = {"n.mean": torch.zeros(4).double(), "n.square": torch.ones(4).double()}
     updates = [
-        NodeUpdate(i, normalise("n", "batch_running", {}, start, x, True)[1], {}, len(x), {})
-        for i, x in enumerate(parts)
+        One(i, normalise("n", "batch_running", {}, start, x, True)[1], {}, len(x), {}) for i, x in enumerate(parts)
     ]
     union = torch.cat(parts)
-    pooled = AGGREGATORS["mean"]().combine(updates)
+    pooled = AGGREGATORS["mean"]().combine([beside(updates)])
     assert gap(pooled, normalise("n", "batch_running", {}, start, union, True)[1]) < 1e-12
     mean = (pooled["n.mean"] - 0.9 * start["n.mean"]) / 0.1
     square = (pooled["n.square"] - 0.9 * start["n.square"]) / 0.1

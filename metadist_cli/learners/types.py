@@ -74,6 +74,8 @@ def last(iterator: Iterator[Adapted]) -> Adapted:
 
 def whole(episode: Episode) -> tuple[Tensor, Tensor]:
     """Support and query as one set: x (n, ...), y (n, ...)."""
+    if not len(episode.support_y):
+        return episode.query_x, episode.query_y
     return torch.cat([episode.support_x, episode.query_x]), torch.cat([episode.support_y, episode.query_y])
 
 

@@ -60,13 +60,13 @@ def _freeze(training: Training, number: int, parent: str, min_nodes: int | None,
     rejected: dict[str, str] = {}
     for file in checkpoints.update_files(training.run, number):
         try:
-            nodes = {u.node for u in checkpoints.read_updates(file, number, parent, training.template, weights)}
+            nodes = checkpoints.read_updates(file, number, parent, training.template, weights).nodes
         except Problem as problem:
             rejected[file.name] = problem.message
             console.warn(f"{file.name} is not used: {problem.message}")
             continue
         accepted[file.name] = checkpoints.file_sha256(file)
-        there |= nodes
+        there.update(nodes)
     missing = [n for n in chosen if n not in there]
     if len(there) < (len(chosen) if min_nodes is None else min(min_nodes, len(chosen))) or not there:
         named = ", ".join(map(str, missing[:20])) + (" ..." if len(missing) > 20 else "")

@@ -8,17 +8,20 @@ from typing import Any
 import numpy as np
 
 from metadist_cli import checkpoints, files
-from metadist_cli.aggregators import NodeUpdate
+from metadist_cli.aggregators import Updates
 from metadist_cli.store import Run
 from metadist_cli.tree import Params
 
 
-def mean_metrics(updates: list[NodeUpdate], known: tuple[str, ...]) -> dict[str, float]:
+def mean_metrics(updates: list[Updates], known: tuple[str, ...]) -> dict[str, float]:
     """Means over nodes, weighted by rows, of the known figures that all of them give; names are a stranger's words."""
-    weights = np.array([u.weight for u in updates], dtype=np.float64)
-    names = [name for name in known if all(name in u.metrics for u in updates)] if updates else []
+    weights = np.concatenate([np.array(u.weights, dtype=np.float64) for u in updates])
+    means = {}
     with np.errstate(over="ignore"):
-        means = {k: float((weights * [u.metrics[k] for u in updates]).sum() / weights.sum()) for k in sorted(names)}
+        for name in sorted(known):
+            if all(name in u.metrics for u in updates):
+                values = np.concatenate([u.metrics[name] for u in updates])
+                means[name] = float((weights * values).sum() / weights.sum())
     return {k: v for k, v in means.items() if np.isfinite(v)}
 
 

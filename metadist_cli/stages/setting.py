@@ -16,7 +16,7 @@ import torch
 from metadist_cli import __version__, files, store
 from metadist_cli.config import Config
 from metadist_cli.console import Console
-from metadist_cli.execution import resolve, threads
+from metadist_cli.execution import resolve, settle, threads
 from metadist_cli.experiment import Experiment, assemble
 from metadist_cli.store import Run
 
@@ -42,7 +42,7 @@ def open_setting(config: Config, run: Run, console: Console) -> Setting:
             f"this run began with other execution settings ({', '.join(changed)}): its last bits may differ from those "
             "of an undisturbed run"
         )
-    torch.set_num_threads(1)
+    settle()
     place = torch.device(execution["device"])
     return Setting(experiment, manifest, place, execution["block"], threads(config, place))
 

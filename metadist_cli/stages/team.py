@@ -16,7 +16,6 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from itertools import islice
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,10 +24,11 @@ import torch
 from torch.distributed.rendezvous import rendezvous
 
 from metadist_cli import store, tree
-from metadist_cli.aggregators import NodeUpdate
+from metadist_cli.aggregators import Updates
 from metadist_cli.config import Config
 from metadist_cli.episodes import Pool
 from metadist_cli.errors import BUG, Problem
+from metadist_cli.execution import settle
 from metadist_cli.experiment import Experiment, assemble
 from metadist_cli.pooled import union
 from metadist_cli.rounds import run_nodes
@@ -54,11 +54,11 @@ class Member:
 
     def updates(
         self, nodes: list[int], number: int, before: int, shared: Params, owns: dict[int, Params]
-    ) -> Iterator[NodeUpdate]:
-        """What these nodes make of the global parameters in a round, in order. before: local steps so far."""
+    ) -> Iterator[Updates]:
+        """What these nodes make of the global parameters in a round, block by block. before: local steps so far."""
         device = torch.device(self.execution["device"])
         here = {k: v.to(device) for k, v in shared.items()}
-        for update in run_nodes(
+        for some in run_nodes(
             self.experiment.algorithm,
             here,
             lambda node: {k: v.to(device) for k, v in owns[node].items()},
@@ -68,7 +68,7 @@ class Member:
             before,
             self.execution["threads"],
         ):
-            yield update._replace(shared=_home(update.shared), own=_home(update.own))
+            yield some._replace(shared=_home(some.shared), own=_home(some.own))
 
     def _rows(self, nodes: list[int], device: torch.device) -> Pool:
         if self._pool is None or self._pool[0] != nodes:
@@ -103,7 +103,7 @@ class Team(NamedTuple):
 
     def updates(
         self, nodes: list[int], number: int, before: int, shared: Params, owns: dict[int, Params]
-    ) -> Iterator[NodeUpdate]:
+    ) -> Iterator[Updates]:
         """As `Member.updates`, the blocks dealt in turn. Raises what a process raised, RETRY if it is gone."""
         block = self.leader.execution["block"]
         blocks = [nodes[i : i + block] for i in range(0, len(nodes), block)]
@@ -115,11 +115,10 @@ class Team(NamedTuple):
         mine = self.leader.updates([n for block in blocks[::count] for n in block], number, before, shared, owns)
         for i, block in enumerate(blocks):
             if i % count == 0:
-                yield from islice(mine, len(block))
+                yield next(mine)
                 continue
             header, parts = receive(self.others[i % count - 1])
-            for k, (node, weight, metrics) in enumerate(header["updates"]):
-                yield NodeUpdate(node, tree.index(parts["shared"], k), tree.index(parts["own"], k), weight, metrics)
+            yield Updates(block, parts["shared"], parts["own"], header["weights"], header["metrics"])
 
 
 def _open(others: Sequence[Channel], leader: Member, manifest: dict[str, Any], run: Run) -> Team:
@@ -140,7 +139,7 @@ def serve(channel: Channel, folder: Path | None = None) -> None:
 
     folder: this process's own copy of the run directory; None: the leader's.
     """
-    torch.set_num_threads(1)
+    settle()
     member: Member | None = None
     with contextlib.suppress(EOFError, OSError):
         while True:
@@ -155,11 +154,9 @@ def serve(channel: Channel, folder: Path | None = None) -> None:
                 nodes = [node for block in header["blocks"] for node in block]
                 owns = {node: tree.index(parts["own"], i) for i, node in enumerate(nodes)}
                 updates = member.updates(nodes, header["round"], header["before"], parts["shared"], owns)
-                for block in header["blocks"]:
-                    done = list(islice(updates, len(block)))
-                    figures = [[u.node, u.weight, u.metrics] for u in done]
-                    leaves = {"shared": tree.stack(u.shared for u in done), "own": tree.stack(u.own for u in done)}
-                    channel.send(packed({"updates": figures}, **leaves))
+                for some in updates:
+                    figures = {"weights": some.weights, "metrics": some.metrics}
+                    channel.send(packed(figures, shared=some.shared, own=some.own))
             except Problem as problem:
                 channel.send(told(problem))
             except Exception as error:  # the leader speaks for all, and nobody is to wait for this process

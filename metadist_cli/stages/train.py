@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from metadist_cli import checkpoints, files, store
-from metadist_cli.aggregators import NodeUpdate
+from metadist_cli import checkpoints, files, store, tree
+from metadist_cli.aggregators import Updates
 from metadist_cli.config import Config
 from metadist_cli.console import Console
 from metadist_cli.errors import RETRY, USAGE, Problem
@@ -49,7 +49,7 @@ def train(config: Config, run: Run, console: Console, close_last: bool = False, 
                 last = number == rounds and not close_last
                 if last or config.train.keep_nodes != "none":
                     updates = list(updates)
-                    _leave_open(training, number, sha256, [u for u in updates if u.node not in ready])
+                    _leave_open(training, number, sha256, [u for u in updates if u.nodes[0] not in ready])
                 if last:
                     progress.advance()
                     break
@@ -116,45 +116,50 @@ def _updates(
     training: Training,
     crew: Team,
     chosen: list[int],
-    ready: dict[int, NodeUpdate],
+    ready: dict[int, Updates],
     parent: Params,
     owns: dict[int, Params],
     number: int,
-) -> Iterator[NodeUpdate]:
+) -> Iterator[Updates]:
     """The chosen nodes' updates in order: those in node files as they are, the others trained now.
 
     A block that lacks a node is run whole, since its size decides the last bits; `owns` follows what nodes keep.
     """
-    block = training.setting.block
-    missing = {i // block for i, node in enumerate(chosen) if node not in ready}
-    todo = [node for i, node in enumerate(chosen) if i // block in missing]
+    size = training.setting.block
+    blocks = [chosen[i : i + size] for i in range(0, len(chosen), size)]
+    todo = [node for nodes in blocks if any(n not in ready for n in nodes) for node in nodes]
     shared = {k: parent[k] for k in training.template}
     fresh = crew.updates(todo, number, (number - 1) * training.setting.experiment.steps, shared, owns)
+    for nodes in blocks:
+        places = {node: i for i, node in enumerate(nodes) if node not in ready}
+        if not places:
+            yield from (ready[node] for node in nodes)
+            continue
+        some = next(fresh)
+        if some.own:
+            owns |= {node: tree.index(some.own, i) for node, i in places.items()}
+        if len(places) == len(nodes):
+            yield some
+        else:
+            yield from (some.take([places[node]]) if node in places else ready[node] for node in nodes)
     if ready:
         owns |= _owns(training, number + 1, ready)
-    running = set(todo)
-    for node in chosen:
-        update = next(fresh) if node in running else ready[node]
-        if node in ready:
-            update = ready[node]
-        else:
-            owns[node] = update.own
-        yield update
 
 
-def _leave_open(training: Training, number: int, parent_sha256: str, updates: list[NodeUpdate]) -> list[str]:
+def _leave_open(training: Training, number: int, parent_sha256: str, updates: list[Updates]) -> list[str]:
     """Node files of the open round; what nodes keep first, so that an update is never there without it."""
-    checkpoints.write_state(training.run, number, [(u.node, u.own) for u in updates if u.own])
+    checkpoints.write_state(training.run, number, updates)
     return checkpoints.write_updates(training.run, number, parent_sha256, updates)
 
 
-def _ready(training: Training, number: int, parent_sha256: str) -> dict[int, NodeUpdate]:
+def _ready(training: Training, number: int, parent_sha256: str) -> dict[int, Updates]:
     """The updates that node files of the open round hold already."""
     weights = {n: training.weights[n] for n in training.chosen(number)}
-    found: dict[int, NodeUpdate] = {}
+    found: dict[int, Updates] = {}
     for path in checkpoints.update_files(training.run, number):
-        for update in checkpoints.read_updates(path, number, parent_sha256, training.template, weights):
-            found.setdefault(update.node, update)
+        there = checkpoints.read_updates(path, number, parent_sha256, training.template, weights)
+        for i, node in enumerate(there.nodes):
+            found.setdefault(node, there.take([i]))
     return found
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from metadist_cli import checkpoints, store
-from metadist_cli.aggregators import NodeUpdate
+from metadist_cli.aggregators import Updates
 from metadist_cli.config import Config
 from metadist_cli.console import Console
 from metadist_cli.experiment import start, training_nodes
@@ -56,33 +56,32 @@ def close(
     number: int,
     parent: Params,
     parent_sha256: str,
-    updates: Iterable[NodeUpdate],
+    updates: Iterable[Updates],
     clock: float,
     dropped: list[int] | None = None,
 ) -> tuple[Params, str, dict[str, float]]:
     """Close a round: aggregate, commit what nodes keep, commit the global checkpoint, and note the metrics."""
     run, experiment = training.run, training.setting.experiment
-    owns: list[tuple[int, Params]] = []
-    seen: list[NodeUpdate] = []
+    seen: list[Updates] = []
 
-    def watch() -> Iterator[NodeUpdate]:
-        for update in updates:
-            owns.append((update.node, update.own))
-            seen.append(update._replace(shared={}, own={}))
-            yield update
+    def watch() -> Iterator[Updates]:
+        for some in updates:
+            seen.append(some._replace(shared={}))
+            yield some
 
     rows = list(training.weights.values())
     result = close_round(experiment.aggregator, experiment.server, parent, watch(), number, rows)
     trained = time.monotonic()
-    checkpoints.write_state(run, number, [(node, own) for node, own in owns if own])
+    checkpoints.write_state(run, number, seen)
     metrics = mean_metrics(seen, ("loss", experiment.loss.metric))
-    header = {"parent": parent_sha256, "nodes": len(seen), "dropped": dropped or [], "metrics": metrics}
+    count = sum(len(some.nodes) for some in seen)
+    header = {"parent": parent_sha256, "nodes": count, "dropped": dropped or [], "metrics": metrics}
     sha256 = checkpoints.write_global(run, number, result, header)
     if training.first_own:  # it looks through all rounds: 0.2 s after 5,000 of them
         checkpoints.prune_states(run, number)
     _tidy(training, number)
     seconds = {"train": round(trained - clock, 6), "files": round(time.monotonic() - trained, 6)}
-    note(run, {"round": number, "nodes": len(seen), **metrics, "seconds": seconds})
+    note(run, {"round": number, "nodes": count, **metrics, "seconds": seconds})
     return result, sha256, metrics
 
 
