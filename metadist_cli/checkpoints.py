@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from itertools import groupby, pairwise
+from functools import lru_cache
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -38,14 +39,16 @@ def read_global(run: Run, number: int, template: Params) -> tuple[Params, dict[s
     return params, header, files.sha256(data)
 
 
-def write_updates(run: Run, number: int, parent: str, updates: list[Updates]) -> list[str]:
-    """The node files of an open round: consecutive nodes together, up to 1,000 a file. Returns their names."""
+def leave_open(run: Run, number: int, parent: str, updates: Iterable[Updates]) -> list[str]:
+    """The node files of an open round: consecutive nodes together, up to 1,000 a file. Returns their names.
+
+    What nodes keep is written before, so that an update is never there without it.
+    """
     names = []
     for group in _consecutive(updates):
+        write_state(run, number, [group])
         nodes = group.nodes
-        metrics = [
-            dict(zip(group.metrics, figures, strict=True)) for figures in zip(*group.metrics.values(), strict=True)
-        ]
+        metrics = [{name: values[i] for name, values in group.metrics.items()} for i in range(len(nodes))]
         header = {"round": number, "parent": parent, "nodes": nodes, "metrics": metrics}
         name = f"nodes-{nodes[0]:03d}-{nodes[-1]:03d}.safetensors"
         files.write(run.round(number) / name, files.pack(group.shared, header))
@@ -53,23 +56,28 @@ def write_updates(run: Run, number: int, parent: str, updates: list[Updates]) ->
     return names
 
 
-def _consecutive(updates: list[Updates]) -> Iterator[Updates]:
-    """Cut where a number is left out, and after a thousand nodes."""
-    places = [(some, i) for some in updates for i in range(len(some.nodes))]
-    nodes = [some.nodes[i] for some, i in places]
-    begins: list[int] = []
-    for at, node in enumerate(nodes):
-        if not begins or node != nodes[at - 1] + 1 or at - begins[-1] == PACK:
-            begins.append(at)
-    for begin, end in pairwise([*begins, len(nodes)]):
-        yield together(list(_by_origin(places[begin:end])))
+def _consecutive(updates: Iterable[Updates]) -> Iterator[Updates]:
+    """Cut where a number is left out, and where a thousand nodes would be too many."""
+    group: list[Updates] = []
+    for some in updates:
+        for places in _runs(some.nodes):
+            follows = group and some.nodes[places[0]] == group[-1].nodes[-1] + 1
+            if group and not (follows and sum(len(g.nodes) for g in group) + len(places) <= PACK):
+                yield together(group)
+                group = []
+            group.append(some.take(places))
+    if group:
+        yield together(group)
 
 
-def _by_origin(places: Iterable[tuple[Updates, int]]) -> Iterator[Updates]:
-    """One node after the other, those that lie in the same updates together."""
-    for _, part in groupby(places, key=lambda place: id(place[0])):
-        mine = list(part)
-        yield mine[0][0].take([i for _, i in mine])
+def _runs(nodes: list[int]) -> list[list[int]]:
+    """The places of consecutive numbers, at most a thousand together."""
+    runs: list[list[int]] = []
+    for place, node in enumerate(nodes):
+        if not runs or node != nodes[place - 1] + 1 or len(runs[-1]) == PACK:
+            runs.append([])
+        runs[-1].append(place)
+    return runs
 
 
 def update_files(run: Run, number: int) -> list[Path]:
@@ -198,7 +206,12 @@ def frozen_updates(
     run: Run, number: int, parent: str, template: Params, weights: dict[int, int], inputs: dict[str, Any]
 ) -> Iterator[Updates]:
     """The updates of the frozen files in the order of nodes; a node that two files hold counts once, the first."""
-    found: dict[int, tuple[Updates, int]] = {}
+
+    @lru_cache(maxsize=4)  # files of neighbouring nodes: not all of them are in memory at once
+    def there(name: str) -> Updates:
+        return read_updates(run.round(number) / name, number, parent, template, weights)
+
+    owner: dict[int, str] = {}
     for name, told in inputs["files"].items():
         path = run.round(number) / name
         if not path.exists() or file_sha256(path) != told:
@@ -207,10 +220,12 @@ def frozen_updates(
                 str(path),
                 f"put the file back, or delete {path.with_name('inputs.json')} to take stock anew",
             )
-        there = read_updates(path, number, parent, template, weights)
-        for i, node in enumerate(there.nodes):
-            found.setdefault(node, (there, i))
-    yield from _by_origin(found[node] for node in sorted(found))
+        for node in there(name).nodes:
+            owner.setdefault(node, name)
+    for name, nodes in groupby(sorted(owner), key=owner.__getitem__):
+        some = there(name)
+        place = {node: i for i, node in enumerate(some.nodes)}
+        yield some.take([place[node] for node in nodes])
 
 
 def file_sha256(path: Path) -> str:

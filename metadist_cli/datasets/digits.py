@@ -25,5 +25,5 @@ def digits(seed: int) -> Dataset:
     packed = Path(found.origin).parent / "datasets" / "data" / "digits.csv.gz"
     rows = np.loadtxt(gzip.decompress(packed.read_bytes()).decode().splitlines(), delimiter=",", dtype=np.uint8)
     names = tuple(str(digit) for digit in range(10))
-    images = rows[:, :-1].reshape(-1, 8, 8)
+    images = np.ascontiguousarray(rows[:, :-1]).reshape(-1, 8, 8)
     return build("classification", images, rows[:, -1].astype(np.int64), names, divide=16.0)

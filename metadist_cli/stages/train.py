@@ -47,12 +47,13 @@ def train(config: Config, run: Run, console: Console, close_last: bool = False, 
                 ready = _ready(training, number, sha256)
                 updates = _updates(training, crew, chosen, ready, parent, owns, number)
                 last = number == rounds and not close_last
-                if last or config.train.keep_nodes != "none":
-                    updates = list(updates)
-                    _leave_open(training, number, sha256, [u for u in updates if u.nodes[0] not in ready])
                 if last:
+                    checkpoints.leave_open(run, number, sha256, _not_in(ready, updates))
                     progress.advance()
                     break
+                if config.train.keep_nodes != "none":
+                    updates = list(updates)
+                    checkpoints.leave_open(run, number, sha256, _not_in(ready, updates))
                 parent, sha256, metrics = close(training, number, parent, sha256, updates, clock)
                 progress.advance(1, **{k: f"{v:.3f}" for k, v in metrics.items()})
         result |= {
@@ -106,8 +107,8 @@ def train_nodes(
     with files.lock(run.round(number) / f".lock-{todo[0]:03d}"):
         owns = _owns(training, number, todo)
         with team(training.setting, run) as crew:
-            updates = list(_updates(training, crew, todo, {}, parent, owns, number))
-        names = _leave_open(training, number, sha256, updates)
+            updates = _updates(training, crew, todo, {}, parent, owns, number)
+            names = checkpoints.leave_open(run, number, sha256, updates)
     console.say(f"train: round {number}, nodes {_named(todo)}: {', '.join(names)}")
     return {"round": number, "nodes": todo, "files": names}
 
@@ -146,10 +147,8 @@ def _updates(
         owns |= _owns(training, number + 1, ready)
 
 
-def _leave_open(training: Training, number: int, parent_sha256: str, updates: list[Updates]) -> list[str]:
-    """Node files of the open round; what nodes keep first, so that an update is never there without it."""
-    checkpoints.write_state(training.run, number, updates)
-    return checkpoints.write_updates(training.run, number, parent_sha256, updates)
+def _not_in(ready: dict[int, Updates], updates: Iterable[Updates]) -> Iterator[Updates]:
+    return (some for some in updates if some.nodes[0] not in ready)
 
 
 def _ready(training: Training, number: int, parent_sha256: str) -> dict[int, Updates]:
