@@ -36,7 +36,7 @@ class Algorithm(NamedTuple):
 
     outer_state: reset | keep | average, what becomes of the outer optimiser's state between rounds.
     A node's leaves are "meta/", "stats/", "outer/" and "control/" (shared, but for what `personal` keeps), "node/" (its
-    control variate) and "mine/" (Ditto).
+    control variate) and "mine/" (Ditto). tasks_at_once: how many of a step's tasks are one program; None: all.
     """
 
     learner: Learner
@@ -44,6 +44,7 @@ class Algorithm(NamedTuple):
     outer_state: str
     drift: Drift
     personal: Personal
+    tasks_at_once: int | None = None
 
     def start(self, generator: torch.Generator) -> tuple[Params, Params]:
         """(shared, own): the first global parameters, and what a node owns before its first round."""
@@ -126,7 +127,8 @@ def node_step(
 
         if len(task_seeds) == 1:  # vmap has its cost, a third of a small node's step
             return one_task(Episode(*(leaf[0] for leaf in episodes)), task_seeds[0])
-        direction, stats, metrics = vmap(one_task, randomness="error")(episodes, task_seeds)
+        few = algorithm.tasks_at_once if (algorithm.tasks_at_once or 0) < len(task_seeds) else None
+        direction, stats, metrics = vmap(one_task, randomness="error", chunk_size=few)(episodes, task_seeds)
         return tree.mean(direction), tree.consensus(stats), tree.mean(metrics)
 
     direction, stats, metrics = gradient(carry.meta, carry.stats)

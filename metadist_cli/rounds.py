@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -18,13 +19,39 @@ from metadist_cli import seeds, tree
 from metadist_cli.aggregators import Aggregator, Updates
 from metadist_cli.algorithm import Algorithm, Carry, node_step
 from metadist_cli.episodes import Plan, Pool, gather
-from metadist_cli.errors import Problem
+from metadist_cli.errors import SYSTEM, Problem
 from metadist_cli.learners.types import Episode
 from metadist_cli.optim import Optimizer
 from metadist_cli.parallel import side_by_side
 from metadist_cli.tree import Params
 
 _GATHERED = 1 << 20  # values of the rows that are gathered at a time: vmap's own cost is paid once for all their steps
+
+
+class Room:
+    """How many nodes fit into memory as one program: the block, halved whenever memory runs out."""
+
+    def __init__(self, nodes: int, say: Callable[[int], None] = lambda nodes: None):
+        """say: is told of every halving."""
+        self.nodes, self._say = nodes, say
+
+    def lower(self, nodes: int) -> None:
+        if nodes < self.nodes:
+            self.nodes = nodes
+            self._say(nodes)
+
+    @contextmanager
+    def tried(self, nodes: int) -> Iterator[None]:
+        """Goes on where memory ran out over so many nodes, to be tried again with half. Raises Problem for a single."""
+        try:
+            yield
+        except (RuntimeError, MemoryError) as error:  # torch has a class of its own for GPUs only
+            if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "allocate memory" not in str(error):
+                raise
+            if nodes == 1:
+                hint = "lower execution.tasks_at_once, train.meta_batch or the model's width"
+                raise Problem("memory ran out over a single node", "execution.memory", hint, SYSTEM) from None
+            self.lower(nodes // 2)
 
 
 def run_nodes(
@@ -36,6 +63,7 @@ def run_nodes(
     block: int,
     steps_before: int = 0,
     threads: int = 1,
+    room: Room | None = None,
 ) -> Iterator[Updates]:
     """The local rounds of the pool's nodes, `block` nodes at a time as one program; yields a block's updates, in order.
 
@@ -43,15 +71,25 @@ def run_nodes(
     sample(pool) -> plan of the nodes' tasks, drawn block by block so that memory is bounded by the block.
     block 1 is the plain loop over nodes. Blocks are cut at multiples of `block` in the pool's list of nodes.
     steps_before: local steps before this round (the global step of schedules). threads: blocks that are computed side
-    by side, which changes no bit. Raises Problem where a node diverges.
+    by side, which changes no bit. room: how many nodes memory has proved to hold; a block that is larger is computed in
+    parts. Raises Problem where a node diverges, or is too large for memory by itself.
     """
+    room = room or Room(block)
 
-    def one_block(mine: Pool) -> Updates:
-        return _block_updates(algorithm, shared, own_of, mine, sample(mine), block > 1, steps_before)
+    def one_block(mine: Pool) -> list[Updates]:
+        parts: list[Updates] = []
+        begin, count = 0, len(mine.nodes)
+        while begin < count:
+            some = mine.take(np.arange(begin, min(begin + room.nodes, count)))
+            with room.tried(len(some.nodes)):
+                parts.append(_block_updates(algorithm, shared, own_of, some, sample(some), block > 1, steps_before))
+                begin += len(some.nodes)
+        return parts
 
     count = len(pool.nodes)
     blocks = (pool.take(np.arange(begin, min(begin + block, count))) for begin in range(0, count, block))
-    return side_by_side(one_block, blocks, threads)
+    for parts in side_by_side(one_block, blocks, threads):
+        yield from parts
 
 
 def _block_updates(

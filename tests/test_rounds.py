@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,10 +28,11 @@ from maths import (
     rand,
     same,
 )
+from runner import ROOT
 from torch import Tensor
 from torch.func import vmap
 
-from metadist_cli import seeds, tree
+from metadist_cli import rounds, seeds, tree
 from metadist_cli.aggregators import AGGREGATORS
 from metadist_cli.algorithm import Algorithm, node_step
 from metadist_cli.drift import DRIFTS, Drift
@@ -37,7 +41,7 @@ from metadist_cli.errors import Problem
 from metadist_cli.learners.types import Episode
 from metadist_cli.optim import OPTIMIZERS, Optimizer
 from metadist_cli.personal import Personal
-from metadist_cli.rounds import choose, close_round, first_global, first_own, run_nodes
+from metadist_cli.rounds import Room, choose, close_round, first_global, first_own, run_nodes
 from metadist_cli.tree import Params
 
 every_learner = pytest.mark.parametrize("case", LEARNER_CASES, ids=name_of)
@@ -442,6 +446,57 @@ def test_no_local_step_leaves_the_parameters() -> None:
     for update in updates_of(algo, FLOAT, block=2, steps=0):
         assert same(update.shared, algo.start(seeds.generator(0, "init"))[0])
         assert update.metrics == {}
+
+
+def test_a_block_that_is_too_large_is_halved(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory for two nodes: the block of five is tried, then two at a time; no node is lost, and all in their order."""
+    algo, told, tried = algorithm(model=PLAIN), [], []
+    whole = rounds._block_updates
+
+    def small(algo: Algorithm, shared: Params, own_of: Callable, pool: Pool, *rest: Any) -> Any:
+        tried.append(len(pool.nodes))
+        if len(pool.nodes) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return whole(algo, shared, own_of, pool, *rest)
+
+    expected = updates_of(algo, POOL, block=5)
+    monkeypatch.setattr(rounds, "_block_updates", small)
+    shared, own = double(first_global(algo, SERVER, 0)), double(first_own(algo, 0))
+    updates = run_nodes(algo, shared, lambda n: own, POOL, tasks(1), 5, room=Room(5, told.append))
+    updates = apart(updates)
+    assert (told, tried) == ([2], [5, 2, 2, 1])
+    for one, two in zip(updates, expected, strict=True):
+        assert one.node == two.node
+        assert gap(one.shared, two.shared) < 1e-11
+    with pytest.raises(Problem, match="memory ran out over a single node"), Room(1).tried(1):
+        raise MemoryError
+    with pytest.raises(RuntimeError, match="another"), Room(4).tried(4):
+        raise RuntimeError("another error")
+
+
+def test_a_real_lack_of_memory_halves_the_block() -> None:
+    """A process whose address space ends soon; the same nodes as without the limit, to rounding."""
+    script = """
+import resource, sys
+sys.path.insert(0, "tests")
+from test_rounds import *
+algo = algorithm(("supervised", {}), OPTIMIZERS["sgd"](lr=0.1), model=("mlp", {"hidden": [2000]}))
+pool = nodes_of([18] * 600)
+sample = lambda part: local(0, 1, 1, 0, 18)(part, 1)
+shared = double(first_global(algo, SERVER, 0))
+run = lambda room: apart(run_nodes(algo, shared, lambda n: {}, pool, sample, 600, room=room))
+told = []
+free = [one.metrics["loss"] for one in run(Room(600))]
+used = 1024 * int(next(l for l in open("/proc/self/status") if l.startswith("VmSize")).split()[1])
+resource.setrlimit(resource.RLIMIT_AS, (used + (100 << 20), -1))
+few = [one.metrics["loss"] for one in run(Room(600, told.append))]
+print(told, max(abs(a - b) for a, b in zip(free, few, strict=True)))
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    told, _, difference = done.stdout.strip().rpartition(" ")
+    assert told[:2] == "[3"  # 300, and less where that was still too much
+    assert float(difference) < 1e-12
 
 
 def test_chosen_nodes() -> None:

@@ -164,6 +164,9 @@ class Execution(Model):
         description="Where to compute.",
     )
     block: Literal["auto"] | Positive = Field("auto", description="Nodes that are computed as one program.")
+    tasks_at_once: Literal["auto"] | Positive = Field(
+        "auto", description="Tasks of a node's step that are computed as one program."
+    )
     threads: Literal["auto"] | Positive = Field(
         "auto", description="Blocks computed side by side on the CPU; changes no bit."
     )

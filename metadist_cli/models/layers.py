@@ -90,27 +90,26 @@ def normalise(name: str, norm: str, params: Params, stats: Params, x: Tensor, tr
     if norm == "none":
         return x, {}
     shape = (1, x.shape[1]) + (1,) * (x.ndim - 2)
-    new: Params = {}
+    scale, shift = params.get(f"{name}.scale"), params.get(f"{name}.shift")
     if norm == "group":
         y = F.group_norm(x, _groups(x.shape[1]), eps=_EPS)
-    else:
+        y = y if scale is None else y * scale.reshape(shape)
+        return y if shift is None else y + shift.reshape(shape), {}
+    new: Params = {}
+    if norm == "batch" or train:
         dims = [0, *range(2, x.ndim)]
-        if norm == "batch" or train:
-            mean = x.mean(dims)
-            centred = x - mean.reshape(shape)
-            var = (centred * centred).mean(dims)
-            if norm == "batch_running":
-                square = var.detach() + mean.detach() ** 2
-                new[f"{name}.mean"] = _KEEP * stats[f"{name}.mean"] + (1 - _KEEP) * mean.detach()
-                new[f"{name}.square"] = _KEEP * stats[f"{name}.square"] + (1 - _KEEP) * square
-        else:
-            mean = stats[f"{name}.mean"]
-            var = (stats[f"{name}.square"] - mean**2).clamp(min=0)
-            centred = x - mean.reshape(shape)
-            new = {k: stats[k] for k in (f"{name}.mean", f"{name}.square")}
-        y = centred * (var + _EPS).rsqrt().reshape(shape)
-    if f"{name}.scale" in params:
-        y = y * params[f"{name}.scale"].reshape(shape)
-    if f"{name}.shift" in params:
-        y = y + params[f"{name}.shift"].reshape(shape)
-    return y, new
+        mean = x.mean(dims)
+        var = (x - mean.reshape(shape)).square().mean(dims)
+        if norm == "batch_running":
+            square = var.detach() + mean.detach() ** 2
+            new[f"{name}.mean"] = _KEEP * stats[f"{name}.mean"] + (1 - _KEEP) * mean.detach()
+            new[f"{name}.square"] = _KEEP * stats[f"{name}.square"] + (1 - _KEEP) * square
+    else:
+        mean = stats[f"{name}.mean"]
+        var = (stats[f"{name}.square"] - mean**2).clamp(min=0)
+        new = {k: stats[k] for k in (f"{name}.mean", f"{name}.square")}
+    rate = (var + _EPS).rsqrt()
+    rate = rate if scale is None else rate * scale
+    level = -mean * rate if shift is None else shift - mean * rate
+    # two passes over x where (x - mean) * rate * scale + shift are four, and so in both derivatives: a tenth of a step
+    return x * rate.reshape(shape) + level.reshape(shape), new

@@ -54,7 +54,7 @@ def plan(config: Config, run: Run, console: Console) -> dict[str, Any]:
     skew = skew_of(holdings)
     show(holdings, skew, counts, spec, console)
     figures = {name: _figures(experiment, nodes) for name, experiment in assemble_all(config, spec).items()}
-    titles = ["learner", "model", "weights", "rounds", "a step at a node", "tasks in all", "up, and down", "block"]
+    titles = ["learner", "model", "weights", "rounds", "a step at a node", "tasks in all", "up, and down", "at once"]
     rows = [list(row) for row in zip(titles, *(_cells(f) for f in figures.values()), strict=True)]
     console.table("training", ["", *figures], rows)
     shapes = "but nothing is held out to draw them from"
@@ -112,7 +112,7 @@ def _cells(f: dict[str, Any]) -> list[object]:
         f"{f['tasks_per_step']} x ({f['support_rows']} + {f['query_rows']}) rows",
         f"{f['tasks']:,}",
         f"{f['bytes_per_node'] / 1e3:,.1f} kB a node, round",
-        f["execution"]["block"],
+        f"{f['execution']['block']} nodes x {f['execution']['tasks_at_once']} tasks",
     ]
 
 

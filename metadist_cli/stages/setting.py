@@ -28,6 +28,7 @@ class Setting(NamedTuple):
     manifest: dict[str, Any]  # of the partition
     device: torch.device
     block: int
+    tasks_at_once: int
     threads: int
 
 
@@ -44,7 +45,8 @@ def open_setting(config: Config, run: Run, console: Console) -> Setting:
         )
     settle()
     place = torch.device(execution["device"])
-    return Setting(experiment, manifest, place, execution["block"], threads(config, place))
+    few = execution["tasks_at_once"]
+    return Setting(experiment, manifest, place, execution["block"], few, threads(config, place))
 
 
 def _execution(run: Run, experiment: Experiment) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -54,8 +56,9 @@ def _execution(run: Run, experiment: Experiment) -> tuple[dict[str, Any], dict[s
     """
     fresh = resolve(experiment)
     stored = _manifest(run).get("execution", fresh) if run.last_closed() >= 0 else fresh
+    stored = {"tasks_at_once": experiment.rows[0]} | stored  # runs of version 0.1.0 took all
     wanted = experiment.config.execution
-    said = {key: fresh[key] for key in ("device", "block") if getattr(wanted, key) != "auto"}
+    said = {key: fresh[key] for key in ("device", "block", "tasks_at_once") if getattr(wanted, key) != "auto"}
     here = {key: fresh[key] for key in ("capability", "torch")}
     return stored, stored | said | here
 

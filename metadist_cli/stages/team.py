@@ -13,7 +13,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from multiprocessing.connection import Connection
@@ -26,12 +26,13 @@ from torch.distributed.rendezvous import rendezvous
 from metadist_cli import store, tree
 from metadist_cli.aggregators import Updates
 from metadist_cli.config import Config
+from metadist_cli.console import Console
 from metadist_cli.episodes import Pool
 from metadist_cli.errors import BUG, Problem
 from metadist_cli.execution import settle
 from metadist_cli.experiment import Experiment, assemble
 from metadist_cli.pooled import union
-from metadist_cli.rounds import run_nodes
+from metadist_cli.rounds import Room, run_nodes
 from metadist_cli.shards import Shard, pool
 from metadist_cli.stages.channels import Channel, Pipe, Rank, packed, receive, send, told, unpacked
 from metadist_cli.stages.setting import Setting
@@ -44,9 +45,18 @@ _FOREVER = timedelta(days=365)  # a rank waits while the leader partitions and e
 class Member:
     """One process's part in the training of an experiment; it keeps the shards that it has read."""
 
-    def __init__(self, experiment: Experiment, run: Run, manifest: dict[str, Any], execution: dict[str, Any]):
-        """execution: "device", "block" and "threads"."""
+    def __init__(
+        self,
+        experiment: Experiment,
+        run: Run,
+        manifest: dict[str, Any],
+        execution: dict[str, Any],
+        say: Callable[[int], None] = lambda nodes: None,
+    ):
+        """execution: "device", "block", "tasks_at_once" and "threads". say: is told of smaller blocks, see Room."""
         self.experiment, self.execution = experiment, execution
+        self.room = Room(execution["block"], say)
+        self._algorithm = experiment.algorithm._replace(tasks_at_once=execution["tasks_at_once"])
         self._run, self._manifest = run, manifest
         self._file = {entry["node"]: entry["file"] for entry in manifest["nodes"] if entry["role"] == "train"}
         self._shards: dict[int, Shard] = {}
@@ -59,7 +69,7 @@ class Member:
         device = torch.device(self.execution["device"])
         here = {k: v.to(device) for k, v in shared.items()}
         for some in run_nodes(
-            self.experiment.algorithm,
+            self._algorithm,
             here,
             lambda node: {k: v.to(device) for k, v in owns[node].items()},
             self._rows(nodes, device),
@@ -67,6 +77,7 @@ class Member:
             self.execution["block"],
             before,
             self.execution["threads"],
+            self.room,
         ):
             yield some._replace(shared=_home(some.shared), own=_home(some.own))
 
@@ -114,11 +125,18 @@ class Team(NamedTuple):
             send(channel, {"round": number, "before": before, "blocks": mine}, shared=shared, own=own)
         mine = self.leader.updates([n for block in blocks[::count] for n in block], number, before, shared, owns)
         for i, block in enumerate(blocks):
-            if i % count == 0:
-                yield next(mine)
-                continue
-            header, parts = receive(self.others[i % count - 1])
-            yield Updates(block, parts["shared"], parts["own"], header["weights"], header["metrics"])
+            left = block
+            while left:  # in parts, where memory was short
+                some = next(mine) if i % count == 0 else self._received(i % count - 1, left)
+                left = left[len(some.nodes) :]
+                yield some
+
+    def _received(self, other: int, nodes: list[int]) -> Updates:
+        """What another process made of the first of these nodes."""
+        header, parts = receive(self.others[other])
+        self.leader.room.lower(header["room"])
+        weights = header["weights"]
+        return Updates(nodes[: len(weights)], parts["shared"], parts["own"], weights, header["metrics"])
 
 
 def _open(others: Sequence[Channel], leader: Member, manifest: dict[str, Any], run: Run) -> Team:
@@ -155,7 +173,7 @@ def serve(channel: Channel, folder: Path | None = None) -> None:
                 owns = {node: tree.index(parts["own"], i) for i, node in enumerate(nodes)}
                 updates = member.updates(nodes, header["round"], header["before"], parts["shared"], owns)
                 for some in updates:
-                    figures = {"weights": some.weights, "metrics": some.metrics}
+                    figures = {"weights": some.weights, "metrics": some.metrics, "room": member.room.nodes}
                     channel.send(packed(figures, shared=some.shared, own=some.own))
             except Problem as problem:
                 channel.send(told(problem))
@@ -173,16 +191,25 @@ def _joined(opened: dict[str, Any], folder: Path | None) -> Member:
 
 
 @contextmanager
-def team(setting: Setting, run: Run) -> Iterator[Team]:
+def team(setting: Setting, run: Run, console: Console) -> Iterator[Team]:
     """Who trains: the ranks of torchrun, or execution.workers processes on this machine, this one among them.
 
     Workers end with this process, however it ends.
     """
+
+    def say(nodes: int) -> None:
+        console.warn(f"memory ran out: {nodes} nodes at a time from now on, where the block is {setting.block}")
+
     workers = setting.experiment.config.execution.workers
     crew = [] if ranks() > 1 else [_Worker() for _ in range(workers - 1)]
     others = [Rank(rank) for rank in range(1, ranks())] or [worker.channel for worker in crew]
-    execution = {"device": str(setting.device), "block": setting.block, "threads": setting.threads}
-    leader = Member(setting.experiment, run, setting.manifest, execution)
+    execution = {
+        "device": str(setting.device),
+        "block": setting.block,
+        "tasks_at_once": setting.tasks_at_once,
+        "threads": setting.threads,
+    }
+    leader = Member(setting.experiment, run, setting.manifest, execution, say)
     try:
         yield _open(others, leader, setting.manifest, run)
     finally:

@@ -34,7 +34,10 @@ def train(config: Config, run: Run, console: Console, close_last: bool = False, 
             return result
         began = time.monotonic()
         owns = _owns(training, done + 1, sorted(training.weights))
-        with team(training.setting, run) as crew, console.progress(f"{label}: round", rounds, done) as progress:
+        with (
+            team(training.setting, run, console) as crew,
+            console.progress(f"{label}: round", rounds, done) as progress,
+        ):
             for number in range(done + 1, rounds + 1):
                 chosen = training.chosen(number)
                 clock = time.monotonic()
@@ -56,6 +59,8 @@ def train(config: Config, run: Run, console: Console, close_last: bool = False, 
                     checkpoints.leave_open(run, number, sha256, _not_in(ready, updates))
                 parent, sha256, metrics = close(training, number, parent, sha256, updates, clock)
                 progress.advance(1, **{k: f"{v:.3f}" for k, v in metrics.items()})
+        if crew.leader.room.nodes < training.setting.block:
+            result["room"] = crew.leader.room.nodes  # the last bits may depend on it
         result |= {
             "round": run.last_closed(),
             "open": rounds if run.last_closed() < rounds else None,
@@ -106,7 +111,7 @@ def train_nodes(
         return {"round": number, "nodes": []}
     with files.lock(run.round(number) / f".lock-{todo[0]:03d}"):
         owns = _owns(training, number, todo)
-        with team(training.setting, run) as crew:
+        with team(training.setting, run, console) as crew:
             updates = _updates(training, crew, todo, {}, parent, owns, number)
             names = checkpoints.leave_open(run, number, sha256, updates)
     console.say(f"train: round {number}, nodes {_named(todo)}: {', '.join(names)}")
@@ -132,17 +137,20 @@ def _updates(
     shared = {k: parent[k] for k in training.template}
     fresh = crew.updates(todo, number, (number - 1) * training.setting.experiment.steps, shared, owns)
     for nodes in blocks:
-        places = {node: i for i, node in enumerate(nodes) if node not in ready}
-        if not places:
+        if all(node in ready for node in nodes):
             yield from (ready[node] for node in nodes)
             continue
-        some = next(fresh)
-        if some.own:
-            owns |= {node: tree.index(some.own, i) for node, i in places.items()}
-        if len(places) == len(nodes):
-            yield some
-        else:
-            yield from (some.take([places[node]]) if node in places else ready[node] for node in nodes)
+        left = len(nodes)
+        while left:
+            some = next(fresh)
+            left -= len(some.nodes)
+            places = {node: i for i, node in enumerate(some.nodes) if node not in ready}
+            if some.own:
+                owns |= {node: tree.index(some.own, i) for node, i in places.items()}
+            if len(places) == len(some.nodes):
+                yield some
+            else:
+                yield from (some.take([places[node]]) if node in places else ready[node] for node in some.nodes)
     if ready:
         owns |= _owns(training, number + 1, ready)
 
