@@ -37,6 +37,7 @@ class Algorithm(NamedTuple):
     outer_state: reset | keep | average, what becomes of the outer optimiser's state between rounds.
     A node's leaves are "meta/", "stats/", "outer/" and "control/" (shared, but for what `personal` keeps), "node/" (its
     control variate) and "mine/" (Ditto). tasks_at_once: how many of a step's tasks are one program; None: all.
+    compiled: a block's step is made into one kernel by torch.compile.
     """
 
     learner: Learner
@@ -45,6 +46,7 @@ class Algorithm(NamedTuple):
     drift: Drift
     personal: Personal
     tasks_at_once: int | None = None
+    compiled: bool = False
 
     def start(self, generator: torch.Generator) -> tuple[Params, Params]:
         """(shared, own): the first global parameters, and what a node owns before its first round."""

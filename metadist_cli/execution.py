@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import shutil
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ import torch
 from metadist_cli import config as configs
 from metadist_cli import seeds, tree
 from metadist_cli.config import Config
+from metadist_cli.datasets.folder import cache
 from metadist_cli.errors import SYSTEM, Problem
 from metadist_cli.experiment import Experiment
 from metadist_cli.models import Model
@@ -32,11 +34,23 @@ def device(name: str) -> torch.device:
     return chosen
 
 
+def _compiles(device: torch.device) -> None:
+    """Raises Problem(SYSTEM) where torch.compile lacks its compiler."""
+    if device.type == "cpu" and not any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++"))):
+        hint = "install g++ or clang++, or write false"
+        raise Problem("there is no C++ compiler, which compiling needs on a CPU", "execution.compile", hint, SYSTEM)
+
+
 def resolve(experiment: Experiment) -> dict[str, Any]:
     """What decides the last bits, with `auto` in the execution section settled; the run stores it."""
     block, few = sizes(experiment)
+    execution = experiment.config.execution
+    place = device(execution.device)
+    if execution.compile:
+        _compiles(place)
     return {
-        "device": str(device(experiment.config.execution.device)),
+        "device": str(place),
+        "compile": execution.compile,
         "block": block,
         "tasks_at_once": few,
         "capability": torch.backends.cpu.get_cpu_capability(),
@@ -51,6 +65,8 @@ def settle() -> None:
     15 to 40% of the time of a round of 1,000 small nodes, 10 to 30% of a step of convolutions.
     """
     torch.set_num_threads(1)
+    if (folder := cache()) is not None:  # compiled steps outlive the process
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder / "compiled"))
     with contextlib.suppress(AttributeError, OSError, TypeError):  # other C libraries have no mallopt
         for option, value in ((_M_MMAP_THRESHOLD, 32 << 20), (_M_TRIM_THRESHOLD, 1 << 30), (_M_TOP_PAD, 64 << 20)):
             ctypes.CDLL(None).mallopt(option, value)

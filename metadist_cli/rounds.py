@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -75,6 +75,7 @@ def run_nodes(
     parts. Raises Problem where a node diverges, or is too large for memory by itself.
     """
     room = room or Room(block)
+    batched = block > 1 or algorithm.compiled
 
     def one_block(mine: Pool) -> list[Updates]:
         parts: list[Updates] = []
@@ -82,7 +83,7 @@ def run_nodes(
         while begin < count:
             some = mine.take(np.arange(begin, min(begin + room.nodes, count)))
             with room.tried(len(some.nodes)):
-                parts.append(_block_updates(algorithm, shared, own_of, some, sample(some), block > 1, steps_before))
+                parts.append(_block_updates(algorithm, shared, own_of, some, sample(some), batched, steps_before))
                 begin += len(some.nodes)
         return parts
 
@@ -135,24 +136,40 @@ def _run_block(
     count = active.shape[1]
     task_seeds, mask = torch.from_numpy(plan.seeds).to(device), torch.from_numpy(active).to(device)
     values = (plan.support[:, 0].size + plan.query[:, 0].size) * pool.x[:1].numel() if count else 1
-    few = max(1, _GATHERED // max(1, values))
+    few = 1 if algorithm.compiled else max(1, _GATHERED // max(1, values))
     seen: list[dict[str, Tensor]] = []
     carry: Any = own  # opened inside vmap: so the first step has one set of weights for all nodes, and is one product
+    if algorithm.compiled:
+        carry = _laid_out(vmap(lambda own, _: algorithm.open(shared, own))(own, mask))
     for begin in range(0, max(count, 1), few):
         now = slice(begin, begin + few)
         episodes = gather(pool, plan.support[:, now], plan.query[:, now], plan.labels)
-        rest = (task_seeds[:, now], mask[:, now])
         step = torch.tensor(steps_before + begin, device=device)
-        start = partial(algorithm.open, shared) if begin == 0 else Carry._make
+        given = (carry, episodes, task_seeds[:, now], mask[:, now], step)
+        start = Carry._make if begin else partial(algorithm.open, shared)
         run = partial(_steps, algorithm, start, [bool(a.all()) for a in active[:, now].T])
-        if batched:
-            carry, metrics = vmap(run, in_dims=(0, 0, 0, 0, None))(carry, episodes, *rest, step)
+        if algorithm.compiled:
+            carry, metrics = _compiled(algorithm)(*given)
+        elif batched:
+            carry, metrics = vmap(run, in_dims=(0, 0, 0, 0, None))(*given)
         else:
-            carry, metrics = run(carry, Episode(*(leaf[0] for leaf in episodes)), rest[0][0], rest[1][0], step)
+            carry, metrics = run(carry, Episode(*(leaf[0] for leaf in episodes)), given[2][0], given[3][0], step)
         seen.append({k: v if batched else v[None] for k, v in metrics.items()})
     weight = active / np.maximum(active.sum(1, keepdims=True), 1)  # (B, S)
     whole = {k: torch.cat([m[k] for m in seen], 1).cpu().double().numpy() for k in seen[0]}
     return carry, {k: (values * weight).sum(1) for k, values in whole.items()}
+
+
+@lru_cache(maxsize=4)
+def _compiled(algorithm: Algorithm) -> Callable[..., tuple[Carry, dict[str, Tensor]]]:
+    """One step of a block as one kernel; each size of a block takes its time once, 30 s to 50 s."""
+    step = vmap(partial(_steps, algorithm, Carry._make, [False]), in_dims=(0, 0, 0, 0, None))
+    return torch.compile(step, dynamic=False)
+
+
+def _laid_out(carry: Carry) -> Carry:
+    """Without the strides of what is expanded, which would be another kernel's."""
+    return Carry._make(v.contiguous() if isinstance(v, Tensor) else tree.apply(Tensor.contiguous, v) for v in carry)
 
 
 def _steps(

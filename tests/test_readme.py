@@ -383,7 +383,8 @@ def test_options_exist():
 
     commands = typer.main.get_command(app).commands.values()
     known = {option for command in commands for p in command.params for option in p.opts} | {"--help"}
-    known |= set(re.findall(r'"(--[a-z-]+)"', (ROOT / "tests" / "benchmarks" / "papers.py").read_text()))
+    for script in (ROOT / "tests" / "benchmarks").glob("*.py"):
+        known |= set(re.findall(r'"(--[a-z-]+)"', script.read_text()))
     told = set(re.findall(r"`(--[a-z-]+)", README)) | set(re.findall(r"metadist [^`\n]*?(--[a-z-]+)", README))
     assert told
     assert told - known == set()

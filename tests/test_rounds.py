@@ -499,6 +499,35 @@ print(told, max(abs(a - b) for a, b in zip(free, few, strict=True)))
     assert float(difference) < 1e-12
 
 
+@every_learner
+@pytest.mark.parametrize("block", [1, 5])
+def test_some_tasks_at_a_time_are_all_tasks(case: Case, block: int) -> None:
+    algo, count = algorithm(case, model=PLAIN), 5
+    (whole, _), *others = (
+        train(algo._replace(tasks_at_once=few), POOL, 1, block, tasks_of=lambda r: tasks(r, count=count))
+        for few in (None, 1, 2, 5, 9)
+    )
+    for shared, _ in others:
+        assert gap(shared, whole) < 1e-11
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, of its own
+@pytest.mark.parametrize("case", [("maml", {"inner_lr": 0.3}), ("supervised", {})], ids=name_of)
+def test_a_compiled_step_is_the_same_step(case: Case) -> None:
+    """Unequal epochs, so that steps are masked too; Adam's state is carried from step to step."""
+    algo, own = algorithm(case, model=PLAIN), {}
+    shared = first_global(algo, SERVER, 0)
+    support = 0 if case[0] == "supervised" else 3
+    sample = lambda pool: epochs(0, 2, 1, support, 4)(pool, 1)  # noqa: E731
+    plain, compiled = (
+        apart(run_nodes(a, shared, lambda n: own, FLOAT, sample, 5)) for a in (algo, algo._replace(compiled=True))
+    )
+    for one, two in zip(plain, compiled, strict=True):
+        assert gap(one.shared, two.shared) < 1e-5
+        assert one.metrics["loss"] == pytest.approx(two.metrics["loss"], abs=1e-5)
+
+
 def test_chosen_nodes() -> None:
     nodes = [3, 5, 8, 9, 12, 20, 21, 33]
     assert choose(0, 1, nodes, "all") == nodes

@@ -22,13 +22,12 @@ from metadist_cli.store import Run
 
 
 class Setting(NamedTuple):
-    """An experiment on its own data, on this machine."""
+    """An experiment on its own data, on this machine; its algorithm takes as many tasks at once as it shall here."""
 
     experiment: Experiment
     manifest: dict[str, Any]  # of the partition
     device: torch.device
     block: int
-    tasks_at_once: int
     threads: int
 
 
@@ -45,8 +44,9 @@ def open_setting(config: Config, run: Run, console: Console) -> Setting:
         )
     settle()
     place = torch.device(execution["device"])
-    few = execution["tasks_at_once"]
-    return Setting(experiment, manifest, place, execution["block"], few, threads(config, place))
+    algorithm = experiment.algorithm._replace(tasks_at_once=execution["tasks_at_once"], compiled=execution["compile"])
+    experiment = experiment._replace(algorithm=algorithm)
+    return Setting(experiment, manifest, place, execution["block"], threads(config, place))
 
 
 def _execution(run: Run, experiment: Experiment) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -56,9 +56,11 @@ def _execution(run: Run, experiment: Experiment) -> tuple[dict[str, Any], dict[s
     """
     fresh = resolve(experiment)
     stored = _manifest(run).get("execution", fresh) if run.last_closed() >= 0 else fresh
-    stored = {"tasks_at_once": experiment.rows[0]} | stored  # runs of version 0.1.0 took all
+    stored = {"tasks_at_once": experiment.rows[0], "compile": False} | stored  # as in version 0.1.0
     wanted = experiment.config.execution
-    said = {key: fresh[key] for key in ("device", "block", "tasks_at_once") if getattr(wanted, key) != "auto"}
+    said = {
+        key: fresh[key] for key in ("device", "block", "tasks_at_once", "compile") if getattr(wanted, key) != "auto"
+    }
     here = {key: fresh[key] for key in ("capability", "torch")}
     return stored, stored | said | here
 

@@ -53,10 +53,9 @@ class Member:
         execution: dict[str, Any],
         say: Callable[[int], None] = lambda nodes: None,
     ):
-        """execution: "device", "block", "tasks_at_once" and "threads". say: is told of smaller blocks, see Room."""
+        """execution: "device", "block" and "threads". say: is told of smaller blocks, see Room."""
         self.experiment, self.execution = experiment, execution
         self.room = Room(execution["block"], say)
-        self._algorithm = experiment.algorithm._replace(tasks_at_once=execution["tasks_at_once"])
         self._run, self._manifest = run, manifest
         self._file = {entry["node"]: entry["file"] for entry in manifest["nodes"] if entry["role"] == "train"}
         self._shards: dict[int, Shard] = {}
@@ -69,7 +68,7 @@ class Member:
         device = torch.device(self.execution["device"])
         here = {k: v.to(device) for k, v in shared.items()}
         for some in run_nodes(
-            self._algorithm,
+            self.experiment.algorithm,
             here,
             lambda node: {k: v.to(device) for k, v in owns[node].items()},
             self._rows(nodes, device),
@@ -146,6 +145,7 @@ def _open(others: Sequence[Channel], leader: Member, manifest: dict[str, Any], r
         "manifest": manifest,
         "folder": str(run.shards.parent.resolve()),
         "execution": leader.execution,
+        "at_once": [leader.experiment.algorithm.tasks_at_once, leader.experiment.algorithm.compiled],
     }
     for channel in others:
         send(channel, header)
@@ -187,7 +187,9 @@ def _joined(opened: dict[str, Any], folder: Path | None) -> Member:
     run, execution = Run.at(Path(opened["folder"]) if folder is None else folder), opened["execution"]
     if execution["device"].startswith("cuda"):
         execution["device"] = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
-    return Member(experiment, run, opened["manifest"], execution)
+    few, compiled = opened["at_once"]
+    algorithm = experiment.algorithm._replace(tasks_at_once=few, compiled=compiled)
+    return Member(experiment._replace(algorithm=algorithm), run, opened["manifest"], execution)
 
 
 @contextmanager
@@ -206,7 +208,6 @@ def team(setting: Setting, run: Run, console: Console) -> Iterator[Team]:
     execution = {
         "device": str(setting.device),
         "block": setting.block,
-        "tasks_at_once": setting.tasks_at_once,
         "threads": setting.threads,
     }
     leader = Member(setting.experiment, run, setting.manifest, execution, say)

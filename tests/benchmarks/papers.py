@@ -13,21 +13,19 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import statistics
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from common import arguments, machine, metadist, put
 
 from metadist_cli import files, store, tree
 from metadist_cli.config import load
 from metadist_cli.experiment import assemble, start
 from metadist_cli.rounds import choose
 
-HERE = Path(__file__).resolve().parent
 Metrics = dict[str, Any]
 
 
@@ -203,19 +201,14 @@ def run_name(row: Row, seed: int, which: int) -> str:
     return f"{row.config.rpartition('/')[2]}-s{seed}" + (f"-{which}" if len(row.each) > 1 else "")
 
 
-def metadist(command: str, row: Row, seed: int, which: int, runs: Path, settings: Sequence[str]) -> None:
-    config = f"configs/{row.config}.yaml"
-    told = [f"seed={seed}", *row.each[which], *settings]
-    called = [sys.executable, "-m", "metadist_cli", command, config, *told, "--name", run_name(row, seed, which)]
-    subprocess.run([*called, "--runs-dir", str(runs), "-q"], check=True, cwd=HERE.parents[1])
-
-
 def work(row: Row, seed: int, runs: Path, settings: Sequence[str]) -> None:
     """Train and judge a row with one seed."""
+    config = f"configs/{row.config}.yaml"
     for which in range(len(row.each)):
-        metadist("run", row, seed, which, runs, settings)
+        name, told = run_name(row, seed, which), [f"seed={seed}", *row.each[which], *settings]
+        metadist("run", config, told, name, runs)
         for extra in dict.fromkeys(figure.finetune for figure in row.figures if figure.finetune):
-            metadist("finetune", row, seed, which, runs, [*settings, *extra])
+            metadist("finetune", config, [*told, *extra], name, runs)
 
 
 def metrics_of(run: Path, figure: Figure) -> Metrics | None:
@@ -335,35 +328,24 @@ def table(rows: list[dict[str, Any]], configs: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def put(text: str, path: Path) -> None:
-    """Put a table between the two marks of a Markdown file."""
-    head, begin, rest = path.read_text().partition("<!-- papers -->\n\n")
-    files.write(path, head + begin + text + "\n" + rest[rest.index("<!-- end of papers -->") :])
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("rows", nargs="*", choices=[[], *(row.config for row in ROWS)], help="configs; default: all")
     parser.add_argument("--seeds", type=int, help="the first so many seeds of each row")
-    parser.add_argument("--jobs", type=int, default=1, help="runs side by side")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting for every run")
-    parser.add_argument("--runs-dir", type=Path, default=Path("runs/papers"))
-    parser.add_argument("--out", type=Path, default=HERE, help="folder of papers.json")
-    parser.add_argument("--readme", type=Path, help="a Markdown file in which the table is put between its marks")
-    parser.add_argument("--table", action="store_true", help="train nothing, write the table of what is there")
+    arguments(parser, "papers")
     told = parser.parse_args()
     runs = told.runs_dir.resolve()
     if not told.table:
         chosen = [row for row in ROWS if not told.rows or row.config in told.rows]
         with ThreadPoolExecutor(told.jobs) as pool:
             seeds = [(row, seed) for row in chosen for seed in range(min(row.seeds, told.seeds or row.seeds))]
-            for _ in pool.map(lambda pair: work(*pair, runs, told.set), seeds):
+            for _ in pool.map(lambda pair: work(pair[0], pair[1], runs, told.set), seeds):
                 pass
     found = [row for row in (collect(row, runs) for row in ROWS) if row]
-    made = {"machine": f"{platform.processor() or platform.machine()}, {platform.system()}", "rows": found}
+    made = {"machine": machine(), "rows": found}
     files.write(told.out / "papers.json", files.to_json(made))
     if told.readme:
-        put(table(found, "configs"), told.readme)
+        put(table(found, "configs"), told.readme, "papers")
     print(table(found, "configs"), end="")
 
 

@@ -12,19 +12,17 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
-import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from common import HERE, arguments, metadist, put
+
 from metadist_cli import files
 from metadist_cli.scores import SCORES
 
-HERE = Path(__file__).resolve().parent
-ROOT = HERE.parents[1]
-FOLDER = ROOT / "configs" / "scenes"
+FOLDER = HERE.parents[1] / "configs" / "scenes"
 SEEDS = 3
 # A scene that is run several times with each seed; its figures are means over these runs.
 EACH = {
@@ -43,9 +41,8 @@ def places(scene: str, seed: int, runs: Path) -> dict[str, Path]:
 
 def work(scene: str, seed: int, runs: Path, settings: Sequence[str]) -> None:
     for told, place in places(scene, seed, runs).items():
-        called = [sys.executable, "-m", "metadist_cli", "run", str(FOLDER / f"{scene}.yaml"), f"seed={seed}"]
-        called += [*([told] if told else []), *settings, "--name", place.name, "--runs-dir", str(runs), "-q"]
-        subprocess.run(called, check=True, cwd=ROOT)
+        settled = [f"seed={seed}", *([told] if told else []), *settings]
+        metadist("run", str(FOLDER / f"{scene}.yaml"), settled, place.name, runs)
 
 
 def collect(scene: str, runs: Path) -> dict[str, Any] | None:
@@ -133,21 +130,11 @@ def _verdict(gaps: list[dict[str, Any]] | None, metric: str) -> str:
     return f"{statistics.fmean(g['mean'] for g in gaps):+.3f}, {word}"
 
 
-def put(text: str, path: Path) -> None:
-    head, begin, rest = path.read_text().partition("<!-- scenes -->\n\n")
-    files.write(path, head + begin + text + "\n" + rest[rest.index("<!-- end of scenes -->") :])
-
-
 def main() -> None:
     names = sorted(path.stem for path in FOLDER.glob("*.yaml"))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("scenes", nargs="*", choices=[[], *names], help="default: all")
-    parser.add_argument("--jobs", type=int, default=1, help="runs side by side")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting for every run")
-    parser.add_argument("--runs-dir", type=Path, default=Path("runs/scenes"))
-    parser.add_argument("--out", type=Path, default=HERE, help="folder of scenes.json")
-    parser.add_argument("--readme", type=Path, help="a Markdown file in which the tables are put between its marks")
-    parser.add_argument("--table", action="store_true", help="train nothing, write the tables of what is there")
+    arguments(parser, "scenes")
     told = parser.parse_args()
     runs = told.runs_dir.resolve()
     if not told.table:
@@ -159,7 +146,7 @@ def main() -> None:
     files.write(told.out / "scenes.json", files.to_json({"scenes": found}))
     text = "\n".join(table(one) for one in found)
     if told.readme:
-        put(text, told.readme)
+        put(text, told.readme, "scenes")
     print(text, end="")
 
 

@@ -1,0 +1,76 @@
+"""The script that times steps of meta-learning, cut short: what it writes agrees, and a wrong gradient is not timed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from runner import ROOT, environment
+
+SCRIPT = ROOT / "tests" / "benchmarks" / "meta_steps.py"
+sys.path.insert(0, str(SCRIPT.parent))
+meta_steps = import_module("meta_steps")
+
+
+def run(*arguments: str) -> str:
+    called = [sys.executable, str(SCRIPT), *arguments]
+    done = subprocess.run(called, env=environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_two_workloads_for_a_moment(tmp_path: Path) -> None:
+    out, readme = tmp_path / "meta_steps.json", tmp_path / "README.md"
+    readme.write_text("before\n<!-- meta-steps -->\n\nold\n\n<!-- end of meta-steps -->\nafter\n")
+    short = ["-v", "metadist", "loop", "l2l", "--seconds", "0.2", "--repeats", "1"]
+    printed = run("-w", "mlp1", "omnifo", *short, "--out", str(out))
+    found = json.loads(out.read_text())
+    assert {"cpu", "cores", "threads", "torch", "python", "commit"} == set(found["machine"]) - {"system"}
+    assert found["missing"] == ([] if find_spec("learn2learn") else ["learn2learn"])
+    assert [(row["workload"], row["tasks"]) for row in found["rows"]] == [("mlp1", 16), ("omnifo", 32)]
+    for row in found["rows"]:
+        assert row["gradient_gap"] < 1e-9
+        ms = {(s["variant"], s["threads"]): s["ms"] for s in row["samples"]}
+        assert {("metadist", 1), ("loop", 1)} <= set(ms)
+        loop = min(v for (variant, _), v in ms.items() if variant == "loop")
+        ratio = row["ratios"]["loop/metadist"]
+        assert ratio["median"] == ratio["min"] == ratio["max"] == pytest.approx(loop / ms["metadist", 1])
+        assert f"{ratio['median']:.2f} ({ratio['min']:.2f} to {ratio['max']:.2f})" in printed
+        for sample in row["samples"]:
+            assert sample["window"] == 0
+            assert sample["blocks"] >= max(3, sample["clean"])
+            assert min(sample["ms"], sample["cpu_ms"], sample["peak_mb"]) > 0
+    assert run("--table", "--out", str(out), "--readme", str(readme)) == printed
+    expected = f"before\n<!-- meta-steps -->\n\n{printed}\n<!-- end of meta-steps -->\nafter\n"
+    assert readme.read_text() == expected
+
+
+def test_ratios_are_taken_within_a_window() -> None:
+    times = [("loop", 6.0, 0), ("loop", 4.0, 0), ("metadist", 2.0, 0), ("loop", 9.0, 1), ("metadist", 3.0, 1)]
+    samples = [{"variant": variant, "ms": ms, "window": window} for variant, ms, window in times]
+    assert meta_steps.ratios(samples) == {"loop/metadist": {"median": 2.5, "min": 2.0, "max": 3.0}}
+
+
+@pytest.mark.parametrize("name", ["mlp5", "omni", "omnifo", "nodes"])
+def test_another_gradient_is_seen(name: str) -> None:
+    w, gradient_gap = meta_steps.WORKLOADS[name], meta_steps.gradient_gap
+    assert gradient_gap(w) < meta_steps.TOLERANCE
+    for other in (w._replace(lr=1.01 * w.lr), w._replace(first_order=not w.first_order)):
+        assert gradient_gap(w, other) > 1e-3
+
+
+def test_a_wrong_gradient_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(meta_steps, "gradient_gap", lambda w: 2e-9)
+    with pytest.raises(SystemExit, match="2e-09 from the loop's; nothing is timed"):
+        meta_steps.workload_row("mlp1", ["metadist"], [0], 0.1, 1)
+
+
+def test_the_readme_has_the_table_of_the_figures() -> None:
+    found = json.loads((SCRIPT.parent / "meta_steps.json").read_text())
+    marked = f"<!-- meta-steps -->\n\n{meta_steps.table(found)}\n<!-- end of meta-steps -->"
+    assert marked in (SCRIPT.parent / "README.md").read_text()
