@@ -47,13 +47,22 @@ def leave_open(run: Run, number: int, parent: str, updates: Iterable[Updates]) -
     names = []
     for group in _consecutive(updates):
         write_state(run, number, [group])
-        nodes = group.nodes
-        metrics = [{name: values[i] for name, values in group.metrics.items()} for i in range(len(nodes))]
-        header = {"round": number, "parent": parent, "nodes": nodes, "metrics": metrics}
-        name = f"nodes-{nodes[0]:03d}-{nodes[-1]:03d}.safetensors"
-        files.write(run.round(number) / name, files.pack(group.shared, header))
+        name = f"nodes-{group.nodes[0]:03d}-{group.nodes[-1]:03d}.safetensors"
+        files.write(run.round(number) / name, _node_file(number, parent, group))
         names.append(name)
     return names
+
+
+def _node_file(number: int, parent: str, updates: Updates) -> bytes:
+    metrics = [{name: values[i] for name, values in updates.metrics.items()} for i in range(len(updates.nodes))]
+    header = {"round": number, "parent": parent, "nodes": updates.nodes, "metrics": metrics}
+    return files.pack(updates.shared, header)
+
+
+def node_bytes(template: Params, metric: str) -> int:
+    """Size of the file in which one node sends its update, as it is serialised."""
+    figures = {"loss": [1 / 3], metric: [1 / 3]}  # as many digits as most have
+    return len(_node_file(1, files.sha256(b""), Updates([0], tree.expand(template, 1), {}, [1], figures)))
 
 
 def _consecutive(updates: Iterable[Updates]) -> Iterator[Updates]:

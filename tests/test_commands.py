@@ -568,6 +568,31 @@ def test_dry_run_writes_nothing(lab: Lab):
     assert (figures["tasks"], figures["support_rows"], figures["query_rows"]) == (3 * 2 * 6 * 2, 5, 10)
 
 
+def test_bytes_and_seconds_are_what_files_and_clock_say(lab: Lab):
+    lab("partition")
+    for node in range(6):
+        lab("train", "--nodes", str(node), "train.rounds=1")
+    sent = (lab.run() / "rounds" / "0001" / "nodes-000-000.safetensors").stat().st_size
+    lab("aggregate", "train.rounds=1")
+    lab("train", "train.rounds=2")
+    lab("aggregate", "train.rounds=2")
+    lab("run", "train.rounds=3", "finetune.episodes=2")
+    lines = [json.loads(line) for line in (lab.run() / "metrics.jsonl").read_text().splitlines()]
+    assert [line["bytes"]["down"] for line in lines] == [len(lab.checkpoint(number)) for number in range(3)]
+    assert all(abs(line["bytes"]["up"] - sent) <= 12 for line in lines)  # digits of its loss
+    assert all(line["seconds"].keys() == {"train", "aggregate", "files"} for line in lines)
+    assert lines[2]["seconds"]["train"] > 0
+
+
+def test_compiling_needs_a_compiler(lab: Lab, monkeypatch: pytest.MonkeyPatch):
+    lab("partition")
+    monkeypatch.setenv("PATH", str(lab.folder))
+    monkeypatch.delenv("CXX", raising=False)
+    told = lab("train", "execution.compile=true", code=5).err
+    assert told.startswith("execution.compile: there is no C++ compiler")
+    assert not (lab.run() / "rounds").exists()
+
+
 def test_execution_settings_are_kept(lab: Lab):
     """What `auto` came to stays with the run; a change is told; before there is a round nothing depends on it."""
     lab("partition")

@@ -26,6 +26,7 @@ class Training(NamedTuple):
     weights: dict[int, int]  # rows of every node that trains, from the partition manifest
     first: Params  # round 0's global parameters, and the template of all others
     first_own: Params
+    up: int  # bytes of one node's file
 
     @property
     def template(self) -> Params:
@@ -43,7 +44,8 @@ def open_training(config: Config, run: Run, console: Console) -> Training:
     setting = open_setting(config, run, console)
     weights = training_nodes(config, training_rows(setting.manifest))
     first, own = start(setting.experiment)
-    return Training(setting, run, weights, first, own)
+    training = Training(setting, run, weights, first, own, 0)
+    return training._replace(up=checkpoints.node_bytes(training.template, setting.experiment.loss.metric))
 
 
 def training_rows(manifest: dict[str, Any]) -> dict[int, int]:
@@ -63,15 +65,23 @@ def close(
     """Close a round: aggregate, commit what nodes keep, commit the global checkpoint, and note the metrics."""
     run, experiment = training.run, training.setting.experiment
     seen: list[Updates] = []
+    trained = time.monotonic() - clock  # where the updates are there already
 
     def watch() -> Iterator[Updates]:
-        for some in updates:
+        nonlocal trained
+        coming = iter(updates)
+        while True:
+            began = time.monotonic()
+            some = next(coming, None)
+            trained += time.monotonic() - began
+            if some is None:
+                return
             seen.append(some._replace(shared={}))
             yield some
 
     rows = list(training.weights.values())
     result = close_round(experiment.aggregator, experiment.server, parent, watch(), number, rows)
-    trained = time.monotonic()
+    combined = time.monotonic()
     checkpoints.write_state(run, number, seen)
     metrics = mean_metrics(seen, ("loss", experiment.loss.metric))
     count = sum(len(some.nodes) for some in seen)
@@ -80,8 +90,10 @@ def close(
     if training.first_own:  # it looks through all rounds: 0.2 s after 5,000 of them
         checkpoints.prune_states(run, number)
     _tidy(training, number)
-    seconds = {"train": round(trained - clock, 6), "files": round(time.monotonic() - trained, 6)}
-    note(run, {"round": number, "nodes": count, **metrics, "seconds": seconds})
+    seconds = {"train": trained, "aggregate": combined - clock - trained, "files": time.monotonic() - combined}
+    size = {"down": run.checkpoint(number - 1).stat().st_size, "up": training.up}
+    times = {kind: round(spent, 6) for kind, spent in seconds.items()}
+    note(run, {"round": number, "nodes": count, **metrics, "bytes": size, "seconds": times})
     return result, sha256, metrics
 
 

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 from common import arguments, machine, metadist, put
 
-from metadist_cli import files, store, tree
+from metadist_cli import checkpoints, files, store
 from metadist_cli.config import load
 from metadist_cli.experiment import assemble, start
 from metadist_cli.rounds import choose
@@ -227,13 +227,7 @@ def costs(run: Path) -> dict[str, Any]:
     nodes = [n["node"] for n in store.shard_manifest(place)["nodes"] if n["role"] == "train"]
     part = len(choose(0, 1, nodes, config.train.nodes_per_round)) / len(nodes)
     down = place.checkpoint(rounds).stat().st_size
-    header = {
-        "round": rounds,
-        "parent": "0" * 64,
-        "nodes": [0],
-        "metrics": [{"loss": 0.5, experiment.loss.metric: 0.5}],
-    }
-    up = len(files.pack(tree.stack([shared]), header))
+    up = checkpoints.node_bytes(shared, experiment.loss.metric)
     return {
         "rounds": rounds,
         "nodes": len(nodes),
