@@ -73,11 +73,12 @@ def settle() -> None:
 
 
 def threads(config: Config, device: torch.device) -> int:
-    """execution.threads: auto is the cores at hand, 4 at most (Python's lock leaves little to more); 1 on a GPU, and
-    where there are workers or ranks."""
-    if config.execution.threads != "auto":
-        return config.execution.threads
-    if device.type != "cpu" or config.execution.workers > 1 or "TORCHELASTIC_RUN_ID" in os.environ:
+    """execution.threads: auto is the cores at hand, 4 at most (Python's lock leaves little to more); 1 on a GPU, with
+    compiled steps (each thread would compile them), and where there are workers or ranks."""
+    execution = config.execution
+    if execution.threads != "auto":
+        return execution.threads
+    if device.type != "cpu" or execution.compile or execution.workers > 1 or "TORCHELASTIC_RUN_ID" in os.environ:
         return 1
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(cores, 4)
