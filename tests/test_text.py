@@ -16,7 +16,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from runner import Lab, environment
+from runner import MEMORY, Lab, environment
 
 from metadist_cli import store
 from metadist_cli.adapted import load_adapted
@@ -348,14 +348,14 @@ def test_the_split_gives_the_very_rows_of_leafs_files() -> None:
                 assert spelt(d, mine) == list(zip(told["x"], told["y"], strict=True))
 
 
-PEAK = """
-import resource, sys
+PEAK = f"""
+import sys
 from metadist_cli.cli import main
 sys.argv = ["metadist", *sys.argv[1:]]
 try:
     main()
 finally:
-    print("peak", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    print("peak", {MEMORY})
 """
 
 
