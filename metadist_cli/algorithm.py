@@ -129,8 +129,9 @@ def node_step(
 
         if len(task_seeds) == 1:  # vmap has its cost, a third of a small node's step
             return one_task(Episode(*(leaf[0] for leaf in episodes)), task_seeds[0])
-        few = algorithm.tasks_at_once if (algorithm.tasks_at_once or 0) < len(task_seeds) else None
-        direction, stats, metrics = vmap(one_task, randomness="error", chunk_size=few)(episodes, task_seeds)
+        few = algorithm.tasks_at_once or len(task_seeds)
+        chunk = few if few < len(task_seeds) else None  # one chunk of all would be copied
+        direction, stats, metrics = vmap(one_task, randomness="error", chunk_size=chunk)(episodes, task_seeds)
         return tree.mean(direction), tree.consensus(stats), tree.mean(metrics)
 
     direction, stats, metrics = gradient(carry.meta, carry.stats)

@@ -134,7 +134,9 @@ def _told(header: dict[str, Any]) -> tuple[list[int], list[dict[str, float]]]:
 def write_state(run: Run, number: int, updates: list[Updates]) -> None:
     """The state that nodes keep after their work in a round; nothing where they keep none."""
     kept = [some._replace(shared={}) for some in updates if some.own]
-    whole = together(kept) if kept else Updates([], {}, {}, [], {})
+    if not kept:
+        return
+    whole = together(kept)
     for begin in range(0, len(whole.nodes), PACK):
         nodes = whole.nodes[begin : begin + PACK]
         which = files.sha256(repr(nodes).encode())[:8]  # two sets of nodes may begin and end alike

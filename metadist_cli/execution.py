@@ -58,6 +58,12 @@ def resolve(experiment: Experiment) -> dict[str, Any]:
     }
 
 
+def computed(experiment: Experiment, execution: dict[str, Any]) -> Experiment:
+    """The experiment with an algorithm that computes as these settled settings say."""
+    said = {"tasks_at_once": execution["tasks_at_once"], "compiled": execution["compile"]}
+    return experiment._replace(algorithm=experiment.algorithm._replace(**said))
+
+
 def settle() -> None:
     """What every process that trains begins with: one torch thread, and memory that is kept between the steps.
 

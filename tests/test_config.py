@@ -324,7 +324,8 @@ def valid(schema: dict[str, Any], node: dict[str, Any]) -> st.SearchStrategy[Any
     if kind == "array":
         return st.lists(valid(schema, node["items"]), min_size=node.get("minItems", 0), max_size=3)
     if kind == "string":
-        printable = st.text(st.characters(exclude_categories=("Cc", "Cs", "Cn")), max_size=8)
+        sizes = node.get("minLength", 0), min(8, node.get("maxLength", 8))
+        printable = st.text(st.characters(exclude_categories=("Cc", "Cs", "Cn")), min_size=sizes[0], max_size=sizes[1])
         if "pattern" in node and "examples" not in node:
             return st.from_regex(re.compile(node["pattern"], re.ASCII)).filter(str.isprintable)
         return st.sampled_from(node["examples"]) if "examples" in node else printable

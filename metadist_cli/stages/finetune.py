@@ -190,5 +190,5 @@ def _judge(trained: Trained, task: Tasks, steps: int, setting: Setting) -> Outco
         together,
         wanted.batch,
         chunk_size(kept, support, query, together),
-        setting.threads,
+        setting.execution["threads"],
     )

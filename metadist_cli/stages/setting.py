@@ -16,19 +16,25 @@ import torch
 from metadist_cli import __version__, files, store
 from metadist_cli.config import Config
 from metadist_cli.console import Console
-from metadist_cli.execution import resolve, settle, threads
+from metadist_cli.execution import computed, resolve, settle, threads
 from metadist_cli.experiment import Experiment, assemble
 from metadist_cli.store import Run
 
 
 class Setting(NamedTuple):
-    """An experiment on its own data, on this machine; its algorithm takes as many tasks at once as it shall here."""
+    """An experiment on its own data, on this machine, and with an algorithm that computes as `execution` says."""
 
     experiment: Experiment
     manifest: dict[str, Any]  # of the partition
-    device: torch.device
-    block: int
-    threads: int
+    execution: dict[str, Any]  # "device", "block", "tasks_at_once", "compile", "threads", all settled
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device(self.execution["device"])
+
+    @property
+    def block(self) -> int:
+        return self.execution["block"]
 
 
 def open_setting(config: Config, run: Run, console: Console) -> Setting:
@@ -43,10 +49,8 @@ def open_setting(config: Config, run: Run, console: Console) -> Setting:
             "of an undisturbed run"
         )
     settle()
-    place = torch.device(execution["device"])
-    algorithm = experiment.algorithm._replace(tasks_at_once=execution["tasks_at_once"], compiled=execution["compile"])
-    experiment = experiment._replace(algorithm=algorithm)
-    return Setting(experiment, manifest, place, execution["block"], threads(config, place))
+    count = threads(config, torch.device(execution["device"]))
+    return Setting(computed(experiment, execution), manifest, execution | {"threads": count})
 
 
 def _execution(run: Run, experiment: Experiment) -> tuple[dict[str, Any], dict[str, Any]]:

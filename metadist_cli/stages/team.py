@@ -29,7 +29,7 @@ from metadist_cli.config import Config
 from metadist_cli.console import Console
 from metadist_cli.episodes import Pool
 from metadist_cli.errors import BUG, Problem
-from metadist_cli.execution import settle
+from metadist_cli.execution import computed, settle
 from metadist_cli.experiment import Experiment, assemble
 from metadist_cli.pooled import union
 from metadist_cli.rounds import Room, run_nodes
@@ -53,7 +53,7 @@ class Member:
         execution: dict[str, Any],
         say: Callable[[int], None] = lambda nodes: None,
     ):
-        """execution: "device", "block" and "threads". say: is told of smaller blocks, see Room."""
+        """execution: as in `Setting`. say: is told of smaller blocks, see Room."""
         self.experiment, self.execution = experiment, execution
         self.room = Room(execution["block"], say)
         self._run, self._manifest = run, manifest
@@ -145,7 +145,6 @@ def _open(others: Sequence[Channel], leader: Member, manifest: dict[str, Any], r
         "manifest": manifest,
         "folder": str(run.shards.parent.resolve()),
         "execution": leader.execution,
-        "at_once": [leader.experiment.algorithm.tasks_at_once, leader.experiment.algorithm.compiled],
     }
     for channel in others:
         send(channel, header)
@@ -187,9 +186,7 @@ def _joined(opened: dict[str, Any], folder: Path | None) -> Member:
     run, execution = Run.at(Path(opened["folder"]) if folder is None else folder), opened["execution"]
     if execution["device"].startswith("cuda"):
         execution["device"] = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
-    few, compiled = opened["at_once"]
-    algorithm = experiment.algorithm._replace(tasks_at_once=few, compiled=compiled)
-    return Member(experiment._replace(algorithm=algorithm), run, opened["manifest"], execution)
+    return Member(computed(experiment, execution), run, opened["manifest"], execution)
 
 
 @contextmanager
@@ -205,12 +202,7 @@ def team(setting: Setting, run: Run, console: Console) -> Iterator[Team]:
     workers = setting.experiment.config.execution.workers
     crew = [] if ranks() > 1 else [_Worker() for _ in range(workers - 1)]
     others = [Rank(rank) for rank in range(1, ranks())] or [worker.channel for worker in crew]
-    execution = {
-        "device": str(setting.device),
-        "block": setting.block,
-        "threads": setting.threads,
-    }
-    leader = Member(setting.experiment, run, setting.manifest, execution, say)
+    leader = Member(setting.experiment, run, setting.manifest, setting.execution, say)
     try:
         yield _open(others, leader, setting.manifest, run)
     finally:

@@ -26,12 +26,8 @@ class Training(NamedTuple):
     weights: dict[int, int]  # rows of every node that trains, from the partition manifest
     first: Params  # round 0's global parameters, and the template of all others
     first_own: Params
-    up: int  # bytes of one node's file
-
-    @property
-    def template(self) -> Params:
-        """What a node sends: the global parameters without the server's state."""
-        return {k: v for k, v in self.first.items() if not k.startswith("server/")}
+    template: Params  # of what a node sends: the global parameters without the server's state
+    up: int  # bytes of the file in which it sends them
 
     def chosen(self, number: int) -> list[int]:
         config = self.setting.experiment.config
@@ -44,8 +40,9 @@ def open_training(config: Config, run: Run, console: Console) -> Training:
     setting = open_setting(config, run, console)
     weights = training_nodes(config, training_rows(setting.manifest))
     first, own = start(setting.experiment)
-    training = Training(setting, run, weights, first, own, 0)
-    return training._replace(up=checkpoints.node_bytes(training.template, setting.experiment.loss.metric))
+    template = {k: v for k, v in first.items() if not k.startswith("server/")}
+    up = checkpoints.node_bytes(template, setting.experiment.loss.metric)
+    return Training(setting, run, weights, first, own, template, up)
 
 
 def training_rows(manifest: dict[str, Any]) -> dict[int, int]:
