@@ -74,9 +74,9 @@ def conv4(
             x = F.conv2d(x, params[f"conv{i}.weight"], params[f"conv{i}.bias"], stride=stride, padding=1)
             x, running = normalise(f"norm{i}", norm, params, stats, x, train)
             new |= running
-            x = act(x)
-            if pool == "max":
+            if pool == "max":  # before the activation, which rises, so that it has a quarter of the work
                 x = F.max_pool2d(x, 2)
+            x = act(x)
         return x.mean((-2, -1)) if head == "mean" else x.flatten(1), new
 
     return with_head(initial, features, outputs, f"conv4 {width} ({pool}, {head}, norm {norm})", norm == "batch")

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
+from metadist_cli.models.batch_norm import EPS, batch_norm
 from metadist_cli.tree import Params
 
 Norm = Annotated[
@@ -23,7 +24,6 @@ Affine = Annotated[
     Literal["shift", "both", "none"],
     Field(description="What a normalisation layer learns: a shift (MAML), a shift and a scale (Reptile), or nothing."),
 ]
-_EPS = 1e-5
 _KEEP = 0.9  # of the running statistics at each step
 
 
@@ -84,18 +84,25 @@ def _groups(channels: int) -> int:
 def normalise(name: str, norm: str, params: Params, stats: Params, x: Tensor, train: bool) -> tuple[Tensor, Params]:
     """One normalisation layer. x: (n, C, ...). Returns the output and the layer's new statistics.
 
-    Mean and variance are written out: torch.func.grad through F.batch_norm under vmap has given silently wrong second
-    derivatives (torch 2.13), and this form is exact in either order.
+    Rows without a further axis are few values, where the passes of plain operations cost less than a kernel's call.
     """
     if norm == "none":
         return x, {}
     shape = (1, x.shape[1]) + (1,) * (x.ndim - 2)
     scale, shift = params.get(f"{name}.scale"), params.get(f"{name}.shift")
     if norm == "group":
-        y = F.group_norm(x, _groups(x.shape[1]), eps=_EPS)
+        y = F.group_norm(x, _groups(x.shape[1]), eps=EPS)
         y = y if scale is None else y * scale.reshape(shape)
         return y if shift is None else y + shift.reshape(shape), {}
     new: Params = {}
+    if (norm == "batch" or train) and x.ndim > 2:
+        ones, zeros = x.new_ones(x.shape[1]), x.new_zeros(x.shape[1])
+        y, mean, rate = batch_norm(x, ones if scale is None else scale, zeros if shift is None else shift)
+        if norm == "batch_running":
+            square = (rate**-2 - EPS).clamp(min=0) + mean**2
+            new[f"{name}.mean"] = _KEEP * stats[f"{name}.mean"] + (1 - _KEEP) * mean
+            new[f"{name}.square"] = _KEEP * stats[f"{name}.square"] + (1 - _KEEP) * square
+        return y, new
     if norm == "batch" or train:
         dims = [0, *range(2, x.ndim)]
         mean = x.mean(dims)
@@ -108,7 +115,7 @@ def normalise(name: str, norm: str, params: Params, stats: Params, x: Tensor, tr
         mean = stats[f"{name}.mean"]
         var = (stats[f"{name}.square"] - mean**2).clamp(min=0)
         new = {k: stats[k] for k in (f"{name}.mean", f"{name}.square")}
-    rate = (var + _EPS).rsqrt()
+    rate = (var + EPS).rsqrt()
     rate = rate if scale is None else rate * scale
     level = -mean * rate if shift is None else shift - mean * rate
     # two passes over x where (x - mean) * rate * scale + shift are four, and so in both derivatives: a tenth of a step
