@@ -127,11 +127,15 @@ def node_step(
         def one_task(episode: Episode, seed: Tensor) -> tuple[Params, Params, dict[str, Tensor]]:
             return algorithm.learner.meta_gradient(meta, stats, episode, step, seed)
 
-        if len(task_seeds) == 1:  # vmap has its cost, a third of a small node's step
-            return one_task(Episode(*(leaf[0] for leaf in episodes)), task_seeds[0])
-        few = algorithm.tasks_at_once or len(task_seeds)
-        chunk = few if few < len(task_seeds) else None  # one chunk of all would be copied
-        direction, stats, metrics = vmap(one_task, randomness="error", chunk_size=chunk)(episodes, task_seeds)
+        few = min(algorithm.tasks_at_once or len(task_seeds), len(task_seeds))
+        if few == 1:  # vmap has its cost: a third of a small node's step
+            alone = [one_task(Episode(*(leaf[i] for leaf in episodes)), seed) for i, seed in enumerate(task_seeds)]
+            if len(alone) == 1:
+                return alone[0]
+            direction, stats, metrics = map(tree.stack, zip(*alone, strict=True))
+        else:
+            chunk = few if few < len(task_seeds) else None  # one chunk of all would be copied
+            direction, stats, metrics = vmap(one_task, randomness="error", chunk_size=chunk)(episodes, task_seeds)
         return tree.mean(direction), tree.consensus(stats), tree.mean(metrics)
 
     direction, stats, metrics = gradient(carry.meta, carry.stats)

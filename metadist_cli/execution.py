@@ -18,8 +18,11 @@ from metadist_cli.errors import SYSTEM, Problem
 from metadist_cli.experiment import Experiment
 from metadist_cli.models import Model
 
-# Working set of a block that training is fastest with: larger ones leave the caches (measured, tests/benchmarks)
+# On a CPU. The working set of a block that training is fastest with: larger ones leave the caches. And the activations
+# of a task from which on vmap gains nothing over plain autograd. conv4, one thread, ms a step of 32 tasks together and
+# one by one: 10 rows, 2 MiB, 370 and 600; 50 rows, 10 MiB, 1,600 and 1,450; 80 rows, 16 MiB, 1,400 and 1,300
 _BLOCK_BYTES = 128 << 20
+_ALONE_BYTES = 8 << 20
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3  # glibc's malloc.h
 
 
@@ -43,9 +46,9 @@ def _compiles(device: torch.device) -> None:
 
 def resolve(experiment: Experiment) -> dict[str, Any]:
     """What decides the last bits, with `auto` in the execution section settled; the run stores it."""
-    block, few = sizes(experiment)
     execution = experiment.config.execution
     place = device(execution.device)
+    block, few = sizes(experiment, place)
     if execution.compile:
         _compiles(place)
     return {
@@ -90,12 +93,12 @@ def threads(config: Config, device: torch.device) -> int:
     return min(cores, 4)
 
 
-def sizes(experiment: Experiment) -> tuple[int, int]:
-    """(nodes a block, tasks at once): functions of shapes and execution.memory alone.
+def sizes(experiment: Experiment, place: torch.device) -> tuple[int, int]:
+    """(nodes a block, tasks at once): functions of shapes, the kind of device and execution.memory alone.
 
     Activations are counted by what autograd keeps of one row; a second-order step keeps about three times that, and the
-    adapted weights of every task. Tasks are dealt evenly, as many at once as one pass keeps the activations of (conv4,
-    32 tasks of 50 and 80 rows, one thread: all at once 3.3 and 2.6 s a step, 8 and 5 at once 1.7 and 1.6).
+    adapted weights of every task. Tasks are dealt evenly, as many at once as one pass keeps the activations of; where
+    those of one are many for a CPU's caches, nodes and tasks go one by one.
     """
     execution = experiment.config.execution
     tasks, support, query = experiment.rows
@@ -103,12 +106,18 @@ def sizes(experiment: Experiment) -> tuple[int, int]:
     inner = max(1, experiment.algorithm.learner.inner_steps)
     activations, weights = kept * (support * inner + query), params * (2 + 2 * inner)
     models = 1 if experiment.algorithm.personal.pull is None else 2
-    budget = min(configs.size(execution.memory), _BLOCK_BYTES) // models
+    budget = configs.size(execution.memory)
+    alone = False
+    if place.type == "cpu":
+        budget, alone = min(budget, _BLOCK_BYTES), activations > _ALONE_BYTES
+    budget //= models
     few = execution.tasks_at_once
     if few == "auto":
-        few = -(-tasks // -(-tasks // max(1, budget // (activations + weights))))
+        few = 1 if alone else -(-tasks // -(-tasks // max(1, budget // (activations + weights))))
     node = min(few, tasks) * (3 * activations + weights) + 6 * params
-    block = max(1, budget // node) if execution.block == "auto" else execution.block
+    block = execution.block
+    if block == "auto":
+        block = 1 if alone else max(1, budget // node)
     return block, few
 
 

@@ -145,23 +145,36 @@ def _run_block(
         now = slice(begin, begin + few)
         episodes = gather(pool, plan.support[:, now], plan.query[:, now], plan.labels)
         step = torch.tensor(steps_before + begin, device=device)
-        given = (carry, episodes, task_seeds[:, now], mask[:, now], step)
         start = Carry._make if begin else partial(algorithm.open, shared)
-        run = partial(_steps, algorithm, start, [bool(a.all()) for a in active[:, now].T])
-        if algorithm.compiled:
-            carry, metrics = _compiled(algorithm)(*given)
-        elif batched:
-            carry, metrics = vmap(run, in_dims=(0, 0, 0, 0, None))(*given)
-        else:
-            carry, metrics = run(carry, Episode(*(leaf[0] for leaf in episodes)), given[2][0], given[3][0], step)
-        seen.append({k: v if batched else v[None] for k, v in metrics.items()})
+        program = _program(algorithm, start, [bool(a.all()) for a in active[:, now].T], batched)
+        carry, metrics = program(carry, episodes, task_seeds[:, now], mask[:, now], step)
+        seen.append(metrics)
     weight = active / np.maximum(active.sum(1, keepdims=True), 1)  # (B, S)
     whole = {k: torch.cat([m[k] for m in seen], 1).cpu().double().numpy() for k in seen[0]}
     return carry, {k: (values * weight).sum(1) for k, values in whole.items()}
 
 
+Program = Callable[[Any, Episode, Tensor, Tensor, Tensor], tuple[Carry, dict[str, Tensor]]]
+"""(carry, episodes, seeds, active, first step) -> (carry, metrics (B, S)); all but the step's number has B nodes."""
+
+
+def _program(algorithm: Algorithm, start: Callable[[Any], Carry], everywhere: list[bool], batched: bool) -> Program:
+    """Some steps of a block: compiled, vmapped, or of its only node, whose carry has no axis of nodes."""
+    if algorithm.compiled:
+        return _compiled(algorithm)
+    run = partial(_steps, algorithm, start, everywhere)
+    if batched:
+        return vmap(run, in_dims=(0, 0, 0, 0, None))
+
+    def alone(carry: Any, episodes: Episode, task_seeds: Tensor, active: Tensor, first: Tensor):
+        carry, metrics = run(carry, Episode(*(leaf[0] for leaf in episodes)), task_seeds[0], active[0], first)
+        return carry, tree.expand(metrics, 1)
+
+    return alone
+
+
 @lru_cache(maxsize=4)
-def _compiled(algorithm: Algorithm) -> Callable[..., tuple[Carry, dict[str, Tensor]]]:
+def _compiled(algorithm: Algorithm) -> Program:
     """One step of a block as one kernel; each size of a block takes its time once, 30 s to 50 s."""
     step = vmap(partial(_steps, algorithm, Carry._make, [False]), in_dims=(0, 0, 0, 0, None))
     return torch.compile(step, dynamic=False)

@@ -37,6 +37,7 @@ class Done(NamedTuple):
     err: str
 
 
+proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc, which Linux alone has")
 # An expression: kB of this process at its peak. getrusage would begin with what the parent had.
 MEMORY = "next(int(line.split()[1]) for line in open('/proc/self/status') if line.startswith('VmHWM'))"
 

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from runner import Lab, environment
+from runner import Lab, environment, proc
 from test_text import PEAK, members, samples, spelt
 
 from metadist_cli import store
@@ -390,6 +390,7 @@ def test_from_nodes_needs_the_parts_merged(crowd: Make) -> None:
     assert "data.split: random" in told
 
 
+@proc
 @pytest.mark.slow
 def test_partition_of_100_000_users(tmp_path: Path) -> None:
     """100 files of 1,000 users with 30 rows of 10 numbers, 17 digits each: 600 MB of JSON."""

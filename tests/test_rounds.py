@@ -28,7 +28,7 @@ from maths import (
     rand,
     same,
 )
-from runner import ROOT
+from runner import ROOT, proc
 from torch import Tensor
 from torch.func import vmap
 
@@ -474,6 +474,7 @@ def test_a_block_that_is_too_large_is_halved(monkeypatch: pytest.MonkeyPatch) ->
         raise RuntimeError("another error")
 
 
+@proc
 def test_a_real_lack_of_memory_halves_the_block() -> None:
     """A process whose address space ends soon; the same nodes as without the limit, to rounding."""
     script = """

@@ -18,7 +18,7 @@ import pytest
 from broken_table import zipped
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from runner import MEMORY, ROOT
+from runner import MEMORY, ROOT, proc
 from scipy.io import arff
 from sklearn.impute import SimpleImputer
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
@@ -500,6 +500,7 @@ def test_any_damage_is_a_problem_or_a_table(
         assert data.x.shape[0] == len(data.label)
 
 
+@proc
 @pytest.mark.slow
 def test_a_million_rows_fit_into_half_a_gibibyte(tmp_path: Path) -> None:
     path = tmp_path / "own.csv"

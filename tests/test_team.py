@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from runner import ROOT, Lab, environment, results, start
+from runner import ROOT, Lab, environment, proc, results, start
 
 ONE = "execution.block=1"
 SETTINGS = {
@@ -26,9 +26,6 @@ SETTINGS = {
     "blocks of two": ("execution.block=2", "train.personal={name: fedrep}"),
 }
 LONG = ("train.rounds=100000", "train.local_steps=20", ONE)
-proc = pytest.mark.skipif(
-    not Path("/proc/self/stat").exists(), reason="processes are looked for in /proc, which Linux alone has"
-)
 
 
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)

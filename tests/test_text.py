@@ -16,7 +16,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from runner import MEMORY, Lab, environment
+from runner import MEMORY, Lab, environment, proc
 
 from metadist_cli import store
 from metadist_cli.adapted import load_adapted
@@ -359,6 +359,7 @@ finally:
 """
 
 
+@proc
 @pytest.mark.slow
 def test_partition_of_all_roles_makes_no_windows(tmp_path: Path) -> None:
     """4.2 million windows are 338 MB as bytes, and as many again in the shards and for each copy on the way."""

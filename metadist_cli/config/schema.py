@@ -170,7 +170,7 @@ class Execution(Model):
     compile: bool = Field(
         False,
         description="Make a block's step one kernel by torch.compile: half a minute to a minute for each size of a "
-        "block, then small networks are 1.4 to 4 times as fast; convolutions are not.",
+        "block, then small networks are 1.3 to 4 times as fast; convolutions are not.",
     )
     threads: Literal["auto"] | Positive = Field(
         "auto", description="Blocks computed side by side on the CPU; changes no bit."
@@ -179,7 +179,7 @@ class Execution(Model):
     memory: str = Field(
         "2GiB",
         examples=["512MiB", "2GiB"],
-        description="Upper bound for a block's working set (128MiB are the fastest).",
+        description="Upper bound for a block's working set (a CPU takes 128MiB at most, the fastest).",
     )
 
     @field_validator("memory")

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.func import grad, grad_and_value
 
 from metadist_cli import seeds, tree
+from metadist_cli.gradients import grad
 from metadist_cli.learners.types import Adapt, Adapted, Episode, Learner, MetaGradient, last, predict_with, scores
 from metadist_cli.losses import Loss
 from metadist_cli.models.types import Model
@@ -36,7 +36,7 @@ def descend(
 
     x: (n, ...). batch: rows a step, taken in turn from a permutation that is drawn anew each time round (Reptile's
     mini-batches); None: all n. adapts(name): whether a parameter moves. first_order: the gradients count as constants;
-    otherwise MAML's second-order term is torch.func.grad around it. pull: a step size times the weight with which half
+    otherwise MAML's second-order term is another `grad` around it. pull: a step size times the weight with which half
     the squared distance from the start is added to the sum of the rows' losses, so that it counts the less the more
     rows there are; biases are left free, as in any penalised regression.
     """
@@ -44,8 +44,7 @@ def descend(
     held = {k: v for k, v in params.items() if not adapts(k)}
     begin = free = {k: v for k, v in params.items() if k not in held}
     order = _minibatches(seed, len(x), steps, batch)
-    constant = (lambda leaves: tree.apply(torch.detach, leaves)) if first_order else (lambda leaves: leaves)
-    still = constant(held)
+    still = tree.apply(torch.detach, held) if first_order else held
     yield start, state
     for step in range(steps):
         rows = order(step)
@@ -55,8 +54,7 @@ def descend(
             out, new = model.apply(free | still, stats, some_x, True, seed)
             return loss.value(out, some_y), new
 
-        # constant before, not after: otherwise autograd would record the whole step for nothing
-        gradient, (_, stats) = grad_and_value(support_loss, has_aux=True)(constant(free))
+        gradient, (_, stats) = grad(support_loss, constant=first_order)(free)
         free, state = optimizer.update(gradient, state, free, step)
         if pull:  # the implicit step of a quadratic, stable for any weight
             share = pull / len(x)
@@ -93,7 +91,7 @@ def query_gradient(
             total = values[-1] if weights is None else (weights(step) * torch.stack(values)).sum()
             return total, (new, scores(loss, values[-1], out, episode.query_y))
 
-        direction, (new, metrics) = grad(query_loss, has_aux=True)(meta)
+        direction, (_, (new, metrics)) = grad(query_loss)(meta)
         return direction, new, metrics
 
     return meta_gradient

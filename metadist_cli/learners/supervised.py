@@ -12,8 +12,8 @@ from typing import Annotated
 
 from pydantic import Field
 from torch import Tensor
-from torch.func import grad
 
+from metadist_cli.gradients import grad
 from metadist_cli.learners.inner import descend
 from metadist_cli.learners.types import (
     Adapted,
@@ -62,7 +62,7 @@ def supervised(
             value = loss.value(out, y)
             return value, (new, scores(loss, value, out, y))
 
-        direction, (new, metrics) = grad(batch_loss, has_aux=True)(meta)
+        direction, (_, (new, metrics)) = grad(batch_loss)(meta)
         return direction, new, metrics
 
     return Learner(model.init, adapt, predict_with(model), meta_gradient, inner_steps, splits=False, text="supervised")

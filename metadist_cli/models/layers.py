@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from metadist_cli.models.batch_norm import EPS, batch_norm
+from metadist_cli.gradients import transformed
 from metadist_cli.tree import Params
 
 Norm = Annotated[
@@ -24,6 +24,7 @@ Affine = Annotated[
     Literal["shift", "both", "none"],
     Field(description="What a normalisation layer learns: a shift (MAML), a shift and a scale (Reptile), or nothing."),
 ]
+_EPS = 1e-5
 _KEEP = 0.9  # of the running statistics at each step
 
 
@@ -84,38 +85,38 @@ def _groups(channels: int) -> int:
 def normalise(name: str, norm: str, params: Params, stats: Params, x: Tensor, train: bool) -> tuple[Tensor, Params]:
     """One normalisation layer. x: (n, C, ...). Returns the output and the layer's new statistics.
 
-    Rows without a further axis are few values, where the passes of plain operations cost less than a kernel's call.
+    Under torch.func, mean and variance are written out: it takes torch's kernel apart into more passes, and under vmap
+    has given silently wrong second derivatives with it (torch 2.13); this form is exact in either order.
     """
     if norm == "none":
         return x, {}
     shape = (1, x.shape[1]) + (1,) * (x.ndim - 2)
     scale, shift = params.get(f"{name}.scale"), params.get(f"{name}.shift")
     if norm == "group":
-        y = F.group_norm(x, _groups(x.shape[1]), eps=EPS)
+        y = F.group_norm(x, _groups(x.shape[1]), eps=_EPS)
         y = y if scale is None else y * scale.reshape(shape)
         return y if shift is None else y + shift.reshape(shape), {}
     new: Params = {}
-    if (norm == "batch" or train) and x.ndim > 2:
-        ones, zeros = x.new_ones(x.shape[1]), x.new_zeros(x.shape[1])
-        y, mean, rate = batch_norm(x, ones if scale is None else scale, zeros if shift is None else shift)
-        if norm == "batch_running":
-            square = (rate**-2 - EPS).clamp(min=0) + mean**2
-            new[f"{name}.mean"] = _KEEP * stats[f"{name}.mean"] + (1 - _KEEP) * mean
-            new[f"{name}.square"] = _KEEP * stats[f"{name}.square"] + (1 - _KEEP) * square
-        return y, new
     if norm == "batch" or train:
-        dims = [0, *range(2, x.ndim)]
-        mean = x.mean(dims)
-        var = (x - mean.reshape(shape)).square().mean(dims)
+        if written_out := transformed():
+            dims = [0, *range(2, x.ndim)]
+            mean = x.mean(dims)
+            var = (x - mean.reshape(shape)).square().mean(dims)
+        else:
+            ones = x.new_ones(x.shape[1]) if scale is None else scale  # its second derivative fails without a scale
+            y, mean, rate = torch.native_batch_norm(x, ones, shift, None, None, True, 0.0, _EPS)
+            var = rate**-2 - _EPS
         if norm == "batch_running":
             square = var.detach() + mean.detach() ** 2
             new[f"{name}.mean"] = _KEEP * stats[f"{name}.mean"] + (1 - _KEEP) * mean.detach()
             new[f"{name}.square"] = _KEEP * stats[f"{name}.square"] + (1 - _KEEP) * square
+        if not written_out:
+            return y, new
     else:
         mean = stats[f"{name}.mean"]
         var = (stats[f"{name}.square"] - mean**2).clamp(min=0)
         new = {k: stats[k] for k in (f"{name}.mean", f"{name}.square")}
-    rate = (var + EPS).rsqrt()
+    rate = (var + _EPS).rsqrt()
     rate = rate if scale is None else rate * scale
     level = -mean * rate if shift is None else shift - mean * rate
     # two passes over x where (x - mean) * rate * scale + shift are four, and so in both derivatives: a tenth of a step

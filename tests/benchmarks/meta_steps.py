@@ -24,7 +24,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from common import machine, put
+from common import machine, peak, put
 from meta_table import TITLES, ratios, table
 from meta_variants import gradient_gap, metadist, missing, one_by_one
 from meta_workloads import WORKLOADS, half
@@ -61,13 +61,6 @@ def busy(cores: Sequence[int]) -> float:
     lines = [line.split() for line in table.read_text().splitlines()] if table.exists() else []
     ticks = {f[0]: sum(map(int, f[1:9])) - int(f[4]) - int(f[5]) for f in lines if f[0].startswith("cpu")}
     return sum(ticks.get(f"cpu{core}", 0) for core in cores) / os.sysconf("SC_CLK_TCK")
-
-
-def peak() -> float:
-    """This process's memory at its peak, MB. Not getrusage's, which begins with what the parent had."""
-    status = Path("/proc/self/status")
-    lines = status.read_text().splitlines() if status.exists() else []
-    return next((int(line.split()[1]) / 1e3 for line in lines if line.startswith("VmHWM")), 0.0)
 
 
 def pin(cores: Sequence[int]) -> None:

@@ -31,7 +31,7 @@ def metadist(w: Workload, threads: int, compiled: bool = False) -> tuple[Take, f
     w = w if w.nodes > 1 else w._replace(nodes=threads, tasks=w.tasks // threads)
     made, rows = experiment(w), pool(*data(w))
     shared, own = start(made)
-    block, few = sizes(made)
+    block, few = sizes(made, torch.device("cpu"))
     block = min(block, -(-w.nodes // threads))
     algorithm = made.algorithm._replace(tasks_at_once=few, compiled=compiled)
 

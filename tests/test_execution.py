@@ -1,0 +1,181 @@
+"""What execution settles: sizes by shapes and device; and gradients that are one thing inside and outside of vmap."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from maths import gap, rand
+from torch import Tensor
+from torch.func import grad_and_value, vmap
+
+from metadist_cli.config import load_yaml
+from metadist_cli.config.schema import Config
+from metadist_cli.execution import sizes
+from metadist_cli.experiment import Experiment, Spec, assemble
+from metadist_cli.gradients import grad, transformed
+from metadist_cli.models.layers import normalise
+from metadist_cli.tree import Params
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda")  # a name alone needs no GPU
+
+
+def experiment(text: str, shape: tuple[int, ...] = (28, 28), rows: int = 400) -> Experiment:
+    tree, _ = load_yaml(text, "x.yaml")
+    classes = tuple(map(str, range(20)))
+    spec = Spec("classification", shape, 1.0, classes, 0, smallest=rows, largest=rows, rows=10 * rows)
+    return assemble(Config.model_validate({"name": "x"} | tree), spec)
+
+
+CONV = """
+data: {{name: digits}}
+task: {{kind: episodic, way: 5, shot: {shot}, query: {query}}}
+model: {{name: conv4}}
+learner: {{name: maml}}
+train: {{rounds: 1, local_steps: 1, meta_batch: 32}}
+partition: {{nodes: 10}}
+execution: {{memory: {memory}{more}}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("shot", "query", "place", "memory", "expected"),
+    [
+        (1, 1, CPU, "2GiB", (1, 32)),  # 10 rows of about 200 KiB a task: all together
+        (5, 5, CPU, "2GiB", (1, 1)),  # 50 rows: each by itself, nodes too
+        (1, 15, CPU, "16GiB", (1, 1)),
+        (5, 5, GPU, "2GiB", (2, 32)),
+        (5, 5, GPU, "32GiB", (25, 32)),
+    ],
+)
+def test_sizes_are_of_shapes_and_device(
+    shot: int, query: int, place: torch.device, memory: str, expected: tuple[int, int]
+) -> None:
+    block, few = sizes(experiment(CONV.format(shot=shot, query=query, memory=memory, more="")), place)
+    assert few == expected[1]
+    assert block == pytest.approx(expected[0], rel=0.3)
+
+
+def test_what_is_said_is_taken_whatever_the_shapes() -> None:
+    said = experiment(CONV.format(shot=5, query=5, memory="2GiB", more=", block: 3, tasks_at_once: 4"))
+    assert sizes(said, CPU) == (3, 4)
+
+
+def test_a_batch_is_no_larger_than_the_largest_node() -> None:
+    """Otherwise every row of every node would be counted several times in a step."""
+    text = "data: {name: digits}\ntask: {kind: local}\nlearner: {name: supervised}\npartition: {nodes: 10}\n"
+    text += "train: {rounds: 1, local_epochs: 1, batch: 32}\n"
+    assert experiment(text, (8, 8), rows=18).rows == (1, 0, 18)
+    assert experiment(text, (8, 8), rows=180).rows == (1, 0, 32)
+
+
+# ----------------------------------------------------------------------------------------------- gradients, both ways
+
+
+def f(params: Params, other: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    value = (params["w"].sin() * other * params["b"]).sum() ** 2
+    return value, {"value": value, "square": params["w"] ** 2}
+
+
+def functional(g: Callable[[Params], Any], constant: bool = False) -> Callable[[Params], Any]:
+    def run(params: Params) -> Any:
+        direction, (value, aux) = grad_and_value(g, has_aux=True)(params)
+        return {k: v.detach() if constant else v for k, v in direction.items()}, (value, aux)
+
+    return run
+
+
+def twice(one: Callable[..., Any], params: Params, constant: bool) -> tuple[Params, Tensor]:
+    """A gradient through a gradient step, in which the rate and the inner `other` are learned too."""
+
+    def outer(outer: Params) -> tuple[Tensor, Params]:
+        own = {k: outer[k] for k in ("w", "b")}
+        inner, (value, _) = one(lambda p: f(p, outer["rate"].exp()), constant)(own)
+        moved = {k: v - outer["rate"] * inner[k] for k, v in own.items()}
+        return f(moved, outer["w"])[0] + (0 if constant else value), {}
+
+    direction, (value, _) = one(outer)(params)
+    return direction, value
+
+
+@pytest.mark.parametrize("constant", [False, True])
+@pytest.mark.parametrize("enabled", [True, False])
+def test_plain_gradients_are_those_of_torch_func(constant: bool, enabled: bool) -> None:
+    params = {"w": rand(3, 2), "b": rand(3, 2, seed=1), "rate": rand(3, 2, seed=2)}
+    with torch.set_grad_enabled(enabled):
+        (mine, value), (theirs, other) = (twice(one, params, constant) for one in (grad, functional))
+    assert gap(mine, theirs) < 1e-13
+    assert torch.equal(value, other)
+    assert not any(v.requires_grad for v in (*mine.values(), value, *params.values()))
+    stacked = {k: torch.stack([v, v]) for k, v in params.items()}
+    inside, _ = vmap(lambda p: twice(grad, p, constant))(stacked)
+    assert gap({k: v[0] for k, v in inside.items()}, mine) < 1e-13
+
+
+def test_what_does_not_matter_has_the_gradient_zero() -> None:
+    params = {"used": rand(2), "unused": rand(3)}
+    direction, (value, aux) = grad(lambda p: (p["used"].sum(), p["used"]))(params)
+    assert torch.equal(direction["unused"], torch.zeros(3).double())
+    assert not value.requires_grad
+    assert not aux.requires_grad
+    direction, _ = grad(lambda p: (torch.ones(()), {}))(params)
+    assert not any(v.any() for v in direction.values())
+    assert grad(lambda p: (torch.ones(()), {}))({})[0] == {}
+
+
+def test_an_error_inside_leaves_the_next_gradient_outermost() -> None:
+    def wrong(params: Params) -> tuple[Tensor, Params]:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        grad(lambda p: grad(wrong)(p))({"w": rand(2)})  # type: ignore[arg-type]
+    direction, _ = grad(lambda p: ((p["w"] ** 2).sum(), {}))({"w": rand(2)})
+    assert not direction["w"].requires_grad
+
+
+def test_gradients_of_several_threads_are_apart() -> None:
+    params = {"w": rand(3, 2), "b": rand(3, 2, seed=1), "rate": rand(3, 2, seed=2)}
+    expected, _ = twice(grad, params, False)
+    with ThreadPoolExecutor(4) as threads:
+        for direction, _ in threads.map(lambda _: twice(grad, params, False), range(40)):
+            assert gap(direction, expected) == 0
+            assert not direction["w"].requires_grad
+
+
+@pytest.mark.parametrize("affine", ["none", "shift", "both"])
+@pytest.mark.parametrize("norm", ["batch", "batch_running"])
+@pytest.mark.parametrize("shape", [(6, 3), (4, 3, 5), (4, 3, 5, 5)])
+def test_torchs_kernel_and_the_written_out_norm_are_one(norm: str, affine: str, shape: tuple[int, ...]) -> None:
+    """Outside and inside of vmap, to the second derivative, and their running statistics."""
+    names = {"none": (), "shift": ("n.shift",), "both": ("n.shift", "n.scale")}[affine]
+    meta = {"x": rand(*shape)} | {name: rand(3, seed=i + 1) for i, name in enumerate(names)}
+    running = {"n.mean": rand(3, seed=5), "n.square": 9 + rand(3, seed=6)} if norm == "batch_running" else {}
+    weight = rand(*shape, seed=7)
+
+    def second(meta: Params) -> tuple[Params, Params]:
+        def value(params: Params) -> tuple[Tensor, Params]:
+            y, new = normalise("n", norm, params, running, params["x"], True)
+            return (F.softplus(y) * weight).sum(), new
+
+        def slope(params: Params) -> tuple[Tensor, Params]:
+            direction, (_, new) = grad(value)(params)
+            return sum((v**3).sum() for v in direction.values()), new  # type: ignore[return-value]
+
+        direction, (_, new) = grad(slope)(meta)
+        return direction, new
+
+    kernel, new = second(meta)
+    written, other = (
+        {k: v[0] for k, v in part.items()} for part in vmap(second)({k: v[None] for k, v in meta.items()})
+    )
+    assert gap(kernel, written) < 1e-11
+    assert gap(new, other) < 1e-12 if running else new == other == {}
+
+
+def test_what_counts_as_transformed() -> None:
+    assert not transformed()
+    assert vmap(lambda x: x + transformed())(torch.zeros(1)) == 1
