@@ -17,7 +17,7 @@ Aux = TypeVar("Aux")
 _nested = threading.local()
 
 
-def grad(
+def grad_and_value(
     f: Callable[[Params], tuple[Tensor, Aux]], constant: bool = False
 ) -> Callable[[Params], tuple[Params, tuple[Tensor, Aux]]]:
     """params -> (d value / d params, (value, aux)) of f(params) -> (value, aux), as torch.func.grad_and_value has it.

@@ -11,13 +11,13 @@ import torch
 import torch.nn.functional as F
 from maths import gap, rand
 from torch import Tensor
-from torch.func import grad_and_value, vmap
+from torch.func import vmap
 
 from metadist_cli.config import load_yaml
 from metadist_cli.config.schema import Config
 from metadist_cli.execution import sizes
 from metadist_cli.experiment import Experiment, Spec, assemble
-from metadist_cli.gradients import grad, transformed
+from metadist_cli.gradients import grad_and_value, transformed
 from metadist_cli.models.layers import normalise
 from metadist_cli.tree import Params
 
@@ -83,7 +83,7 @@ def f(params: Params, other: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
 
 def functional(g: Callable[[Params], Any], constant: bool = False) -> Callable[[Params], Any]:
     def run(params: Params) -> Any:
-        direction, (value, aux) = grad_and_value(g, has_aux=True)(params)
+        direction, (value, aux) = torch.func.grad_and_value(g, has_aux=True)(params)
         return {k: v.detach() if constant else v for k, v in direction.items()}, (value, aux)
 
     return run
@@ -107,24 +107,24 @@ def twice(one: Callable[..., Any], params: Params, constant: bool) -> tuple[Para
 def test_plain_gradients_are_those_of_torch_func(constant: bool, enabled: bool) -> None:
     params = {"w": rand(3, 2), "b": rand(3, 2, seed=1), "rate": rand(3, 2, seed=2)}
     with torch.set_grad_enabled(enabled):
-        (mine, value), (theirs, other) = (twice(one, params, constant) for one in (grad, functional))
+        (mine, value), (theirs, other) = (twice(one, params, constant) for one in (grad_and_value, functional))
     assert gap(mine, theirs) < 1e-13
     assert torch.equal(value, other)
     assert not any(v.requires_grad for v in (*mine.values(), value, *params.values()))
     stacked = {k: torch.stack([v, v]) for k, v in params.items()}
-    inside, _ = vmap(lambda p: twice(grad, p, constant))(stacked)
+    inside, _ = vmap(lambda p: twice(grad_and_value, p, constant))(stacked)
     assert gap({k: v[0] for k, v in inside.items()}, mine) < 1e-13
 
 
 def test_what_does_not_matter_has_the_gradient_zero() -> None:
     params = {"used": rand(2), "unused": rand(3)}
-    direction, (value, aux) = grad(lambda p: (p["used"].sum(), p["used"]))(params)
+    direction, (value, aux) = grad_and_value(lambda p: (p["used"].sum(), p["used"]))(params)
     assert torch.equal(direction["unused"], torch.zeros(3).double())
     assert not value.requires_grad
     assert not aux.requires_grad
-    direction, _ = grad(lambda p: (torch.ones(()), {}))(params)
+    direction, _ = grad_and_value(lambda p: (torch.ones(()), {}))(params)
     assert not any(v.any() for v in direction.values())
-    assert grad(lambda p: (torch.ones(()), {}))({})[0] == {}
+    assert grad_and_value(lambda p: (torch.ones(()), {}))({})[0] == {}
 
 
 def test_an_error_inside_leaves_the_next_gradient_outermost() -> None:
@@ -132,16 +132,16 @@ def test_an_error_inside_leaves_the_next_gradient_outermost() -> None:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        grad(lambda p: grad(wrong)(p))({"w": rand(2)})  # type: ignore[arg-type]
-    direction, _ = grad(lambda p: ((p["w"] ** 2).sum(), {}))({"w": rand(2)})
+        grad_and_value(lambda p: grad_and_value(wrong)(p))({"w": rand(2)})  # type: ignore[arg-type]
+    direction, _ = grad_and_value(lambda p: ((p["w"] ** 2).sum(), {}))({"w": rand(2)})
     assert not direction["w"].requires_grad
 
 
 def test_gradients_of_several_threads_are_apart() -> None:
     params = {"w": rand(3, 2), "b": rand(3, 2, seed=1), "rate": rand(3, 2, seed=2)}
-    expected, _ = twice(grad, params, False)
+    expected, _ = twice(grad_and_value, params, False)
     with ThreadPoolExecutor(4) as threads:
-        for direction, _ in threads.map(lambda _: twice(grad, params, False), range(40)):
+        for direction, _ in threads.map(lambda _: twice(grad_and_value, params, False), range(40)):
             assert gap(direction, expected) == 0
             assert not direction["w"].requires_grad
 
@@ -162,10 +162,10 @@ def test_torchs_kernel_and_the_written_out_norm_are_one(norm: str, affine: str, 
             return (F.softplus(y) * weight).sum(), new
 
         def slope(params: Params) -> tuple[Tensor, Params]:
-            direction, (_, new) = grad(value)(params)
+            direction, (_, new) = grad_and_value(value)(params)
             return sum((v**3).sum() for v in direction.values()), new  # type: ignore[return-value]
 
-        direction, (_, new) = grad(slope)(meta)
+        direction, (_, new) = grad_and_value(slope)(meta)
         return direction, new
 
     kernel, new = second(meta)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from metadist_cli import seeds, tree
-from metadist_cli.gradients import grad
+from metadist_cli.gradients import grad_and_value
 from metadist_cli.learners.types import Adapt, Adapted, Episode, Learner, MetaGradient, last, predict_with, scores
 from metadist_cli.losses import Loss
 from metadist_cli.models.types import Model
@@ -36,7 +36,7 @@ def descend(
 
     x: (n, ...). batch: rows a step, taken in turn from a permutation that is drawn anew each time round (Reptile's
     mini-batches); None: all n. adapts(name): whether a parameter moves. first_order: the gradients count as constants;
-    otherwise MAML's second-order term is another `grad` around it. pull: a step size times the weight with which half
+    otherwise MAML's second-order term is the gradient around it. pull: a step size times the weight with which half
     the squared distance from the start is added to the sum of the rows' losses, so that it counts the less the more
     rows there are; biases are left free, as in any penalised regression.
     """
@@ -54,7 +54,7 @@ def descend(
             out, new = model.apply(free | still, stats, some_x, True, seed)
             return loss.value(out, some_y), new
 
-        gradient, (_, stats) = grad(support_loss, constant=first_order)(free)
+        gradient, (_, stats) = grad_and_value(support_loss, constant=first_order)(free)
         free, state = optimizer.update(gradient, state, free, step)
         if pull:  # the implicit step of a quadratic, stable for any weight
             share = pull / len(x)
@@ -91,7 +91,7 @@ def query_gradient(
             total = values[-1] if weights is None else (weights(step) * torch.stack(values)).sum()
             return total, (new, scores(loss, values[-1], out, episode.query_y))
 
-        direction, (_, (new, metrics)) = grad(query_loss)(meta)
+        direction, (_, (new, metrics)) = grad_and_value(query_loss)(meta)
         return direction, new, metrics
 
     return meta_gradient

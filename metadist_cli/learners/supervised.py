@@ -13,7 +13,7 @@ from typing import Annotated
 from pydantic import Field
 from torch import Tensor
 
-from metadist_cli.gradients import grad
+from metadist_cli.gradients import grad_and_value
 from metadist_cli.learners.inner import descend
 from metadist_cli.learners.types import (
     Adapted,
@@ -62,7 +62,7 @@ def supervised(
             value = loss.value(out, y)
             return value, (new, scores(loss, value, out, y))
 
-        direction, (_, (new, metrics)) = grad(batch_loss)(meta)
+        direction, (_, (new, metrics)) = grad_and_value(batch_loss)(meta)
         return direction, new, metrics
 
     return Learner(model.init, adapt, predict_with(model), meta_gradient, inner_steps, splits=False, text="supervised")

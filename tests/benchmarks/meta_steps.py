@@ -6,8 +6,8 @@
 First metadist's meta-gradient is compared with the loop's, in float64; a difference ends the script. Then every way is
 timed in a process of its own, pinned to its cores (the last of those at hand: `taskset -c 2,3` chooses), warmed up, one
 after the other and --repeats times round, for machines are not equally fast from minute to minute: a ratio is taken
-within a round. A block in which others used the cores is dropped. Writes --out and the table between the marks of
---readme; --table times nothing.
+within a round. A single thread is told by its CPU time; of several, blocks in which others used the cores are dropped.
+Writes --out and the table between the marks of --readme; --table times nothing.
 """
 
 from __future__ import annotations
@@ -88,15 +88,13 @@ def child(variant: str, workload: str, processes: int, threads: int, cores: list
         take(n)
         wall, cpu = time.perf_counter() - before, time.process_time() - cpu_before
         blocks.append((wall * units / n, cpu * units / n, (busy(cores) - all_before - cpu) / wall))
-    clean = [wall for wall, _, others in blocks if others < BUSY]
+    clean = [wall for wall, _, others in blocks if others < BUSY] or [min(blocks, key=lambda block: block[2])[0]]
     cpu = statistics.median(cpu for _, cpu, _ in blocks)
-    # a thread that is alone takes its own time however often it has to wait
-    crowded = cpu if processes * threads == 1 else min(blocks, key=lambda block: block[2])[0]
     found = {
-        "ms": 1e3 * (statistics.median(clean) if clean else crowded),
+        "ms": 1e3 * (cpu if processes * threads == 1 else statistics.median(clean)),  # alone, whatever it waits for
         "cpu_ms": 1e3 * cpu,
         "blocks": len(blocks),
-        "clean": len(clean),
+        "clean": sum(others < BUSY for _, _, others in blocks),
         "peak_mb": peak(),
     }
     print(json.dumps(found))

@@ -56,7 +56,7 @@ def _cell(row: dict[str, Any], variant: str) -> str:
     if not some:
         return "-"
     ms, mb = (statistics.median(s[key] for s in some) for key in ("ms", "peak_mb"))
-    crowded = "" if all(s["clean"] for s in some) else "~"
+    crowded = "~" if any(s["processes"] * s["threads"] > 1 and not s["clean"] for s in some) else ""
     return f"{crowded}{ms:,.1f} ms, {1e3 * row['tasks'] / ms:,.0f}/s, {mb:.0f} MB"
 
 
