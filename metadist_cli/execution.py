@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import os
 import shutil
 from typing import Any
@@ -11,7 +9,7 @@ from typing import Any
 import torch
 
 from metadist_cli import config as configs
-from metadist_cli import seeds, tree
+from metadist_cli import memory, seeds, tree
 from metadist_cli.config import Config
 from metadist_cli.datasets.folder import cache
 from metadist_cli.errors import SYSTEM, Problem
@@ -23,7 +21,6 @@ from metadist_cli.models import Model
 # one by one: 10 rows, 2 MiB, 370 and 600; 50 rows, 10 MiB, 1,600 and 1,450; 80 rows, 16 MiB, 1,400 and 1,300
 _BLOCK_BYTES = 128 << 20
 _ALONE_BYTES = 8 << 20
-_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3  # glibc's malloc.h
 
 
 def device(name: str) -> torch.device:
@@ -44,6 +41,13 @@ def _compiles(device: torch.device) -> None:
         raise Problem("there is no C++ compiler, which compiling needs on a CPU", "execution.compile", hint, SYSTEM)
 
 
+def _has_precision(name: str, device: torch.device) -> None:
+    """Raises Problem(SYSTEM) where the device has no such products."""
+    if name == "tf32" and not (device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)):
+        hint = "write float32, or use an NVIDIA GPU of 2020 or later"
+        raise Problem(f"{device} has no tf32", "execution.precision", hint, SYSTEM)
+
+
 def resolve(experiment: Experiment) -> dict[str, Any]:
     """What decides the last bits, with `auto` in the execution section settled; the run stores it."""
     execution = experiment.config.execution
@@ -51,9 +55,11 @@ def resolve(experiment: Experiment) -> dict[str, Any]:
     block, few = sizes(experiment, place)
     if execution.compile:
         _compiles(place)
+    _has_precision(execution.precision, place)
     return {
         "device": str(place),
         "compile": execution.compile,
+        "precision": execution.precision,
         "block": block,
         "tasks_at_once": few,
         "capability": torch.backends.cpu.get_cpu_capability(),
@@ -67,18 +73,15 @@ def computed(experiment: Experiment, execution: dict[str, Any]) -> Experiment:
     return experiment._replace(algorithm=experiment.algorithm._replace(**said))
 
 
-def settle() -> None:
-    """What every process that trains begins with: one torch thread, and memory that is kept between the steps.
-
-    glibc gives every array of more than 128 KiB back to the system, which clears its pages before it lends them again:
-    15 to 40% of the time of a round of 1,000 small nodes, 10 to 30% of a step of convolutions.
-    """
+def settle(precision: str = "float32") -> None:
+    """What every process that trains begins with: one torch thread, memory that is kept between the steps, and products
+    of this precision, for torch would take tf32 for convolutions wherever it finds it."""
     torch.set_num_threads(1)
+    products = "tf32" if precision == "tf32" else "ieee"
+    torch.backends.fp32_precision = products  # pyright: ignore[reportAttributeAccessIssue]
+    memory.keep()
     if (folder := cache()) is not None:  # compiled steps outlive the process
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder / "compiled"))
-    with contextlib.suppress(AttributeError, OSError, TypeError):  # other C libraries have no mallopt
-        for option, value in ((_M_MMAP_THRESHOLD, 32 << 20), (_M_TRIM_THRESHOLD, 1 << 30), (_M_TOP_PAD, 64 << 20)):
-            ctypes.CDLL(None).mallopt(option, value)
 
 
 def threads(config: Config, device: torch.device) -> int:

@@ -17,7 +17,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from runner import ROOT, Lab, contents, environment, process, results
+from runner import ROOT, Lab, contents, environment, proc, process, results
 
 from metadist_cli import files
 
@@ -584,12 +584,28 @@ def test_bytes_and_seconds_are_what_files_and_clock_say(lab: Lab):
     assert lines[2]["seconds"]["train"] > 0
 
 
+@proc
+def test_the_manifest_tells_each_commands_memory(lab: Lab):
+    lab("run", "train.rounds=1", "finetune.episodes=2")
+    commands = json.loads((lab.run() / "manifest.json").read_text())["commands"]
+    peaks = [entry["peak_memory"]["host"] for entry in commands]
+    assert peaks == sorted(peaks)
+    assert 50 << 20 < peaks[0] < 1 << 40  # torch alone is more than 50 MiB
+
+
 def test_compiling_needs_a_compiler(lab: Lab, monkeypatch: pytest.MonkeyPatch):
     lab("partition")
     monkeypatch.setenv("PATH", str(lab.folder))
     monkeypatch.delenv("CXX", raising=False)
     told = lab("train", "execution.compile=true", code=5).err
     assert told.startswith("execution.compile: there is no C++ compiler")
+    assert not (lab.run() / "rounds").exists()
+
+
+def test_tf32_needs_a_gpu_that_has_it(lab: Lab):
+    lab("partition")
+    told = lab("train", "execution.precision=tf32", "execution.device=cpu", code=5).err
+    assert told.startswith("execution.precision: cpu has no tf32\n  -> write float32")
     assert not (lab.run() / "rounds").exists()
 
 

@@ -23,7 +23,7 @@ FLOORS = {
     1: "aggregators.py datasets/ dealing.py drift.py episodes.py holdout.py learners/ losses.py models/ optim.py "
     "partitioners/ personal.py pooled.py scaling.py scores.py shards.py skew.py solvers.py",
     2: "algorithm.py evaluation.py rounds.py",
-    3: "config/ execution.py experiment.py newtasks.py",
+    3: "config/ execution.py experiment.py memory.py newtasks.py",
     4: "adapted.py checkpoints.py console.py report/ store.py",
     5: "stages/",
     6: "__init__.py __main__.py cli.py",  # __init__.py is a door from outside; its __version__ is for everybody

@@ -172,6 +172,9 @@ class Execution(Model):
         description="Make a block's step one kernel by torch.compile: half a minute to a minute for each size of a "
         "block, then small networks are 1.3 to 4 times as fast; convolutions are not.",
     )
+    precision: Literal["float32", "tf32"] = Field(
+        "float32", description="Of products: float32, or tf32, 10 bits of it, on a GPU that has it, and faster there."
+    )
     threads: Literal["auto"] | Positive = Field(
         "auto", description="Blocks computed side by side on the CPU; changes no bit."
     )

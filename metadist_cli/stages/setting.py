@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from metadist_cli import __version__, files, store
+from metadist_cli import __version__, files, memory, store
 from metadist_cli.config import Config
 from metadist_cli.console import Console
 from metadist_cli.execution import computed, resolve, settle, threads
@@ -26,7 +26,7 @@ class Setting(NamedTuple):
 
     experiment: Experiment
     manifest: dict[str, Any]  # of the partition
-    execution: dict[str, Any]  # "device", "block", "tasks_at_once", "compile", "threads", all settled
+    execution: dict[str, Any]  # "device", "block", "tasks_at_once", "compile", "precision", "threads", all settled
 
     @property
     def device(self) -> torch.device:
@@ -48,7 +48,7 @@ def open_setting(config: Config, run: Run, console: Console) -> Setting:
             f"this run began with other execution settings ({', '.join(changed)}): its last bits may differ from those "
             "of an undisturbed run"
         )
-    settle()
+    settle(execution["precision"])
     count = threads(config, torch.device(execution["device"]))
     return Setting(computed(experiment, execution), manifest, execution | {"threads": count})
 
@@ -60,11 +60,11 @@ def _execution(run: Run, experiment: Experiment) -> tuple[dict[str, Any], dict[s
     """
     fresh = resolve(experiment)
     stored = _manifest(run).get("execution", fresh) if run.last_closed() >= 0 else fresh
-    stored = {"tasks_at_once": experiment.rows[0], "compile": False} | stored  # as in version 0.1.0
+    first = {"tasks_at_once": experiment.rows[0], "compile": False, "precision": "float32"}  # as in version 0.1.0
+    stored = first | stored
     wanted = experiment.config.execution
-    said = {
-        key: fresh[key] for key in ("device", "block", "tasks_at_once", "compile") if getattr(wanted, key) != "auto"
-    }
+    settings = ("device", "block", "tasks_at_once", "compile", "precision")
+    said = {key: fresh[key] for key in settings if getattr(wanted, key) != "auto"}
     here = {key: fresh[key] for key in ("capability", "torch")}
     return stored, stored | said | here
 
@@ -90,7 +90,8 @@ def command(name: str, config: Config, run: Run, experiment: Experiment) -> Iter
             files.write(run.path / "manifest.json", files.to_json(manifest))
         result: dict[str, Any] = {}
         yield result
-        entry = {"command": name, "began": began, "seconds": round(time.monotonic() - clock, 3), "result": result}
+        entry = {"command": name, "began": began, "seconds": round(time.monotonic() - clock, 3)}
+        entry |= {"peak_memory": memory.peak(), "result": result}
         if now != stored:
             entry["execution"] = now
         manifest["commands"].append(entry)

@@ -156,7 +156,6 @@ def serve(channel: Channel, folder: Path | None = None) -> None:
 
     folder: this process's own copy of the run directory; None: the leader's.
     """
-    settle()
     member: Member | None = None
     with contextlib.suppress(EOFError, OSError):
         while True:
@@ -186,6 +185,7 @@ def _joined(opened: dict[str, Any], folder: Path | None) -> Member:
     run, execution = Run.at(Path(opened["folder"]) if folder is None else folder), opened["execution"]
     if execution["device"].startswith("cuda"):
         execution["device"] = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
+    settle(execution["precision"])
     return Member(computed(experiment, execution), run, opened["manifest"], execution)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-import resource
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -39,14 +38,6 @@ def put(text: str, path: Path, name: str) -> None:
     """Put a text between the two marks of this name of a Markdown file."""
     head, begin, rest = path.read_text().partition(f"<!-- {name} -->\n\n")
     files.write(path, head + begin + text + "\n" + rest[rest.index(f"<!-- end of {name} -->") :])
-
-
-def peak() -> float:
-    """This process's memory at its peak, MB. Not getrusage's where that can be: it begins with what the parent had."""
-    status = Path("/proc/self/status")
-    lines = status.read_text().splitlines() if status.exists() else []
-    told = [line.split()[1] for line in lines if line.startswith("VmHWM")]
-    return 1.024e-3 * int(told[0] if told else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 
 def machine() -> dict[str, Any]:

@@ -24,12 +24,12 @@ from datetime import date
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from common import machine, peak, put
+from common import machine, put
 from meta_table import TITLES, ratios, table
 from meta_variants import gradient_gap, metadist, missing, one_by_one
 from meta_workloads import WORKLOADS, half
 
-from metadist_cli import files
+from metadist_cli import files, memory
 
 HERE = Path(__file__).resolve().parent
 BLOCK = 0.4  # seconds that are timed at a time, at most a fifth of --seconds
@@ -95,7 +95,7 @@ def child(variant: str, workload: str, processes: int, threads: int, cores: list
         "cpu_ms": 1e3 * cpu,
         "blocks": len(blocks),
         "clean": sum(others < BUSY for _, _, others in blocks),
-        "peak_mb": peak(),
+        "peak_mb": memory.peak().get("host", 0) / 1e6,
     }
     print(json.dumps(found))
 

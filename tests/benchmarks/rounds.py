@@ -44,6 +44,8 @@ def child(work: dict[str, Any]) -> dict[str, Any]:
     imported = time.perf_counter() - clock
     marks: list[tuple[float, float, float]] = []
     found = variant.play(work, lambda: marks.append((time.process_time(), time.perf_counter(), time.time())))
+    from metadist_cli import memory  # not before: its imports are not theirs
+
     later = list(pairwise(marks[1:]))
     wall = [1e3 * (b[1] - a[1]) for a, b in later]
     return {
@@ -52,7 +54,7 @@ def child(work: dict[str, Any]) -> dict[str, Any]:
         "mean_wall_ms": statistics.fmean(wall),
         "first_round_s": marks[0][2] - work["began"],
         "imports_s": imported,
-        "peak_mb": importlib.import_module("common").peak(),  # not before: its imports are not theirs
+        "peak_mb": memory.peak().get("host", 0) / 1e6,
         **found,
     }
 
