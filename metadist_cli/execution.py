@@ -7,6 +7,7 @@ import shutil
 from typing import Any
 
 import torch
+from torch.func import vmap
 
 from metadist_cli import config as configs
 from metadist_cli import memory, seeds, tree
@@ -16,11 +17,12 @@ from metadist_cli.errors import SYSTEM, Problem
 from metadist_cli.experiment import Experiment
 from metadist_cli.models import Model
 
-# On a CPU. The working set of a block that training is fastest with: larger ones leave the caches. And the activations
-# of a task from which on vmap gains nothing over plain autograd. conv4, one thread, ms a step of 32 tasks together and
-# one by one: 10 rows, 2 MiB, 370 and 600; 50 rows, 10 MiB, 1,600 and 1,450; 80 rows, 16 MiB, 1,400 and 1,300
-_BLOCK_BYTES = 128 << 20
-_ALONE_BYTES = 8 << 20
+# On a CPU, the working sets of a block of nodes and of a node's tasks that training is fastest with
+_BLOCK_BYTES, _TASKS_BYTES = 128 << 20, 192 << 20
+# On a CPU, the activations of a pass over images from which on vmap gains nothing over plain autograd. conv4, one inner
+# step, one thread, ms a step of 32 tasks together and one by one: passes of 5 rows, 1.3 MiB, 370 and 600; of 25 rows,
+# 6.5 MiB, 1,600 and 1,450; of 75 rows, 20 MiB, 1,400 and 1,300
+_ALONE_BYTES = 4 << 20
 
 
 def device(name: str) -> torch.device:
@@ -77,8 +79,7 @@ def settle(precision: str = "float32") -> None:
     """What every process that trains begins with: one torch thread, memory that is kept between the steps, and products
     of this precision, for torch would take tf32 for convolutions wherever it finds it."""
     torch.set_num_threads(1)
-    products = "tf32" if precision == "tf32" else "ieee"
-    torch.backends.fp32_precision = products  # pyright: ignore[reportAttributeAccessIssue]
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
     memory.keep()
     if (folder := cache()) is not None:  # compiled steps outlive the process
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder / "compiled"))
@@ -101,7 +102,7 @@ def sizes(experiment: Experiment, place: torch.device) -> tuple[int, int]:
 
     Activations are counted by what autograd keeps of one row; a second-order step keeps about three times that, and the
     adapted weights of every task. Tasks are dealt evenly, as many at once as one pass keeps the activations of; where
-    those of one are many for a CPU's caches, nodes and tasks go one by one.
+    a pass over images has many for a CPU's caches, nodes and tasks go one by one.
     """
     execution = experiment.config.execution
     tasks, support, query = experiment.rows
@@ -109,14 +110,16 @@ def sizes(experiment: Experiment, place: torch.device) -> tuple[int, int]:
     inner = max(1, experiment.algorithm.learner.inner_steps)
     activations, weights = kept * (support * inner + query), params * (2 + 2 * inner)
     models = 1 if experiment.algorithm.personal.pull is None else 2
-    budget = configs.size(execution.memory)
+    budget = most = configs.size(execution.memory) // models
     alone = False
     if place.type == "cpu":
-        budget, alone = min(budget, _BLOCK_BYTES), activations > _ALONE_BYTES
-    budget //= models
+        budget, most = min(budget, _BLOCK_BYTES // models), min(budget, _TASKS_BYTES // models)
+        free = execution.block in ("auto", 1) and not execution.compile  # neither asks for vmap
+        images = len(experiment.spec.shape) > 1
+        alone = free and images and kept * max(support, query) > _ALONE_BYTES
     few = execution.tasks_at_once
     if few == "auto":
-        few = 1 if alone else -(-tasks // -(-tasks // max(1, budget // (activations + weights))))
+        few = 1 if alone else -(-tasks // -(-tasks // max(1, most // (activations + weights))))
     node = min(few, tasks) * (3 * activations + weights) + 6 * params
     block = execution.block
     if block == "auto":
@@ -136,6 +139,7 @@ def row_bytes(model: Model, shape: tuple[int, ...]) -> tuple[int, int]:
 
     leaves = {k: v.requires_grad_() for k, v in params.items()}
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        model.apply(leaves, stats, torch.zeros(2, *shape), True, torch.zeros((), dtype=torch.int64))
+        rows, seed = torch.zeros(1, 2, *shape), torch.zeros((), dtype=torch.int64)
+        vmap(lambda x: model.apply(leaves, stats, x, True, seed)[0])(rows)  # the form that keeps more
     weights = 4 * tree.size(params)
     return weights, max(4, (kept - weights) // 2)

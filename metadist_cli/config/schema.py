@@ -170,10 +170,10 @@ class Execution(Model):
     compile: bool = Field(
         False,
         description="Make a block's step one kernel by torch.compile: half a minute to a minute for each size of a "
-        "block, then small networks are 1.3 to 4 times as fast; convolutions are not.",
+        "block, then small networks are 1.4 to 2.8 times as fast; convolutions are not.",
     )
     precision: Literal["float32", "tf32"] = Field(
-        "float32", description="Of products: float32, or tf32, 10 bits of it, on a GPU that has it, and faster there."
+        "float32", description="Of products: float32, or tf32, with 10 bits, on a GPU that has it."
     )
     threads: Literal["auto"] | Positive = Field(
         "auto", description="Blocks computed side by side on the CPU; changes no bit."

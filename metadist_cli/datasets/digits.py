@@ -8,18 +8,21 @@ We differ in nothing: the pixels are the counts 0..16 as they are, the model see
 from __future__ import annotations
 
 import gzip
-from importlib.metadata import distribution
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 
 from metadist_cli.datasets.types import Dataset, build
+from metadist_cli.errors import SYSTEM, Problem
 
 
 def digits(seed: int) -> Dataset:
     """Digits 0 to 9: x (1797, 8, 8) uint8 in 0..16. Fixed, so the seed changes nothing."""
-    # without importing scikit-learn, which takes 0.7 s
-    packed = Path(str(distribution("scikit-learn").locate_file("sklearn/datasets/data/digits.csv.gz")))
+    found = find_spec("sklearn")  # the package is not imported: that alone takes 0.7 s
+    if found is None or found.origin is None:
+        raise Problem("the digits come with scikit-learn, which is not here", "data.name", "install it", SYSTEM)
+    packed = Path(found.origin).parent / "datasets" / "data" / "digits.csv.gz"
     rows = np.loadtxt(gzip.decompress(packed.read_bytes()).decode().splitlines(), delimiter=",", dtype=np.uint8)
     names = tuple(str(digit) for digit in range(10))
     images = np.ascontiguousarray(rows[:, :-1]).reshape(-1, 8, 8)

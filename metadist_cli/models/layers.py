@@ -98,13 +98,13 @@ def normalise(name: str, norm: str, params: Params, stats: Params, x: Tensor, tr
         return y if shift is None else y + shift.reshape(shape), {}
     new: Params = {}
     if norm == "batch" or train:
-        if written_out := transformed():
+        if written_out := transformed() or not len(x):  # the kernel wants rows
             dims = [0, *range(2, x.ndim)]
             mean = x.mean(dims)
             var = (x - mean.reshape(shape)).square().mean(dims)
         else:
-            ones = x.new_ones(x.shape[1]) if scale is None else scale  # its second derivative fails without a scale
-            y, mean, rate = torch.native_batch_norm(x, ones, shift, None, None, True, 0.0, _EPS)
+            given = x.new_ones(x.shape[1]) if scale is None else scale  # without one its second derivative fails
+            y, mean, rate = torch.native_batch_norm(x, given, shift, None, None, True, 0.0, _EPS)
             var = rate**-2 - _EPS
         if norm == "batch_running":
             square = var.detach() + mean.detach() ** 2

@@ -60,7 +60,8 @@ def _execution(run: Run, experiment: Experiment) -> tuple[dict[str, Any], dict[s
     """
     fresh = resolve(experiment)
     stored = _manifest(run).get("execution", fresh) if run.last_closed() >= 0 else fresh
-    first = {"tasks_at_once": experiment.rows[0], "compile": False, "precision": "float32"}  # as in version 0.1.0
+    products = "torch's default" if stored["device"].startswith("cuda") else "float32"  # tf32 for convolutions
+    first = {"tasks_at_once": experiment.rows[0], "compile": False, "precision": products}  # as in version 0.1.0
     stored = first | stored
     wanted = experiment.config.execution
     settings = ("device", "block", "tasks_at_once", "compile", "precision")

@@ -183,8 +183,8 @@ def serve(channel: Channel, folder: Path | None = None) -> None:
 def _joined(opened: dict[str, Any], folder: Path | None) -> Member:
     experiment = assemble(Config.model_validate(opened["config"]), store.spec_in(opened["manifest"]))
     run, execution = Run.at(Path(opened["folder"]) if folder is None else folder), opened["execution"]
-    if execution["device"].startswith("cuda"):
-        execution["device"] = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
+    if execution["device"].startswith("cuda") and "LOCAL_RANK" in os.environ:
+        execution["device"] = f"cuda:{os.environ['LOCAL_RANK']}"
     settle(execution["precision"])
     return Member(computed(experiment, execution), run, opened["manifest"], execution)
 
