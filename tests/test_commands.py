@@ -605,6 +605,13 @@ def test_compiling_needs_a_compiler(lab: Lab, monkeypatch: pytest.MonkeyPatch):
     assert not (lab.run() / "rounds").exists()
 
 
+def test_a_device_that_is_not_there_is_told(lab: Lab):
+    lab("partition")
+    told = lab("train", "execution.device=cuda:99", code=5).err
+    assert told.startswith("execution.device: there is no device cuda:99 here")
+    assert not (lab.run() / "rounds").exists()
+
+
 def test_tf32_needs_a_gpu_that_has_it(lab: Lab):
     lab("partition")
     told = lab("train", "execution.precision=tf32", "execution.device=cpu", code=5).err

@@ -68,9 +68,3 @@ def test_float32_is_float32():
     assert max(off_by("float32")) < 1e-5
     if DEVICE.startswith("cuda") and torch.cuda.get_device_capability() >= (8, 0):
         assert min(off_by("tf32")) > 1e-5
-
-
-def test_a_gpu_that_is_not_there_is_told(lab: Lab):
-    lab("partition")
-    told = lab("train", "execution.device=cuda:99", code=5).err
-    assert told.startswith("execution.device: there is no device cuda:99 here")

@@ -182,7 +182,7 @@ class Execution(Model):
     memory: str = Field(
         "2GiB",
         examples=["512MiB", "2GiB"],
-        description="Upper bound for a block's working set (a CPU takes 128MiB at most, the fastest).",
+        description="Upper bound for a block's working set (a CPU takes 192MiB at most, which is faster).",
     )
 
     @field_validator("memory")

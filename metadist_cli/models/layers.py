@@ -82,6 +82,12 @@ def _groups(channels: int) -> int:
     return next((g for g in (8, 4, 2) if channels % g == 0 and channels >= 8 * g), 1)
 
 
+def _running(name: str, stats: Params, mean: Tensor, var: Tensor) -> Params:
+    """A layer's running statistics after a batch with this mean and variance; none where it keeps none."""
+    now = {f"{name}.mean": mean, f"{name}.square": var + mean**2}
+    return {k: _KEEP * stats[k] + (1 - _KEEP) * v for k, v in now.items() if k in stats}
+
+
 def normalise(name: str, norm: str, params: Params, stats: Params, x: Tensor, train: bool) -> tuple[Tensor, Params]:
     """One normalisation layer. x: (n, C, ...). Returns the output and the layer's new statistics.
 
@@ -96,22 +102,15 @@ def normalise(name: str, norm: str, params: Params, stats: Params, x: Tensor, tr
         y = F.group_norm(x, _groups(x.shape[1]), eps=_EPS)
         y = y if scale is None else y * scale.reshape(shape)
         return y if shift is None else y + shift.reshape(shape), {}
-    new: Params = {}
     if norm == "batch" or train:
-        if written_out := transformed() or not len(x):  # the kernel wants rows
-            dims = [0, *range(2, x.ndim)]
-            mean = x.mean(dims)
-            var = (x - mean.reshape(shape)).square().mean(dims)
-        else:
+        if len(x) and not transformed():  # the kernel wants rows
             given = x.new_ones(x.shape[1]) if scale is None else scale  # without one its second derivative fails
             y, mean, rate = torch.native_batch_norm(x, given, shift, None, None, True, 0.0, _EPS)
-            var = rate**-2 - _EPS
-        if norm == "batch_running":
-            square = var.detach() + mean.detach() ** 2
-            new[f"{name}.mean"] = _KEEP * stats[f"{name}.mean"] + (1 - _KEEP) * mean.detach()
-            new[f"{name}.square"] = _KEEP * stats[f"{name}.square"] + (1 - _KEEP) * square
-        if not written_out:
-            return y, new
+            return y, _running(name, stats, mean, rate**-2 - _EPS)
+        dims = [0, *range(2, x.ndim)]
+        mean = x.mean(dims)
+        var = (x - mean.reshape(shape)).square().mean(dims)
+        new = _running(name, stats, mean.detach(), var.detach())
     else:
         mean = stats[f"{name}.mean"]
         var = (stats[f"{name}.square"] - mean**2).clamp(min=0)
