@@ -27,17 +27,17 @@ def grad_and_value(
     """
 
     def plain(params: Params) -> tuple[Params, tuple[Tensor, Aux]]:
-        depth = getattr(_nested, "depth", 0)
+        depth, around = getattr(_nested, "depth", 0), getattr(_nested, "recorded", False)
         outside = torch.is_grad_enabled() and any(v.requires_grad for v in params.values())
         recorded = not constant and (depth > 0 or outside)
-        _nested.depth = depth + 1
+        _nested.depth, _nested.recorded = depth + 1, recorded
         try:
             with torch.enable_grad():
                 # a view: what f reaches in other ways counts as a constant
                 own = {k: v.view_as(v) if v.requires_grad else v.detach().requires_grad_() for k, v in params.items()}
                 value, aux = f(own)
         finally:
-            _nested.depth = depth
+            _nested.depth, _nested.recorded = depth, around
         leaves = list(own.values())
         if leaves and value.requires_grad:
             slopes = torch.autograd.grad(value, leaves, create_graph=recorded, materialize_grads=True)
@@ -61,3 +61,9 @@ def transformed() -> bool:
     """Whether torch.func or torch.compile is at work around the caller."""
     stack = torch._C._functorch.peek_interpreter_stack  # pyright: ignore[reportAttributeAccessIssue]
     return torch.compiler.is_compiling() or stack() is not None
+
+
+def once() -> bool:
+    """Whether what is computed here is differentiated at most once, and by plain autograd: it is no part of an inner
+    step that an outer gradient goes through."""
+    return not transformed() and not getattr(_nested, "recorded", False)

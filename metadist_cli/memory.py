@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3  # glibc's malloc.h
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # glibc's malloc.h
 
 
 def keep() -> None:
@@ -18,7 +18,7 @@ def keep() -> None:
     of a step of convolutions.
     """
     with contextlib.suppress(AttributeError, OSError, TypeError):  # other C libraries have no mallopt
-        for option, value in ((_M_MMAP_THRESHOLD, 32 << 20), (_M_TRIM_THRESHOLD, 1 << 30), (_M_TOP_PAD, 64 << 20)):
+        for option, value in ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, 1 << 30), (_M_TOP_PAD, 64 << 20)):
             ctypes.CDLL(None).mallopt(option, value)
 
 

@@ -18,6 +18,7 @@ from pydantic import Field
 from torch import Tensor
 
 from metadist_cli.errors import CONFIG, Problem
+from metadist_cli.gradients import once
 from metadist_cli.models.layers import Affine, Norm, blocks_init, normalise, uniform_
 from metadist_cli.models.mlp import ACTIVATIONS
 from metadist_cli.models.types import Model, with_head
@@ -69,6 +70,8 @@ def conv4(
     def features(params: Params, stats: Params, x: Tensor, train: bool, seed: Tensor) -> tuple[Tensor, Params]:
         new: Params = {}
         x = x.reshape(x.shape[0], channels, *x.shape[-2:])
+        if once() and x.device.type == "cpu":  # 1.1 to 2 times as fast; second derivatives are slower by a tenth
+            x = x.to(memory_format=torch.channels_last)
         for i in range(_DEPTH):
             stride = 2 if pool == "stride" else 1
             x = F.conv2d(x, params[f"conv{i}.weight"], params[f"conv{i}.bias"], stride=stride, padding=1)
