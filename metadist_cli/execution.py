@@ -45,9 +45,11 @@ def _compiles(device: torch.device) -> None:
 
 def _has_precision(name: str, device: torch.device) -> None:
     """Raises Problem(SYSTEM) where the device has no such products."""
-    if name == "tf32" and not (device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)):
+    recent = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)  # Ampere, 2020
+    cpu = device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    if name != "float32" and not {"tf32": recent, "bf16": recent or cpu}[name]:
         hint = "write float32, or use an NVIDIA GPU of 2020 or later"
-        raise Problem(f"{device} has no tf32", "execution.precision", hint, SYSTEM)
+        raise Problem(f"{device} has no {name}", "execution.precision", hint, SYSTEM)
 
 
 def resolve(experiment: Experiment) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from metadist_cli.holdout import Held
 from metadist_cli.learners import LEARNERS, Learner
 from metadist_cli.losses import LOSSES, Loss
 from metadist_cli.models import MODELS, Model
+from metadist_cli.models.types import in_bf16
 from metadist_cli.optim import OPTIMIZERS, Optimizer
 from metadist_cli.partitioners import PARTITIONERS
 from metadist_cli.personal import PERSONAL
@@ -114,6 +115,8 @@ def assemble(config: Config, spec: Spec) -> Experiment:
         spec = spec._replace(largest=spec.rows)  # an epoch is of all rows; a task has as many as at the poorest node
     loss = LOSSES[spec.kind]
     model = configs.build(config.model, MODELS, spec.shape, outputs(config, spec))
+    if config.execution.precision == "bf16":
+        model = in_bf16(model)
     learner = configs.build(config.learner, LEARNERS, model, loss)
     sampler, steps, rows = _work(config, spec, learner.splits)
     _both_parts_train(config, spec, sum(rows[1:]) * rows[0])

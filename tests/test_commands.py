@@ -18,12 +18,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from runner import ROOT, Lab, contents, environment, proc, process, results
+from safetensors.torch import load
 
 from metadist_cli import files, memory
 
 COMMANDS = ("partition", "train", "aggregate", "finetune", "run")
-ONE = "execution.block=1"
+ONE, PRECISION = "execution.block=1", "execution.precision=bf16"
 pytestmark = pytest.mark.usefixtures("plain")
 
 
@@ -612,11 +614,24 @@ def test_a_device_that_is_not_there_is_told(lab: Lab):
     assert not (lab.run() / "rounds").exists()
 
 
-def test_tf32_needs_a_gpu_that_has_it(lab: Lab):
+def test_a_device_without_a_precision_is_told(lab: Lab, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
     lab("partition")
-    told = lab("train", "execution.precision=tf32", "execution.device=cpu", code=5).err
-    assert told.startswith("execution.precision: cpu has no tf32\n  -> write float32")
+    for name in ("tf32", "bf16"):
+        told = lab("train", f"execution.precision={name}", "execution.device=cpu", code=5).err
+        assert told.startswith(f"execution.precision: cpu has no {name}\n  -> write float32")
     assert not (lab.run() / "rounds").exists()
+
+
+@pytest.mark.skipif(not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="this CPU has no bfloat16 products")
+def test_a_run_in_bf16(lab: Lab):
+    """It goes through, is another run than one in float32 and the same in two processes, and says how it was made."""
+    for name, more in (("exact", []), ("low", [PRECISION]), ("two", [PRECISION, "execution.workers=2"])):
+        lab("run", ONE, *more, name=name)
+    exact, low, two = (lab.checkpoint(3, name) for name in ("exact", "low", "two"))
+    assert low == two != exact
+    assert json.loads((lab.run("low") / "manifest.json").read_text())["execution"]["precision"] == "bf16"
+    assert load(low)["meta/head.weight"].dtype == torch.float32
 
 
 def test_execution_settings_are_kept(lab: Lab):

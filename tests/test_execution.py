@@ -9,16 +9,19 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from maths import gap, rand
+from maths import LEARNER_CASES, SEED, STEP, WAY, Case, gap, inputs_of, learner_of, model_of, name_of, rand
 from torch import Tensor
 from torch.func import vmap
 
+from metadist_cli import seeds, tree
 from metadist_cli.config import load_yaml
 from metadist_cli.config.schema import Config
 from metadist_cli.execution import sizes
 from metadist_cli.experiment import Experiment, Spec, assemble
 from metadist_cli.gradients import grad_and_value, transformed
+from metadist_cli.learners.types import Episode
 from metadist_cli.models.layers import normalise
+from metadist_cli.models.types import in_bf16
 from metadist_cli.tree import Params
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")  # a name alone needs no GPU
@@ -207,3 +210,58 @@ def test_the_norm_of_no_rows_is_no_rows() -> None:
 def test_what_counts_as_transformed() -> None:
     assert not transformed()
     assert vmap(lambda x: x + transformed())(torch.zeros(1)) == 1
+
+
+# ------------------------------------------------------------------------------------------------------ in 8 bits
+
+
+LOW: list[Case] = [
+    ("mlp", {"hidden": [16, 16], "norm": "batch"}),
+    ("conv4", {"width": 16, "activation": "softplus"}),
+    ("conv4", {"width": 16, "pool": "max", "norm": "batch_running", "activation": "softplus"}),
+    ("conv1d", {"norm": "group"}),
+    ("lstm", {"vocabulary": 9, "hidden": 16}),
+]
+
+
+@pytest.mark.parametrize("learner", LEARNER_CASES, ids=name_of)
+@pytest.mark.parametrize("model", LOW, ids=name_of)
+def test_bf16_is_near_float32_and_only_its_products_have_8_bits(model: Case, learner: Case) -> None:
+    """Loss and direction of 4 tasks are near (in plain autograd and under vmap), not equal, and float32 themselves."""
+    x = torch.stack([inputs_of(model, 5 * WAY, seed=i) for i in range(8)]).float()
+    y = torch.arange(WAY).repeat(5)
+    episodes = Episode(x[:4], y.expand(4, -1), x[4:], y.expand(4, -1))
+
+    def found(low: bool, batched: bool) -> tuple[Tensor, Tensor, set[torch.dtype]]:
+        net = in_bf16(model_of(model)) if low else model_of(model)
+        one = learner_of(learner, net)
+        meta, stats = one.init(seeds.generator(0))
+
+        def run(episode: Episode) -> tuple[Params, Params, Params]:
+            return one.meta_gradient(meta, stats, episode, STEP, SEED)
+
+        each = [run(Episode(*(leaf[i] for leaf in episodes))) for i in range(4)]
+        direction, new, metrics = vmap(run)(episodes) if batched else map(tree.stack, zip(*each, strict=True))
+        flat = torch.cat([v.double().mean(0).flatten() for v in direction.values()])
+        return flat, metrics["loss"].mean(), {v.dtype for part in (direction, new, metrics) for v in part.values()}
+
+    exact, loss, _ = found(False, True)
+    for batched in (False, True):
+        direction, other, kinds = found(True, batched)
+        assert kinds == {torch.float32}
+        assert other == pytest.approx(float(loss), rel=0.05)
+        assert F.cosine_similarity(direction, exact, dim=0) > 0.9
+        assert not torch.equal(direction, exact)
+
+
+def test_the_config_decides_on_bf16() -> None:
+    text = CONV.format(shot=1, query=1, memory="2GiB", more="")
+    x = rand(2, 28, 28).float()
+
+    def out(precision: str) -> Tensor:
+        model = experiment(text.replace("execution: {", f"execution: {{precision: {precision}, ")).model
+        params, stats = model.init(seeds.generator(0))
+        return model.apply(params, stats, x, True, SEED)[0]
+
+    assert 1e-6 < gap(out("bf16"), out("float32")) < 0.1
+    assert gap(out("tf32"), out("float32")) == 0  # a switch of torch's, for GPUs

@@ -209,7 +209,7 @@ def test_mlp_is_what_torch_computes(hidden: list[int], norm: str, affine: str, a
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("pool", ["stride", "max"])
-@pytest.mark.parametrize("head", ["mean", "flatten"])
+@pytest.mark.parametrize("head", ["mean", "flatten", "last_two"])
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("width", [4, 40])
 def test_conv4_is_what_torch_computes(width: int, norm: str, head: str, pool: str, channels: int) -> None:
@@ -218,12 +218,16 @@ def test_conv4_is_what_torch_computes(width: int, norm: str, head: str, pool: st
     model = model_of(case, shape)
     params = jitter(double(model.init(seeds.generator(1))[0]))
     x = inputs = rand(5, *shape)
+    blocks: list[Tensor] = []
     for i in range(4):
         layer = torch.nn.Conv2d(x.shape[1], width, 3, stride=2 if pool == "stride" else 1, padding=1).double()
         layer.load_state_dict({"weight": params[f"conv{i}.weight"], "bias": params[f"conv{i}.bias"]})
         x = F.relu(NORMS[norm](params, f"norm{i}", layer(x).detach()))
         x = x if pool == "stride" else F.max_pool2d(x, 2, 2)
-    x = F.adaptive_avg_pool2d(x, 1).flatten(1) if head == "mean" else x.flatten(1)
+        blocks.append(x.flatten(1))
+    x = {"mean": F.adaptive_avg_pool2d(x, 1).flatten(1), "flatten": x.flatten(1), "last_two": torch.hstack(blocks[2:])}[
+        head
+    ]
     expected = F.linear(x, params["head.weight"], params["head.bias"])
     assert gap(model.apply(params, {}, inputs, True, SEED)[0], expected) < 1e-12 * max(1, expected.abs().max())
 
@@ -371,6 +375,11 @@ def test_published_parameter_counts() -> None:
     assert sum(size("mlp", (1,), 1, hidden=[40, 40]).values()) == 1_761
     assert sum(size("lstm", (80,), 80).values()) == 819_920
     assert sum(size("logistic", (13,), 2).values()) == 14
+
+
+def test_the_last_two_blocks_of_omniglot_have_640_features() -> None:
+    params, _ = MODELS["conv4"]((28, 28), 20, pool="max", head="last_two").init(seeds.generator(0))
+    assert params["head.weight"].shape == (20, 64 * (3 * 3 + 1))
 
 
 def test_mini_imagenet_has_800_features() -> None:

@@ -5,6 +5,8 @@ pool stride, head mean, affine shift     MAML on Omniglot, 111,749 weights and 2
 pool stride, head flatten, affine both   Reptile on Omniglot, 113,221 weights
                                          (Nichol et al. 2018, https://arxiv.org/abs/1803.02999)
 pool max, head flatten, affine both      Vinyals et al. 2016, Snell et al. 2017; width 32: mini-ImageNet's 800 features
+pool max, head last_two, affine both     R2-D2's features; its widths grow from 96 to 512, and its activation leaks
+                                         (Bertinetto et al. 2019, https://arxiv.org/abs/1805.08136, section 4)
 We differ: padding is 1 on both sides where TensorFlow's SAME pads 0 and 1 for a stride of 2 on even sizes.
 """
 
@@ -36,7 +38,11 @@ def conv4(
         Literal["stride", "max"], Field(description="Halve the image by a stride of 2, or by 2x2 max-pooling.")
     ] = "stride",
     head: Annotated[
-        Literal["mean", "flatten"], Field(description="Features: spatial mean, or all positions side by side.")
+        Literal["mean", "flatten", "last_two"],
+        Field(
+            description="Features: spatial mean of the last block, all its positions side by side, or those of the "
+            "last two blocks (R2-D2)."
+        ),
     ] = "mean",
     activation: Annotated[Literal["relu", "tanh", "softplus"], Field(description="After each block.")] = "relu",
     norm: Norm = "batch",
@@ -54,11 +60,14 @@ def conv4(
             CONFIG,
         )
     channels, height, wide = shape if len(shape) == 3 else (1, *shape)
+    areas: list[int] = []
     for _ in range(_DEPTH):
         height, wide = ((v + 1) // 2 if pool == "stride" else v // 2 for v in (height, wide))
-    if min(height, wide) < 1:
+        areas.append(height * wide)
+    if areas[-1] < 1:
         raise Problem(f"images of {shape} are too small for four max-poolings", "model.pool", "use stride", CONFIG)
-    seen = width * (height * wide if head == "flatten" else 1)
+    last = 2 if head == "last_two" else 1  # blocks that the output layer sees
+    seen = width * (1 if head == "mean" else sum(areas[-last:]))
     act = ACTIVATIONS[activation]
 
     def initial(generator: torch.Generator) -> tuple[Params, Params]:
@@ -69,6 +78,7 @@ def conv4(
 
     def features(params: Params, stats: Params, x: Tensor, train: bool, seed: Tensor) -> tuple[Tensor, Params]:
         new: Params = {}
+        outs: list[Tensor] = []
         x = x.reshape(x.shape[0], channels, *x.shape[-2:])
         if once() and x.device.type == "cpu":  # 1.1 to 2 times as fast; second derivatives are slower by a tenth
             x = x.to(memory_format=torch.channels_last)
@@ -80,6 +90,7 @@ def conv4(
             if pool == "max":  # before the activation, which rises, so that it has a quarter of the work
                 x = F.max_pool2d(x, 2)
             x = act(x)
-        return x.mean((-2, -1)) if head == "mean" else x.flatten(1), new
+            outs.append(x)
+        return x.mean((-2, -1)) if head == "mean" else torch.cat([out.flatten(1) for out in outs[-last:]], 1), new
 
     return with_head(initial, features, outputs, f"conv4 {width} ({pool}, {head}, norm {norm})", norm == "batch")

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from metadist_cli.gradients import transformed
+from metadist_cli.gradients import once, transformed
 from metadist_cli.tree import Params
 
 Norm = Annotated[
@@ -96,6 +96,9 @@ def normalise(name: str, norm: str, params: Params, stats: Params, x: Tensor, tr
     """
     if norm == "none":
         return x, {}
+    exact = torch.promote_types(x.dtype, torch.float32)
+    if not once():  # sums of bfloat16 want float32, which torch's kernel takes for them in a first derivative alone
+        x = x.to(exact)
     shape = (1, x.shape[1]) + (1,) * (x.ndim - 2)
     scale, shift = params.get(f"{name}.scale"), params.get(f"{name}.shift")
     if norm == "group":
@@ -104,7 +107,8 @@ def normalise(name: str, norm: str, params: Params, stats: Params, x: Tensor, tr
         return y if shift is None else y + shift.reshape(shape), {}
     if norm == "batch" or train:
         if len(x) and not transformed():  # the kernel wants rows
-            given = x.new_ones(x.shape[1]) if scale is None else scale  # without one its second derivative fails
+            # without a scale its second derivative fails
+            given = x.new_ones(x.shape[1], dtype=exact) if scale is None else scale
             y, mean, rate = torch.native_batch_norm(x, given, shift, None, None, True, 0.0, _EPS)
             return y, _running(name, stats, mean, rate**-2 - _EPS)
         dims = [0, *range(2, x.ndim)]

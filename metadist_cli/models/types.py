@@ -60,3 +60,20 @@ def with_head(
         return apply
 
     return Model(init, features, headed(features), outputs, text, mixes, headed(upper) if upper else None)
+
+
+def in_bf16(model: Model) -> Model:
+    """The model with the factors of its products and convolutions rounded to bfloat16, 8 bits; all else, its parameters
+    and what it returns stay float32. Without an `upper` part."""
+
+    def low(forward: Forward) -> Forward:
+        def run(params: Params, stats: Params, x: Tensor, train: bool, seed: Tensor) -> tuple[Tensor, Params]:
+            with torch.autocast(
+                x.device.type, torch.bfloat16, cache_enabled=False
+            ):  # a cache would outlive a transform
+                out, new = forward(params, stats, x, train, seed)
+            return out.float(), new
+
+        return run
+
+    return model._replace(features=low(model.features), apply=low(model.apply), upper=None)
