@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.func import vmap
 
 from metadist_cli import tree
+from metadist_cli.augment import Augment, unchanged
 from metadist_cli.drift import Drift
 from metadist_cli.learners.types import Episode, Learner
 from metadist_cli.optim import Optimizer, in_parts
@@ -35,6 +36,7 @@ class Algorithm(NamedTuple):
     """What a node needs to know: the learner, and what a round makes of it.
 
     outer_state: reset | keep | average, what becomes of the outer optimiser's state between rounds.
+    augment: what changes in the tasks before they are trained on.
     A node's leaves are "meta/", "stats/", "outer/" and "control/" (shared, but for what `personal` keeps), "node/" (its
     control variate) and "mine/" (Ditto). tasks_at_once: how many of a step's tasks are one program; None: all.
     compiled: a block's step is made into one kernel by torch.compile.
@@ -45,6 +47,7 @@ class Algorithm(NamedTuple):
     outer_state: str
     drift: Drift
     personal: Personal
+    augment: Augment = unchanged
     tasks_at_once: int | None = None
     compiled: bool = False
 

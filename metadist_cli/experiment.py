@@ -9,6 +9,7 @@ from metadist_cli import config as configs
 from metadist_cli import episodes, seeds, tree
 from metadist_cli.aggregators import AGGREGATORS, Aggregator
 from metadist_cli.algorithm import Algorithm
+from metadist_cli.augment import AUGMENTS
 from metadist_cli.config import Config
 from metadist_cli.config.schema import Episodic
 from metadist_cli.datasets import DATASETS, Dataset
@@ -59,8 +60,9 @@ class Experiment(NamedTuple):
     def text(self) -> str:
         """The learner, and what a round makes of it, as every report prints them."""
         rules = (self.config.train.drift.name, self.config.train.personal.name)
-        pooled = ["pooled rows"] if self.config.pooled else []
-        return ", ".join([self.algorithm.learner.text, *(name for name in rules if name != "none"), *pooled])
+        more = ["augmented rows"] if self.config.train.augment.name != "none" else []
+        more += ["pooled rows"] if self.config.pooled else []
+        return ", ".join([self.algorithm.learner.text, *(name for name in rules if name != "none"), *more])
 
 
 def load_data(config: Config) -> Dataset:
@@ -147,7 +149,8 @@ def _algorithm(config: Config, spec: Spec, learner: Learner) -> Algorithm:
     """Raises Problem where nothing of the model would be shared, or nothing kept at the nodes."""
     train = config.train
     drift, personal = configs.build(train.drift, DRIFTS), configs.build(train.personal, PERSONAL)
-    algorithm = Algorithm(learner, configs.build(train.outer, OPTIMIZERS), train.outer_state, drift, personal)
+    outer, augment = configs.build(train.outer, OPTIMIZERS), configs.build(train.augment, AUGMENTS, spec.shape)
+    algorithm = Algorithm(learner, outer, train.outer_state, drift, personal, augment)
     meta, stats = learner.init(seeds.generator(0))
     everything, something = all(map(personal.keeps, meta)), any(map(personal.keeps, (*meta, *stats)))
     if personal.parts and (everything or not something):

@@ -144,6 +144,7 @@ def _run_block(
     for begin in range(0, max(count, 1), few):
         now = slice(begin, begin + few)
         episodes = gather(pool, plan.support[:, now], plan.query[:, now], plan.labels)
+        episodes = algorithm.augment(episodes, plan.seeds[:, now])
         step = torch.tensor(steps_before + begin, device=device)
         start = Carry._make if begin else partial(algorithm.open, shared)
         program = _program(algorithm, start, [bool(a.all()) for a in active[:, now].T], batched)

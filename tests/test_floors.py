@@ -20,8 +20,8 @@ SOURCES = {p.relative_to(ROOT / PACKAGE).as_posix(): p.read_text() for p in (ROO
 # nor console nor config.
 FLOORS = {
     0: "errors.py files.py formats.py gradients.py parallel.py seeds.py tree.py",
-    1: "aggregators.py datasets/ dealing.py drift.py episodes.py holdout.py learners/ losses.py models/ optim.py "
-    "partitioners/ personal.py pooled.py scaling.py scores.py shards.py skew.py solvers.py",
+    1: "aggregators.py augment.py datasets/ dealing.py drift.py episodes.py holdout.py learners/ losses.py models/ "
+    "optim.py partitioners/ personal.py pooled.py scaling.py scores.py shards.py skew.py solvers.py",
     2: "algorithm.py evaluation.py rounds.py",
     3: "config/ execution.py experiment.py memory.py newtasks.py",
     4: "adapted.py checkpoints.py console.py report/ store.py",

@@ -36,7 +36,7 @@ class Section(Model):
 
 def registries() -> dict[str, dict[str, Callable[..., Any]]]:
     """The registries by the noun that messages call their entries."""
-    from metadist_cli import aggregators, datasets, drift, learners, models, optim, partitioners, personal
+    from metadist_cli import aggregators, augment, datasets, drift, learners, models, optim, partitioners, personal
 
     return {
         "data set": datasets.DATASETS,
@@ -47,6 +47,7 @@ def registries() -> dict[str, dict[str, Callable[..., Any]]]:
         "aggregator": aggregators.AGGREGATORS,
         "drift correction": drift.DRIFTS,
         "personal part": personal.PERSONAL,
+        "augmentation": augment.AUGMENTS,
     }
 
 

@@ -115,6 +115,9 @@ class Train(Model):
     personal: Annotated[Section, Choice("personal part", name="none")] = _default(
         "What stays at a node: a part of the model, or a model of its own.", name="none"
     )
+    augment: Annotated[Section, Choice("augmentation", name="none")] = _default(
+        "What changes in the rows of a training task each time it is drawn.", name="none"
+    )
     keep_nodes: Literal["none", "last", "all"] = Field("none", description="Which rounds' node files are kept.")
 
     @model_validator(mode="before")

@@ -1,0 +1,92 @@
+"""What training changes in the rows of a task each time it is drawn, so that a model sees more than there is.
+
+New tasks are never changed. A change is a function of the task's seed and of the row's place in the task alone, so it
+is the same for any block, process or device.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Annotated
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor
+
+from metadist_cli import seeds
+from metadist_cli.errors import CONFIG, Problem
+from metadist_cli.learners.types import Episode
+
+Augment = Callable[[Episode, np.ndarray], Episode]
+"""(tasks, leaves (..., n, *shape); their seeds (...)) -> tasks of the same shapes with other rows."""
+
+
+def unchanged(tasks: Episode, task_seeds: np.ndarray) -> Episode:
+    """An Augment that does nothing."""
+    return tasks
+
+
+def none(shape: tuple[int, ...]) -> Augment:
+    """Rows as they are."""
+    return unchanged
+
+
+def affine(
+    shape: tuple[int, ...],
+    *,
+    shift: Annotated[float, Field(ge=0, description="An image moves by up to so many pixels in each direction.")] = 1.0,
+    turn: Annotated[float, Field(ge=0, le=180, description="It turns by up to so many degrees, either way.")] = 10.0,
+    zoom: Annotated[
+        float, Field(ge=0, lt=1, description="Its width and its height change by up to this fraction, each by itself.")
+    ] = 0.1,
+    flip: Annotated[bool, Field(description="Half of the images are mirrored, left to right.")] = False,
+) -> Augment:
+    """Images that are moved, turned and stretched, each by itself; what comes in at an edge repeats it.
+
+    As Santoro et al. 2016, https://proceedings.mlr.press/v48/santoro16.html, section 4.1 (moved and turned Omniglot);
+    flips and crops: Lee et al. 2019, https://arxiv.org/abs/1904.03758, section 4.1. Draws are uniform. Raises Problem
+    for rows that are no images.
+    """
+    if len(shape) not in (2, 3):
+        what = f"affine changes images, (height, width) or (channels, height, width), not rows of shape {shape}"
+        raise Problem(what, "train.augment.name", "write none, or use image data", CONFIG)
+    most = torch.tensor([shift, shift, math.radians(turn), zoom, zoom])
+
+    def rows(x: Tensor, task_seeds: np.ndarray, part: int) -> Tensor:
+        count = x.shape[task_seeds.ndim]
+        if not x.numel():
+            return x
+        base = seeds.key("affine", part)
+        drawn = seeds.bits(base, task_seeds[..., None, None], np.arange(count)[:, None], np.arange(len(most) + 1))
+        unit = torch.from_numpy((drawn >> np.uint64(40)).astype(np.float32) / 2**24).reshape(-1, len(most) + 1)
+        change = (2 * unit[:, :-1] - 1) * most
+        mirrored = unit[:, -1] < 0.5 if flip else torch.zeros(len(unit), dtype=torch.bool)
+        images = x.reshape(-1, *(shape if len(shape) == 3 else (1, *shape)))
+        return warp(images, change.to(x), mirrored.to(x.device)).reshape(x.shape)
+
+    def augment(tasks: Episode, task_seeds: np.ndarray) -> Episode:
+        support, query = (rows(x, task_seeds, part) for part, x in enumerate((tasks.support_x, tasks.query_x)))
+        return tasks._replace(support_x=support, query_x=query)
+
+    return augment
+
+
+def warp(images: Tensor, change: Tensor, mirrored: Tensor) -> Tensor:
+    """Images (n, C, H, W) about their centres, each by its change (n, 5), and perhaps mirrored (n,).
+
+    change: right and down, pixels; angle, radians; wide and high. A pixel at (x, y) from the centre is taken from where
+    (x (1 + wide), y (1 + high)) comes to, turned by the angle and moved by (right, down); bilinear. mirrored: -x for x.
+    """
+    height, width = images.shape[-2:]
+    right, down, angle, wide, high = change.T
+    x, y, sin, cos = torch.where(mirrored, -1, 1) * (1 + wide), 1 + high, angle.sin(), angle.cos()
+    first = torch.stack([cos * x, -sin * y * height / width, 2 * right / width], -1)
+    second = torch.stack([sin * x * width / height, cos * y, 2 * down / height], -1)
+    grid = F.affine_grid(torch.stack([first, second], 1), list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+
+
+AUGMENTS: dict[str, Callable[..., Augment]] = {"none": none, "affine": affine}
