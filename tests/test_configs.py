@@ -19,7 +19,7 @@ from metadist_cli import config
 
 FOLDER = ROOT / "configs"
 CONFIGS = sorted(FOLDER.rglob("*.yaml"))
-CENTRAL = {"sinusoid-central", "omniglot-prototypical", "omniglot-ridge", "omniglot-svm"}
+CENTRAL = {"sinusoid-central", "omniglot-maml-20way", "omniglot-prototypical", "omniglot-ridge", "omniglot-svm"}
 SMOKE = {"tiny"}  # its numbers teach nothing, and its head says so
 OMNIGLOT = ("images_background", "images_evaluation")
 WAVES = ["data.functions=3000", "train.rounds=1", "train.local_steps=2", "finetune.episodes=20"]
@@ -43,6 +43,7 @@ SHORTER = {
     "papers/sinusoid-phases": [*WAVES, "baselines.fedmeta.train.rounds=2"],
     "papers/omniglot-mlp-1shot": EPISODES,
     "papers/omniglot-mlp-5shot": EPISODES,
+    "papers/omniglot-maml-20way": EPISODES,
     "papers/omniglot-prototypical": EPISODES,
     "papers/omniglot-ridge": EPISODES,
     "papers/omniglot-svm": EPISODES,

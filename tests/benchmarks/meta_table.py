@@ -30,13 +30,13 @@ NOTE = """\
 A step is one outer step with Adam; of `nodes` it is a round: 100 nodes take 20 steps of 4 tasks each with parameters of
 their own. Cells: time of a step, tasks a second, memory at its peak (with Python and torch). Ratios: how many times as
 long the first took, median and range over {repeats} rounds of measurement, the loop with the better of 1 and 2 threads,
-metadist with one but where it says otherwise. Wanted is, on two cores, a ratio of both at their better number of threads;
-run as two processes, on halves of the tasks, a loop (and so learn2learn) gains up to twofold, as the column before shows.
+metadist with one but where it says otherwise. Wanted is, on two cores, a ratio of both at their better number of
+threads; run as two processes, on halves of the tasks, a loop (and so learn2learn) gains up to twofold.
 ~ stands where others used the cores all the time."""
 ESTIMATE = """
-The ratio to learn2learn is an estimate: that of the loop to metadist of 1 or 2 threads, times what learn2learn 0.2.1 took longer than such a loop in an
-earlier measurement with torch 2.13 on two pinned cores of an AMD EPYC (Zen 4): 1.3 on mlp1, 1.7 on mlp5, 1.0 on omni,
-1.25 on nodes."""
+The ratio to learn2learn is an estimate: that of the loop to metadist of 1 or 2 threads, times what learn2learn 0.2.1
+took longer than such a loop in an earlier measurement with torch 2.13 on two pinned cores of an AMD EPYC (Zen 4): 1.3
+on mlp1, 1.7 on mlp5, 1.0 on omni, 1.25 on nodes."""
 
 
 def best(samples: list[dict[str, Any]], *variants: str) -> list[dict[str, Any]]:

@@ -139,6 +139,14 @@ ROWS = [
             Figure("each query alone", "95.39 ± 0.09", "", after, ALONE[:2]),
         ],
     ),
+    Row(
+        "papers/omniglot-maml-20way",
+        3,
+        [
+            Figure("20-way 1-shot, transductive", "95.8 ± 0.3", ">= 95.0", after),
+            Figure("each query alone", "-", "", after, ALONE[:2]),
+        ],
+    ),
     Row("papers/omniglot-prototypical", 3, [Figure("20-way 1-shot", "96.0", ">= 95.7", after)]),
     Row("papers/omniglot-ridge", 3, [Figure("20-way 1-shot", "96.24", ">= 96.0", after)]),
     Row("papers/omniglot-svm", 3, [Figure("20-way 1-shot", "-", ">= 96.0", after)]),
