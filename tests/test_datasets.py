@@ -606,6 +606,8 @@ def test_splits(cache: Path, tmp_path: Path) -> None:
 
     lists.rename(folder / "omniglot_split")
     assert roles(omniglot(folder, split="vinyals", turns="none")) == expected
+    both = roles(omniglot(folder, split="vinyals", turns="none", validation="train"))
+    assert both == expected | {names[6]: 0}
 
 
 def test_bad_splits(cache: Path, tmp_path: Path) -> None:

@@ -41,6 +41,10 @@ def omniglot(
             " with train.txt, test.txt and perhaps val.txt"
         ),
     ] = "random",
+    validation: Annotated[
+        Literal["apart", "train"],
+        Field(description="the split's characters for validation: kept apart to choose settings, or trained on"),
+    ] = "apart",
     turns: Annotated[
         Literal["all", "train", "none"],
         Field(description="quarter turns as classes of their own: of all characters, of those that train, or of none"),
@@ -59,6 +63,8 @@ def omniglot(
     drawings = load(folder, size)
     names = tuple("/".join(name) for name in drawings.names)
     role = _role(split, folder, drawings, names)
+    if role is not None and validation == "train":
+        role = np.where(role == 1, np.int8(0), role)
     images = 255 - drawings.images if invert else drawings.images
     copies = 1 if turns == "none" else 4
     count = len(names)
