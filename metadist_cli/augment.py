@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -29,13 +29,14 @@ def unchanged(tasks: Episode, task_seeds: np.ndarray) -> Episode:
     return tasks
 
 
-def none(shape: tuple[int, ...]) -> Augment:
+def none(shape: tuple[int, ...], kind: str) -> Augment:
     """Rows as they are."""
     return unchanged
 
 
 def affine(
     shape: tuple[int, ...],
+    kind: str,
     *,
     shift: Annotated[float, Field(ge=0, description="An image moves by up to so many pixels in each direction.")] = 1.0,
     turn: Annotated[float, Field(ge=0, le=180, description="It turns by up to so many degrees, either way.")] = 10.0,
@@ -43,24 +44,34 @@ def affine(
         float, Field(ge=0, lt=1, description="Its width and its height change by up to this fraction, each by itself.")
     ] = 0.1,
     flip: Annotated[bool, Field(description="Half of the images are mirrored, left to right.")] = False,
+    by: Annotated[
+        Literal["row", "class"],
+        Field(
+            description="row: each image by itself; class: all of a class in a task alike, as if it were another class, "
+            "so that there are more of them."
+        ),
+    ] = "row",
 ) -> Augment:
-    """Images that are moved, turned and stretched, each by itself; what comes in at an edge repeats it.
+    """Images that are moved, turned and stretched; what comes in at an edge repeats it.
 
     As Santoro et al. 2016, https://proceedings.mlr.press/v48/santoro16.html, section 4.1 (moved and turned Omniglot);
-    flips and crops: Lee et al. 2019, https://arxiv.org/abs/1904.03758, section 4.1. Draws are uniform. Raises Problem
-    for rows that are no images.
+    flips and crops: Lee et al. 2019, https://arxiv.org/abs/1904.03758, section 4.1; by class: Ni et al. 2021,
+    https://arxiv.org/abs/2010.07092 (task augmentation). Draws are uniform. Raises Problem for rows that are no images, and
+    for classes of a regression (kind).
     """
     if len(shape) not in (2, 3):
         what = f"affine changes images, (height, width) or (channels, height, width), not rows of shape {shape}"
         raise Problem(what, "train.augment.name", "write none, or use image data", CONFIG)
+    if by == "class" and kind != "classification":
+        raise Problem(f"a {kind} has no classes that change as one", "train.augment.by", "write row", CONFIG)
     most = torch.tensor([shift, shift, math.radians(turn), zoom, zoom])
 
-    def rows(x: Tensor, task_seeds: np.ndarray, part: int) -> Tensor:
-        count = x.shape[task_seeds.ndim]
+    def rows(x: Tensor, y: Tensor, task_seeds: np.ndarray, part: int) -> Tensor:
         if not x.numel():
             return x
-        base = seeds.key("affine", part)
-        drawn = seeds.bits(base, task_seeds[..., None, None], np.arange(count)[:, None], np.arange(len(most) + 1))
+        one = y.cpu().numpy() if by == "class" else np.arange(x.shape[task_seeds.ndim])
+        base = seeds.key("affine", by, 0 if by == "class" else part)
+        drawn = seeds.bits(base, task_seeds[..., None, None], one[..., None], np.arange(len(most) + 1))
         unit = torch.from_numpy((drawn >> np.uint64(40)).astype(np.float32) / 2**24).reshape(-1, len(most) + 1)
         change = (2 * unit[:, :-1] - 1) * most
         mirrored = unit[:, -1] < 0.5 if flip else torch.zeros(len(unit), dtype=torch.bool)
@@ -68,8 +79,8 @@ def affine(
         return warp(images, change.to(x), mirrored.to(x.device)).reshape(x.shape)
 
     def augment(tasks: Episode, task_seeds: np.ndarray) -> Episode:
-        support, query = (rows(x, task_seeds, part) for part, x in enumerate((tasks.support_x, tasks.query_x)))
-        return tasks._replace(support_x=support, query_x=query)
+        support = rows(tasks.support_x, tasks.support_y, task_seeds, 0)
+        return tasks._replace(support_x=support, query_x=rows(tasks.query_x, tasks.query_y, task_seeds, 1))
 
     return augment
 

@@ -18,7 +18,7 @@ from metadist_cli.errors import Problem
 from metadist_cli.learners.types import Episode
 
 SEEDS = np.arange(24).reshape(2, 3, 4) * 1_000_003 + 7
-SIZE = (9, 14)
+SIZE, KIND = (9, 14), "classification"
 
 
 def drawn(*lead: int, support: int = 3, query: int = 5, size: tuple[int, ...] = SIZE) -> Episode:
@@ -54,8 +54,8 @@ def test_warp_is_scipys_interpolation(change: tuple[float, ...], mirrored: bool)
 
 def test_nothing_asked_is_nothing_changed() -> None:
     tasks = drawn(2, 3, 4)
-    assert AUGMENTS["none"](SIZE)(tasks, SEEDS) is tasks
-    same = affine(SIZE, shift=0.0, turn=0.0, zoom=0.0)(tasks, SEEDS)
+    assert AUGMENTS["none"](SIZE, KIND)(tasks, SEEDS) is tasks
+    same = affine(SIZE, KIND, shift=0.0, turn=0.0, zoom=0.0)(tasks, SEEDS)
     assert gap(same.support_x, tasks.support_x) < 1e-6
     assert gap(same.query_x, tasks.query_x) < 1e-6
 
@@ -63,7 +63,7 @@ def test_nothing_asked_is_nothing_changed() -> None:
 @pytest.mark.parametrize("channels", [(), (3,)])
 def test_a_change_is_of_the_tasks_seed_and_the_rows_place_alone(channels: tuple[int, ...]) -> None:
     size = (*channels, *SIZE)
-    augment, tasks = affine(size), drawn(2, 3, 4, size=size)
+    augment, tasks = affine(size, KIND), drawn(2, 3, 4, size=size)
     whole = augment(tasks, SEEDS)
     assert whole.support_x.shape == tasks.support_x.shape
     part = augment(Episode(*(leaf[1:, 2:, :2] for leaf in tasks)), SEEDS[1:, 2:, :2])
@@ -76,9 +76,23 @@ def test_a_change_is_of_the_tasks_seed_and_the_rows_place_alone(channels: tuple[
 def test_every_row_of_every_task_has_its_own_change() -> None:
     image = rand(*SIZE)
     same = Episode(*(image.expand(2, 3, 4, n, *SIZE) if i % 2 == 0 else image for i, n in enumerate((3, 0, 5, 0))))
-    out = affine(SIZE)(same, SEEDS)
+    out = affine(SIZE, KIND)(same, SEEDS)
     rows = torch.cat([out.support_x.reshape(-1, *SIZE), out.query_x.reshape(-1, *SIZE)])
     assert len({row.numpy().tobytes() for row in rows}) == len(rows) == 24 * 8
+
+
+def test_a_class_changes_as_one() -> None:
+    """In support and query, and otherwise in every task."""
+    image = rand(*SIZE)
+    y = torch.tensor([2, 0, 1, 0, 2]).expand(2, 3, 4, 5)
+    same = Episode(image.expand(2, 3, 4, 3, *SIZE), y[..., 2:], image.expand(2, 3, 4, 5, *SIZE), y)
+    out = affine(SIZE, KIND, by="class")(same, SEEDS)
+    found = {}
+    for x, labels in ((out.support_x, same.support_y), (out.query_x, same.query_y)):
+        for task, (some, told) in enumerate(zip(x.reshape(24, -1, *SIZE), labels.reshape(24, -1), strict=True)):
+            for row, label in zip(some, told.tolist(), strict=True):
+                assert torch.equal(found.setdefault((task, label), row), row)
+    assert len({row.numpy().tobytes() for row in found.values()}) == 24 * 3
 
 
 def test_changes_are_uniform_and_of_the_size_that_is_asked() -> None:
@@ -87,7 +101,9 @@ def test_changes_are_uniform_and_of_the_size_that_is_asked() -> None:
     y, x = (axis - 20.0 for axis in np.indices((height, width)))
     slopes = torch.from_numpy(np.stack([x, y])).float().expand(1, n, 2, height, width)
     told: dict[str, Any] = {"shift": 3.0, "turn": 15.0, "zoom": 0.2, "flip": True}
-    out = affine((2, height, width), **told)(Episode(slopes, slopes, slopes[:, :0], slopes), SEEDS[0, 0, :1]).support_x
+    out = affine((2, height, width), KIND, **told)(
+        Episode(slopes, slopes, slopes[:, :0], slopes), SEEDS[0, 0, :1]
+    ).support_x
     centre = out[0, :, :, 20, 20]
     along, across = out[0, :, :, 20, 21] - centre, out[0, :, :, 21, 20] - centre
     mirrored = along[:, 0] < 0
@@ -100,14 +116,16 @@ def test_changes_are_uniform_and_of_the_size_that_is_asked() -> None:
     assert float(mirrored.float().mean()) == pytest.approx(0.5, abs=0.03)
 
 
-def test_rows_that_are_no_images_are_refused() -> None:
+def test_rows_that_cannot_change_so_are_refused() -> None:
     with pytest.raises(Problem, match=r"not rows of shape \(13,\)"):
-        affine((13,))
+        affine((13,), KIND)
+    with pytest.raises(Problem, match="regression has no classes"):
+        affine(SIZE, "regression", by="class")
 
 
 def test_no_rows_stay_no_rows() -> None:
     tasks = drawn(2, 3, 4, support=0)
-    assert affine(SIZE)(tasks, SEEDS).support_x.shape == (2, 3, 4, 0, *SIZE)
+    assert affine(SIZE, KIND)(tasks, SEEDS).support_x.shape == (2, 3, 4, 0, *SIZE)
 
 
 def test_all_are_covered() -> None:
