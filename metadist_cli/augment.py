@@ -47,8 +47,8 @@ def affine(
     by: Annotated[
         Literal["row", "class"],
         Field(
-            description="row: each image by itself; class: all of a class in a task alike, as if it were another class, "
-            "so that there are more of them."
+            description="row: each image by itself; class: all of a class in a task alike, as if it were another one, so "
+            "that there are more of them."
         ),
     ] = "row",
 ) -> Augment:
@@ -56,8 +56,8 @@ def affine(
 
     As Santoro et al. 2016, https://proceedings.mlr.press/v48/santoro16.html, section 4.1 (moved and turned Omniglot);
     flips and crops: Lee et al. 2019, https://arxiv.org/abs/1904.03758, section 4.1; by class: Ni et al. 2021,
-    https://arxiv.org/abs/2010.07092 (task augmentation). Draws are uniform. Raises Problem for rows that are no images, and
-    for classes of a regression (kind).
+    https://arxiv.org/abs/2010.07092 (task augmentation). Draws are uniform. Raises Problem for rows that are no images,
+    and for classes of a regression (kind).
     """
     if len(shape) not in (2, 3):
         what = f"affine changes images, (height, width) or (channels, height, width), not rows of shape {shape}"
