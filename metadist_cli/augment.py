@@ -47,8 +47,8 @@ def affine(
     by: Annotated[
         Literal["row", "class"],
         Field(
-            description="row: each image by itself; class: all of a class in a task alike, as if it were another one, so "
-            "that there are more of them."
+            description="row: each image by itself; class: all of a class in a task alike, as if it were another "
+            "one, so that there are more of them."
         ),
     ] = "row",
 ) -> Augment:

@@ -149,10 +149,8 @@ def _algorithm(config: Config, spec: Spec, learner: Learner) -> Algorithm:
     """Raises Problem where nothing of the model would be shared, or nothing kept at the nodes."""
     train = config.train
     drift, personal = configs.build(train.drift, DRIFTS), configs.build(train.personal, PERSONAL)
-    outer, augment = (
-        configs.build(train.outer, OPTIMIZERS),
-        configs.build(train.augment, AUGMENTS, spec.shape, spec.kind),
-    )
+    outer = configs.build(train.outer, OPTIMIZERS)
+    augment = configs.build(train.augment, AUGMENTS, spec.shape, spec.kind)
     algorithm = Algorithm(learner, outer, train.outer_state, drift, personal, augment)
     meta, stats = learner.init(seeds.generator(0))
     everything, something = all(map(personal.keeps, meta)), any(map(personal.keeps, (*meta, *stats)))

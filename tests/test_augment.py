@@ -101,9 +101,8 @@ def test_changes_are_uniform_and_of_the_size_that_is_asked() -> None:
     y, x = (axis - 20.0 for axis in np.indices((height, width)))
     slopes = torch.from_numpy(np.stack([x, y])).float().expand(1, n, 2, height, width)
     told: dict[str, Any] = {"shift": 3.0, "turn": 15.0, "zoom": 0.2, "flip": True}
-    out = affine((2, height, width), KIND, **told)(
-        Episode(slopes, slopes, slopes[:, :0], slopes), SEEDS[0, 0, :1]
-    ).support_x
+    tasks = Episode(slopes, slopes, slopes[:, :0], slopes)
+    out = affine((2, height, width), KIND, **told)(tasks, SEEDS[0, 0, :1]).support_x
     centre = out[0, :, :, 20, 20]
     along, across = out[0, :, :, 20, 21] - centre, out[0, :, :, 21, 20] - centre
     mirrored = along[:, 0] < 0
