@@ -113,12 +113,10 @@ def sizes(experiment: Experiment, place: torch.device) -> tuple[int, int]:
     activations, weights = kept * (support * inner + query), params * (2 + 2 * inner)
     models = 1 if experiment.algorithm.personal.pull is None else 2
     budget = most = configs.size(execution.memory) // models
-    alone = False
+    free = execution.block in ("auto", 1) and not execution.compile  # neither asks for vmap
+    alone = free and one_by_one(experiment, place, kept * max(support, query))
     if place.type == "cpu":
         budget, most = min(budget, _BLOCK_BYTES // models), min(budget, _TASKS_BYTES // models)
-        free = execution.block in ("auto", 1) and not execution.compile  # neither asks for vmap
-        images = len(experiment.spec.shape) > 1
-        alone = free and images and kept * max(support, query) > _ALONE_BYTES
     few = execution.tasks_at_once
     if few == "auto":
         few = 1 if alone else -(-tasks // -(-tasks // max(1, most // (activations + weights))))
@@ -127,6 +125,11 @@ def sizes(experiment: Experiment, place: torch.device) -> tuple[int, int]:
     if block == "auto":
         block = 1 if alone else max(1, budget // node)
     return block, few
+
+
+def one_by_one(experiment: Experiment, place: torch.device, activations: int) -> bool:
+    """Whether tasks go one by one, by plain autograd: on a CPU, images with activations of so many bytes a pass."""
+    return place.type == "cpu" and len(experiment.spec.shape) > 1 and activations > _ALONE_BYTES
 
 
 def row_bytes(model: Model, shape: tuple[int, ...]) -> tuple[int, int]:

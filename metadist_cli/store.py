@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from pydantic import ValidationError
 
 from metadist_cli import config as configs
 from metadist_cli import files
@@ -72,7 +73,7 @@ def agree(config: Config, run: Run) -> None:
     """Raises Problem where the run was made with other settings than these, as far as it has come."""
     changes: list[tuple[str, Any, Any]] = []
     if (run.shards / "manifest.json").exists():
-        changes = configs.difference(shard_manifest(run)["basis"], basis(config, SHARDS))
+        changes = configs.difference(_filled(shard_manifest(run)["basis"], config), basis(config, SHARDS))
     if run.last_closed() >= 0:
         saved = configs.load(run.path / "config.yaml")
         changes += [c for c in configs.difference(basis(saved, TRAINING), basis(config, TRAINING)) if c not in changes]
@@ -84,6 +85,14 @@ def agree(config: Config, run: Run) -> None:
             str(run.path),
             "choose another --name, or --restart (the old run is kept under another name), or set them back",
         )
+
+
+def _filled(saved: dict[str, Any], config: Config) -> dict[str, Any]:
+    """A partition's settings with the defaults of what has come into such configs since it was made."""
+    try:
+        return basis(Config.model_validate(config.resolved() | saved), SHARDS)
+    except ValidationError:
+        return saved
 
 
 def save_config(config: Config, run: Run) -> None:

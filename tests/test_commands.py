@@ -648,6 +648,18 @@ def test_execution_settings_are_kept(lab: Lab):
     assert [entry["command"] for entry in manifest["commands"]] == ["partition", "train", "aggregate", "train", "train"]
 
 
+def test_a_setting_that_came_later_has_its_default_in_older_runs(lab: Lab):
+    lab("partition")
+    path = lab.run() / "shards" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    assert manifest["basis"]["partition"].pop("relabel") is not None
+    path.write_text(json.dumps(manifest))
+    lab("train", "train.rounds=1")
+    told = lab("train", "partition.rotate=30", code=4).err
+    assert "partition.rotate" in told
+    assert "relabel" not in told
+
+
 @pytest.mark.parametrize("device", ["cpu", "cuda:0"])
 def test_runs_of_earlier_versions_go_on(lab: Lab, device: str):
     """They had float32 on a CPU; on a GPU what torch has by default, so that going on in float32 is told."""

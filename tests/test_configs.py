@@ -24,6 +24,7 @@ SMOKE = {"tiny"}  # its numbers teach nothing, and its head says so
 OMNIGLOT = ("images_background", "images_evaluation")
 WAVES = ["data.functions=3000", "train.rounds=1", "train.local_steps=2", "finetune.episodes=20"]
 EPISODES = ["train.rounds=1", "train.local_steps=1", "train.meta_batch=1", "finetune.episodes=4"]
+EXACT = "execution.precision=float32"  # not every CPU has bf16
 SCENE = [
     *("train.rounds=1", "train.local_steps=1", "finetune.episodes=10", "finetune.steps=1"),
     *("baselines.fedavg.train.rounds=1", "baselines.pooled.train={rounds: 1, local_steps: 1, batch: 8}"),
@@ -44,9 +45,9 @@ SHORTER = {
     "papers/omniglot-mlp-1shot": EPISODES,
     "papers/omniglot-mlp-5shot": EPISODES,
     "papers/omniglot-maml-20way": EPISODES,
-    "papers/omniglot-prototypical": EPISODES,
-    "papers/omniglot-ridge": EPISODES,
-    "papers/omniglot-svm": EPISODES,
+    "papers/omniglot-prototypical": [*EPISODES, EXACT],
+    "papers/omniglot-ridge": [*EPISODES, EXACT],
+    "papers/omniglot-svm": [*EPISODES, EXACT],
     "papers/heart-fedavg": ["train.rounds=1"],
     "papers/heart-two-rounds": [],
     "papers/heart-new-hospital": ["finetune.episodes=8"],
