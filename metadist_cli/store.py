@@ -217,10 +217,14 @@ def _shard_manifest(path: Path, state: tuple[int, int, int]) -> dict[str, Any]:
 
 
 def spec_in(manifest: dict[str, Any]) -> Spec:
-    """The Spec that a partition manifest holds."""
-    spec = manifest["spec"]
-    told = {"rows": manifest["rows"]["train"], **spec}  # runs of version 0.1.0 have it here alone
-    return Spec(**{**told, "shape": tuple(spec["shape"]), "classes": tuple(manifest["classes"])})
+    """The Spec that a partition manifest holds. Raises Problem(DATA) where it is none of this version's."""
+    try:
+        spec = manifest["spec"]
+        told = {"rows": manifest["rows"]["train"], **spec}  # runs of version 0.1.0 have it here alone
+        return Spec(**{**told, "shape": tuple(spec["shape"]), "classes": tuple(manifest["classes"])})
+    except (KeyError, TypeError):
+        hint = "go on with the version that made it, or take another --name"
+        raise Problem("the partition manifest is broken, or of another version", "shards/manifest.json", hint) from None
 
 
 def read_shards(run: Run, manifest: dict[str, Any], nodes: Iterable[int]) -> list[Shard]:

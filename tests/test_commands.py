@@ -660,6 +660,15 @@ def test_a_setting_that_came_later_has_its_default_in_older_runs(lab: Lab):
     assert "relabel" not in told
 
 
+@pytest.mark.parametrize("change", [{"strange": 1}, {"shape": None}])
+def test_a_partition_of_another_version_is_told(lab: Lab, change: dict[str, object]):
+    lab("partition")
+    path = lab.run() / "shards" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    path.write_text(json.dumps(manifest | {"spec": manifest["spec"] | change}))
+    assert "of another version" in lab("train", code=4).err
+
+
 @pytest.mark.parametrize("device", ["cpu", "cuda:0"])
 def test_runs_of_earlier_versions_go_on(lab: Lab, device: str):
     """They had float32 on a CPU; on a GPU what torch has by default, so that going on in float32 is told."""
