@@ -34,6 +34,7 @@ HERE = Path(__file__).resolve().parent
 ALGORITHMS = ("fedavg", "first", "second")
 VARIANTS = ("metadist", "vmap", "loop")
 DIGITS = 1000  # nodes up to which they hold digits, and up to which the loop is worth waiting for
+MOST = 1.1  # of the reference's CPU time is wanted
 CLOSE = 1e-5
 
 
@@ -141,7 +142,7 @@ def table(found: dict[str, Any]) -> str:
     when = f"{found['date']}, metadist at {here['commit']}"
     runs = "medians of runs, the first two rounds left out"
     heads = ["algorithm", "nodes", "runs x rounds", "CPU ms a round: metadist / vmap / loop", "metadist / vmap"]
-    heads += ["wall ms", "s to the end of round 1", "peak MB", "of metadist's wall time"]
+    heads += [f"at most {MOST}", "wall ms", "s to the end of round 1", "peak MB", "of metadist's wall time"]
     lines = [f"{where}; {when}; {runs}.", "", f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for row in found["rows"]:
         ratio = row["ratio"]
@@ -151,8 +152,10 @@ def table(found: dict[str, Any]) -> str:
             f"{row['repeats']} x {row['rounds']}",
             f"**{_three(row, 'cpu_ms')}**",
         ]
-        cells += [f"{ratio['median']:.2f} ({ratio['min']:.2f} to {ratio['max']:.2f})", _three(row, "wall_ms")]
-        cells += [_three(row, "first_round_s"), _three(row, "peak_mb"), _shares(row["runs"]["metadist"])]
+        cells += [f"{ratio['median']:.2f} ({ratio['min']:.2f} to {ratio['max']:.2f})"]
+        cells.append("met" if ratio["median"] <= MOST else "not met")
+        cells += [_three(row, figure) for figure in ("wall_ms", "first_round_s", "peak_mb")]
+        cells.append(_shares(row["runs"]["metadist"]))
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
