@@ -1,7 +1,7 @@
 """What training changes in the rows of a task each time it is drawn, so that a model sees more than there is.
 
-New tasks are never changed. A change is a function of the task's seed and of the row's place in the task alone, so it
-is the same for any block, process or device.
+New tasks are never changed. A change is a function of the task's seed and of the row's place in the task (or its class)
+alone, so it is the same for any block, process or device.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ def affine(
 
     As Santoro et al. 2016, https://proceedings.mlr.press/v48/santoro16.html, section 4.1 (moved and turned Omniglot);
     flips and crops: Lee et al. 2019, https://arxiv.org/abs/1904.03758, section 4.1; by class: Ni et al. 2021,
-    https://arxiv.org/abs/2010.07092 (task augmentation). Draws are uniform. Raises Problem for rows that are no images,
-    and for classes of a regression (kind).
+    https://arxiv.org/abs/2010.07092 (task augmentation). Draws are uniform. Raises Problem for rows that are no images
+    (those of two axes count as such), and for classes of a regression (kind).
     """
     if len(shape) not in (2, 3):
         what = f"affine changes images, (height, width) or (channels, height, width), not rows of shape {shape}"
@@ -75,8 +75,11 @@ def affine(
         unit = torch.from_numpy((drawn >> np.uint64(40)).astype(np.float32) / 2**24).reshape(-1, len(most) + 1)
         change = (2 * unit[:, :-1] - 1) * most
         mirrored = unit[:, -1] < 0.5 if flip else torch.zeros(len(unit), dtype=torch.bool)
+        mirrored = mirrored.to(x.device)
         images = x.reshape(-1, *(shape if len(shape) == 3 else (1, *shape)))
-        return warp(images, change.to(x), mirrored.to(x.device)).reshape(x.shape)
+        if not most.any():
+            return torch.where(mirrored[:, None, None, None], images.flip(-1), images).reshape(x.shape)
+        return warp(images, change.to(x), mirrored).reshape(x.shape)
 
     def augment(tasks: Episode, task_seeds: np.ndarray) -> Episode:
         support = rows(tasks.support_x, tasks.support_y, task_seeds, 0)

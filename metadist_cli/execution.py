@@ -1,4 +1,4 @@
-"""Where an experiment is computed, and in blocks of what size: settings that change at most the last bits."""
+"""Where an experiment is computed, and in blocks of what size: settings that change the last bits (bf16: more)."""
 
 from __future__ import annotations
 
@@ -43,12 +43,18 @@ def _compiles(device: torch.device) -> None:
         raise Problem("there is no C++ compiler, which compiling needs on a CPU", "execution.compile", hint, SYSTEM)
 
 
+def has_bf16() -> bool:
+    """Whether the CPU has such products; others would have them emulated, at half the speed of float32."""
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
 def _has_precision(name: str, device: torch.device) -> None:
     """Raises Problem(SYSTEM) where the device has no such products."""
     recent = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)  # Ampere, 2020
-    cpu = device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    cpu = device.type == "cpu" and has_bf16()
     if name != "float32" and not {"tf32": recent, "bf16": recent or cpu}[name]:
         hint = "write float32, or use an NVIDIA GPU of 2020 or later"
+        hint += ", or a CPU with AVX512-BF16 or AMX" if name == "bf16" else ""
         raise Problem(f"{device} has no {name}", "execution.precision", hint, SYSTEM)
 
 
@@ -135,16 +141,19 @@ def one_by_one(experiment: Experiment, place: torch.device, activations: int) ->
 def row_bytes(model: Model, shape: tuple[int, ...]) -> tuple[int, int]:
     """(bytes of the parameters, bytes that autograd keeps for one row of data)."""
     params, stats = model.init(seeds.generator(0))
-    kept = 0
-
-    def pack(tensor: torch.Tensor) -> torch.Tensor:
-        nonlocal kept
-        kept += tensor.numel() * tensor.element_size()
-        return tensor
-
     leaves = {k: v.requires_grad_() for k, v in params.items()}
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        rows, seed = torch.zeros(1, 2, *shape), torch.zeros((), dtype=torch.int64)
-        vmap(lambda x: model.apply(leaves, stats, x, True, seed)[0])(rows)  # the form that keeps more
-    weights = 4 * tree.size(params)
-    return weights, max(4, (kept - weights) // 2)
+
+    def kept(rows: int) -> int:
+        count = 0
+
+        def pack(tensor: torch.Tensor) -> torch.Tensor:
+            nonlocal count
+            count += tensor.numel() * tensor.element_size()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            x, seed = torch.zeros(1, rows, *shape), torch.zeros((), dtype=torch.int64)
+            vmap(lambda x: model.apply(leaves, stats, x, True, seed)[0])(x)  # the form that keeps more
+        return count
+
+    return 4 * tree.size(params), (kept(4) - kept(2)) // 2  # the weights, which are kept too, are not counted

@@ -88,7 +88,11 @@ def agree(config: Config, run: Run) -> None:
 
 
 def _filled(saved: dict[str, Any], config: Config) -> dict[str, Any]:
-    """A partition's settings with the defaults of what has come into such configs since it was made."""
+    """A partition's settings with the defaults of what has come into such sections since it was made."""
+    if not isinstance(saved, dict):
+        raise Problem("the partition manifest does not say what it was made with", "shards/manifest.json", "--restart")
+    if not saved.keys() >= set(SHARDS):
+        return saved
     try:
         return basis(Config.model_validate(config.resolved() | saved), SHARDS)
     except ValidationError:

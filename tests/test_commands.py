@@ -22,7 +22,7 @@ import torch
 from runner import ROOT, Lab, contents, environment, proc, process, results
 from safetensors.torch import load
 
-from metadist_cli import files, memory
+from metadist_cli import execution, files, memory
 
 COMMANDS = ("partition", "train", "aggregate", "finetune", "run")
 ONE, PRECISION = "execution.block=1", "execution.precision=bf16"
@@ -615,7 +615,7 @@ def test_a_device_that_is_not_there_is_told(lab: Lab):
 
 
 def test_a_device_without_a_precision_is_told(lab: Lab, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
+    monkeypatch.setattr(execution, "has_bf16", lambda: False)
     lab("partition")
     for name in ("tf32", "bf16"):
         told = lab("train", f"execution.precision={name}", "execution.device=cpu", code=5).err
@@ -623,7 +623,7 @@ def test_a_device_without_a_precision_is_told(lab: Lab, monkeypatch: pytest.Monk
     assert not (lab.run() / "rounds").exists()
 
 
-@pytest.mark.skipif(not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="this CPU has no bfloat16 products")
+@pytest.mark.skipif(not execution.has_bf16(), reason="this CPU has no bfloat16 products")
 def test_a_run_in_bf16(lab: Lab):
     """It goes through, is another run than one in float32 and the same in two processes, and says how it was made."""
     for name, more in (("exact", []), ("low", [PRECISION]), ("two", [PRECISION, "execution.workers=2"])):

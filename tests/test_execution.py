@@ -16,12 +16,12 @@ from torch.func import vmap
 from metadist_cli import seeds, tree
 from metadist_cli.config import load_yaml
 from metadist_cli.config.schema import Config
-from metadist_cli.execution import sizes
+from metadist_cli.execution import one_by_one, row_bytes, sizes
 from metadist_cli.experiment import Experiment, Spec, assemble
 from metadist_cli.gradients import grad_and_value, transformed
 from metadist_cli.learners.types import Episode
 from metadist_cli.models.layers import normalise
-from metadist_cli.models.types import in_bf16
+from metadist_cli.models.types import Model, in_bf16
 from metadist_cli.tree import Params
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")  # a name alone needs no GPU
@@ -52,7 +52,7 @@ execution: {{memory: {memory}{more}}}
         (5, 5, CPU, "2GiB", (1, 1)),  # 50 rows: each by itself, nodes too
         (1, 15, CPU, "16GiB", (1, 1)),
         (5, 5, GPU, "2GiB", (1, 32)),
-        (5, 5, GPU, "32GiB", (19, 32)),
+        (5, 5, GPU, "32GiB", (25, 32)),
     ],
 )
 def test_sizes_are_of_shapes_and_device(
@@ -74,6 +74,26 @@ def test_what_is_said_is_taken_whatever_the_shapes() -> None:
 def test_passes_count_and_not_their_number() -> None:
     steps = CONV.replace("{{name: maml}}", "{{name: maml, inner_steps: 10}}")
     assert sizes(experiment(steps.format(shot=1, query=1, memory="2GiB", more="")), CPU)[1] > 1
+
+
+@pytest.mark.parametrize("place", [CPU, GPU])
+def test_large_images_go_one_by_one_on_a_cpu(place: torch.device) -> None:
+    some = experiment(CONV.format(shot=1, query=1, memory="2GiB", more=""))
+    assert not one_by_one(some, place, 1 << 20)
+    assert one_by_one(some, place, 8 << 20) == (place == CPU)
+    assert not one_by_one(
+        experiment(CONV.format(shot=1, query=1, memory="2GiB", more="").replace("conv4", "mlp"), (64,)), CPU, 8 << 20
+    )
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_a_rows_bytes_are_what_its_activations_take(precision: str) -> None:
+    """28x28, 14x14, 7x7, 4x4 and 2x2: what enters, is normalised, goes through the activation and enters again."""
+    model = experiment(CONV.format(shot=1, query=1, memory="2GiB", more=f", precision: {precision}")).model
+    weights, row = row_bytes(model, (28, 28))
+    assert weights == 4 * 112_005
+    outs = 64 * (14 * 14 + 7 * 7 + 4 * 4 + 2 * 2) * 4
+    assert 2 * outs < row < 5 * outs
 
 
 def test_a_batch_is_no_larger_than_the_largest_node() -> None:
@@ -224,9 +244,37 @@ LOW: list[Case] = [
 ]
 
 
+@pytest.mark.parametrize("train", [True, False])
+@pytest.mark.parametrize("model", LOW, ids=name_of)
+def test_hidden_layers_in_bf16_are_the_same_under_every_transform(model: Case, train: bool) -> None:
+    """Features and statistics are near those of float32, and rounded: in plain torch, under vmap and under grad."""
+    net, rows = model_of(model), inputs_of(model, 2, 6).float()
+    low = in_bf16(net)
+    params, stats = net.init(seeds.generator(0))
+
+    def under(net: Model, x: Tensor) -> tuple[Tensor, Params]:
+        return net.features(params, stats, x, train, SEED)
+
+    def summed(x: Tensor) -> Tensor:
+        return (under(low, x)[0] ** 2).sum()
+
+    exact, running = under(net, rows[0])
+    plain, other = under(low, rows[0])
+    batched, new = vmap(lambda x: under(low, x))(rows)
+    for out, kept in ((plain, other), (batched[0], {k: v[0] for k, v in new.items()})):
+        assert out.dtype == torch.float32
+        assert 0 < gap(out, exact) < 0.02 * exact.abs().max()
+        assert all(0 <= gap(kept[k], v) <= 0.01 * v.abs().max() for k, v in running.items())
+    if model[0] != "lstm":  # which reads characters
+        leaf = rows[0].requires_grad_()
+        (slope,) = torch.autograd.grad(summed(leaf), leaf)
+        func = torch.func.grad(summed)(rows[0].detach())
+        assert F.cosine_similarity(slope.flatten(), func.flatten(), dim=0) > 0.99
+
+
 @pytest.mark.parametrize("learner", LEARNER_CASES, ids=name_of)
 @pytest.mark.parametrize("model", LOW, ids=name_of)
-def test_bf16_is_near_float32_and_only_its_products_have_8_bits(model: Case, learner: Case) -> None:
+def test_training_in_bf16_is_near_float32(model: Case, learner: Case) -> None:
     """Loss and direction of 4 tasks are near (in plain autograd and under vmap), not equal, and float32 themselves."""
     x = torch.stack([inputs_of(model, 5 * WAY, seed=i) for i in range(8)]).float()
     y = torch.arange(WAY).repeat(5)

@@ -177,8 +177,8 @@ class Execution(Model):
     )
     precision: Literal["float32", "tf32", "bf16"] = Field(
         "float32",
-        description="Of products and convolutions: float32; tf32, 10 bits, on a GPU; bf16, 8 bits, where the device "
-        "has it, which is 1.3 to 2 times as fast for convolutions. Parameters and sums stay float32.",
+        description="Of products: float32; tf32, 10 bits, on a GPU; bf16, 8 bits for all that hidden layers give, "
+        "where the device has it, which is 1.3 to 1.7 times as fast for heads on images. Parameters stay float32.",
     )
     threads: Literal["auto"] | Positive = Field(
         "auto", description="Blocks computed side by side on the CPU; changes no bit."

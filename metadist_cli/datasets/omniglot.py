@@ -43,7 +43,10 @@ def omniglot(
     ] = "random",
     validation: Annotated[
         Literal["apart", "train"],
-        Field(description="the split's characters for validation: kept apart to choose settings, or trained on"),
+        Field(
+            description="the split's characters for validation: kept apart to choose settings, or trained on (other"
+            " splits have none)"
+        ),
     ] = "apart",
     turns: Annotated[
         Literal["all", "train", "none"],

@@ -64,6 +64,7 @@ def conv1d(
 
     def features(params: Params, stats: Params, x: Tensor, train: bool, seed: Tensor) -> tuple[Tensor, Params]:
         new: Params = {}
+        x = x.to(params["conv0.weight"].dtype)
         for i in range(depth):
             x = F.conv1d(x, params[f"conv{i}.weight"], params[f"conv{i}.bias"], padding=_KERNEL // 2)
             x, running = normalise(f"norm{i}", norm, params, stats, x, train)

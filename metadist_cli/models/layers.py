@@ -92,25 +92,27 @@ def normalise(name: str, norm: str, params: Params, stats: Params, x: Tensor, tr
     """One normalisation layer. x: (n, C, ...). Returns the output and the layer's new statistics.
 
     Under torch.func, mean and variance are written out: it takes torch's kernel apart into more passes, and under vmap
-    has given silently wrong second derivatives with it (torch 2.13); this form is exact in either order.
+    has given silently wrong second derivatives with it (torch 2.13); this form is exact in either order. The output has
+    the dtype of x; statistics of bfloat16 are float32.
     """
     if norm == "none":
         return x, {}
-    exact = torch.promote_types(x.dtype, torch.float32)
-    if not once():  # sums of bfloat16 want float32, which torch's kernel takes for them in a first derivative alone
-        x = x.to(exact)
+    kernel = (norm == "batch" or (norm == "batch_running" and train)) and len(x) and not transformed()  # it wants rows
+    if x.dtype == torch.bfloat16 and not (kernel and once()):  # whose sums are float32, but not in a second derivative
+        y, new = normalise(name, norm, params, stats, x.float(), train)
+        return y.bfloat16(), new
     shape = (1, x.shape[1]) + (1,) * (x.ndim - 2)
     scale, shift = params.get(f"{name}.scale"), params.get(f"{name}.shift")
     if norm == "group":
         y = F.group_norm(x, _groups(x.shape[1]), eps=_EPS)
         y = y if scale is None else y * scale.reshape(shape)
         return y if shift is None else y + shift.reshape(shape), {}
+    if kernel:
+        # without a scale its second derivative fails
+        given = x.new_ones(x.shape[1], dtype=torch.promote_types(x.dtype, torch.float32)) if scale is None else scale
+        y, mean, rate = torch.native_batch_norm(x, given, shift, None, None, True, 0.0, _EPS)
+        return y, _running(name, stats, mean, rate**-2 - _EPS)
     if norm == "batch" or train:
-        if len(x) and not transformed():  # the kernel wants rows
-            # without a scale its second derivative fails
-            given = x.new_ones(x.shape[1], dtype=exact) if scale is None else scale
-            y, mean, rate = torch.native_batch_norm(x, given, shift, None, None, True, 0.0, _EPS)
-            return y, _running(name, stats, mean, rate**-2 - _EPS)
         dims = [0, *range(2, x.ndim)]
         mean = x.mean(dims)
         var = (x - mean.reshape(shape)).square().mean(dims)

@@ -58,7 +58,8 @@ def mlp(
         return params, stats
 
     def linear(params: Params, i: int, x: Tensor) -> Tensor:
-        return F.linear(x, params[f"layer{i}.weight"], params[f"layer{i}.bias"])
+        weight = params[f"layer{i}.weight"]
+        return F.linear(x.to(weight.dtype), weight, params[f"layer{i}.bias"])
 
     def upper(params: Params, stats: Params, x: Tensor, train: bool, seed: Tensor) -> tuple[Tensor, Params]:
         new: Params = {}

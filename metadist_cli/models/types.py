@@ -63,17 +63,18 @@ def with_head(
 
 
 def in_bf16(model: Model) -> Model:
-    """The model with the factors of its products and convolutions rounded to bfloat16, 8 bits; all else, its parameters
-    and what it returns stay float32. Without an `upper` part."""
+    """The model with hidden layers in bfloat16, 8 bits: weights and what goes from layer to layer.
 
-    def low(forward: Forward) -> Forward:
-        def run(params: Params, stats: Params, x: Tensor, train: bool, seed: Tensor) -> tuple[Tensor, Params]:
-            with torch.autocast(
-                x.device.type, torch.bfloat16, cache_enabled=False
-            ):  # a cache would outlive a transform
-                out, new = forward(params, stats, x, train, seed)
-            return out.float(), new
+    Its parameters, statistics, output layer and all that it returns stay float32. Rounded by hand: under vmap torch's
+    autocast leaves convolutions and linear layers as they are. Without an `upper` part. A model that has no hidden
+    layer stays as it is.
+    """
+    if all(k.startswith(HEAD) for k in model.init(torch.Generator())[0]):
+        return model
 
-        return run
+    def features(params: Params, stats: Params, x: Tensor, train: bool, seed: Tensor) -> tuple[Tensor, Params]:
+        low = {k: v if k.startswith(NORM) else v.bfloat16() for k, v in params.items()}
+        out, new = model.features(low, stats, x, train, seed)
+        return out.float(), new
 
-    return model._replace(features=low(model.features), apply=low(model.apply), upper=None)
+    return with_head(model.init, features, model.outputs, model.text, model.mixes)

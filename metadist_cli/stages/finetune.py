@@ -124,6 +124,7 @@ def _inputs(
     learners = {name: basis(variant, TRAINING) for name, variant in variants(config).items() if name in others}
     sources = {name: trained.sha256 for name, trained in {"main": main, **others}.items()}
     rows = [sha256(task.pool.x.cpu().numpy().tobytes() + task.pool.y.cpu().numpy().tobytes()) for task in own]
+    settings["precision"] = config.execution.precision
     known = {"baselines": learners, "sources": sources, "files": manifest["files"], "own": rows}
     return fingerprint({**settings, **known})
 

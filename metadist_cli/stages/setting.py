@@ -45,8 +45,8 @@ def open_setting(config: Config, run: Run, console: Console) -> Setting:
     changed = [f"{key} {stored.get(key)} -> {now}" for key, now in execution.items() if now != stored.get(key)]
     if changed:
         console.warn(
-            f"this run began with other execution settings ({', '.join(changed)}): its last bits may differ from those "
-            "of an undisturbed run"
+            f"this run began with other execution settings ({', '.join(changed)}): its last bits, and with another "
+            "precision more, may differ from those of an undisturbed run"
         )
     settle(execution["precision"])
     count = threads(config, torch.device(execution["device"]))
