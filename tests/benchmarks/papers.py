@@ -144,7 +144,6 @@ ROWS = [
         3,
         [
             Figure("20-way 1-shot, transductive", "95.8 ± 0.3", ">= 95.0", after),
-            Figure("each query alone", "-", "", after, ALONE[:2]),
         ],
     ),
     Row("papers/omniglot-prototypical", 3, [Figure("20-way 1-shot", "96.0", ">= 95.7", after)]),
