@@ -71,8 +71,8 @@ def affine(
             return x
         one = y.cpu().numpy() if by == "class" else np.arange(x.shape[task_seeds.ndim])
         base = seeds.key("affine", by, 0 if by == "class" else part)
-        drawn = seeds.bits(base, task_seeds[..., None, None], one[..., None], np.arange(len(most) + 1))
-        unit = torch.from_numpy((drawn >> np.uint64(40)).astype(np.float32) / 2**24).reshape(-1, len(most) + 1)
+        drawn = seeds.uniform(base, task_seeds[..., None, None], one[..., None], np.arange(len(most) + 1))
+        unit = torch.from_numpy(drawn).reshape(-1, len(most) + 1)
         change = (2 * unit[:, :-1] - 1) * most
         mirrored = unit[:, -1] < 0.5 if flip else torch.zeros(len(unit), dtype=torch.bool)
         mirrored = mirrored.to(x.device)

@@ -120,7 +120,7 @@ def sizes(experiment: Experiment, place: torch.device) -> tuple[int, int]:
     models = 1 if experiment.algorithm.personal.pull is None else 2
     budget = most = configs.size(execution.memory) // models
     free = execution.block in ("auto", 1) and not execution.compile  # neither asks for vmap
-    alone = free and one_by_one(experiment, place, kept * max(support, query))
+    alone = free and apart(experiment, place, kept * max(support, query))
     if place.type == "cpu":
         budget, most = min(budget, _BLOCK_BYTES // models), min(budget, _TASKS_BYTES // models)
     few = execution.tasks_at_once
@@ -133,7 +133,7 @@ def sizes(experiment: Experiment, place: torch.device) -> tuple[int, int]:
     return block, few
 
 
-def one_by_one(experiment: Experiment, place: torch.device, activations: int) -> bool:
+def apart(experiment: Experiment, place: torch.device, activations: int) -> bool:
     """Whether tasks go one by one, by plain autograd: on a CPU, images with activations of so many bytes a pass."""
     return place.type == "cpu" and len(experiment.spec.shape) > 1 and activations > _ALONE_BYTES
 

@@ -50,6 +50,11 @@ def _finish(z: np.ndarray | np.uint64) -> np.ndarray:
     return z ^ (z >> np.uint64(31))
 
 
+def uniform(base: int, *counters: np.ndarray | int) -> np.ndarray:
+    """float32 in [0, 1), multiples of 2**-24; the counters broadcast."""
+    return (bits(base, *counters) >> np.uint64(40)).astype(np.float32) / 2**24
+
+
 def subset(base: int, *counters: np.ndarray | int, of: np.ndarray | int, size: int) -> np.ndarray:
     """Ordered random subsets without repetition: (..., size) integers below `of`, which may differ by place.
 
@@ -80,13 +85,6 @@ def shuffle(seed: Tensor, counter: int, n: int) -> Tensor:
     """A permutation of n, (n,) int64, from an int64 scalar; made of torch operations, so it works under vmap."""
     z = seed + _signed(key("shuffle", counter)) + torch.arange(n, device=seed.device) * _signed(_GOLDEN)
     return torch.argsort(_torch_finish(z), stable=True)
-
-
-def uniform(seed: Tensor, counter: int, shape: tuple[int, ...]) -> Tensor:
-    """Uniform float32 in [0, 1) from an int64 scalar; made of torch operations, so it works under vmap (dropout)."""
-    count = int(np.prod(shape))
-    z = seed + _signed(key("uniform", counter)) + torch.arange(count, device=seed.device) * _signed(_GOLDEN)
-    return (((_torch_finish(z) >> 40) & 0xFFFFFF).float() / 2**24).reshape(shape)
 
 
 def _torch_finish(z: Tensor) -> Tensor:

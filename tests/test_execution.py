@@ -16,7 +16,7 @@ from torch.func import vmap
 from metadist_cli import seeds, tree
 from metadist_cli.config import load_yaml
 from metadist_cli.config.schema import Config
-from metadist_cli.execution import one_by_one, row_bytes, sizes
+from metadist_cli.execution import apart, row_bytes, sizes
 from metadist_cli.experiment import Experiment, Spec, assemble
 from metadist_cli.gradients import grad_and_value, transformed
 from metadist_cli.learners.types import Episode
@@ -79,9 +79,9 @@ def test_passes_count_and_not_their_number() -> None:
 @pytest.mark.parametrize("place", [CPU, GPU])
 def test_large_images_go_one_by_one_on_a_cpu(place: torch.device) -> None:
     some = experiment(CONV.format(shot=1, query=1, memory="2GiB", more=""))
-    assert not one_by_one(some, place, 1 << 20)
-    assert one_by_one(some, place, 8 << 20) == (place == CPU)
-    assert not one_by_one(
+    assert not apart(some, place, 1 << 20)
+    assert apart(some, place, 8 << 20) == (place == CPU)
+    assert not apart(
         experiment(CONV.format(shot=1, query=1, memory="2GiB", more="").replace("conv4", "mlp"), (64,)), CPU, 8 << 20
     )
 

@@ -25,7 +25,7 @@ class Model(NamedTuple):
     init(generator) -> (params, stats); stats: running statistics that no gradient touches, {} for most.
     features(params, stats, x, train, seed) -> (features (n, F), stats): what the output layer sees.
     apply(params, stats, x, train, seed) -> (out (n, outputs), stats); x: (n, ...) float, seed: int64 scalar for
-      dropout and its kin.
+      what a model draws.
     outputs: the width of what apply returns.
     text: the shape of it in a few characters, for reports.
     mixes: at test the rows of a batch are normalised together, so that an output depends on the other rows.

@@ -12,7 +12,7 @@ from metadist_cli.config import Config, fingerprint, sections, variants
 from metadist_cli.console import Console
 from metadist_cli.errors import DATA, Problem
 from metadist_cli.evaluation import Outcome, chunk_size, evaluate
-from metadist_cli.execution import one_by_one, row_bytes
+from metadist_cli.execution import apart, row_bytes
 from metadist_cli.experiment import Experiment, assemble, judged, start
 from metadist_cli.files import sha256
 from metadist_cli.newtasks import new_tasks
@@ -180,7 +180,7 @@ def _judge(trained: Trained, task: Tasks, steps: int, setting: Setting) -> Outco
     _, kept = row_bytes(experiment.model, experiment.spec.shape)
     support, query = task.plan.support.shape[-1], task.plan.query.shape[-1]
     together = wanted.transductive or not experiment.model.mixes  # one by one gives the same, and costs far more
-    large = one_by_one(experiment, setting.device, kept * max(support, query))
+    large = apart(experiment, setting.device, kept * max(support, query))
     return evaluate(
         experiment.algorithm.learner,
         experiment.loss,
