@@ -623,7 +623,7 @@ def test_a_device_without_a_precision_is_told(lab: Lab, monkeypatch: pytest.Monk
     assert not (lab.run() / "rounds").exists()
 
 
-@pytest.mark.skipif(not execution.has_bf16(), reason="this CPU has no bfloat16 products")
+@pytest.mark.skipif(not execution.has_bf16(), reason="needs a CPU with AVX512-BF16 or AMX: others are refused")
 def test_a_run_in_bf16(lab: Lab):
     """It goes through, is another run than one in float32 and the same in two processes, and says how it was made."""
     for name, more in (("exact", []), ("low", [PRECISION]), ("two", [PRECISION, "execution.workers=2"])):

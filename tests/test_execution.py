@@ -264,7 +264,7 @@ def test_hidden_layers_in_bf16_are_the_same_under_every_transform(model: Case, t
     for out, kept in ((plain, other), (batched[0], {k: v[0] for k, v in new.items()})):
         assert out.dtype == torch.float32
         assert 0 < gap(out, exact) < 0.02 * exact.abs().max()
-        assert all(0 <= gap(kept[k], v) <= 0.01 * v.abs().max() for k, v in running.items())
+        assert all(gap(kept[k], v) <= 0.01 * v.abs().max() for k, v in running.items())
     if model[0] != "lstm":  # which reads characters
         leaf = rows[0].requires_grad_()
         (slope,) = torch.autograd.grad(summed(leaf), leaf)
