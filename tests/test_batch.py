@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,7 @@ from metadist_cli.stages.waiting import seconds, which_nodes
 
 SCRIPT = ROOT / "configs" / "batch" / "array.sh"
 ONE = "execution.block=1"
+Scheduler = Callable[[int], subprocess.Popen[str]]
 ARRAY = {"SLURM_ARRAY_TASK_ID": "7", "SLURM_ARRAY_TASK_MIN": "3", "SLURM_ARRAY_TASK_COUNT": "4"}
 
 
@@ -107,36 +110,45 @@ def test_a_round_that_has_not_begun_is_waited_for(lab: Lab):
 
 
 @pytest.mark.slow
-def test_the_script_for_slurm(lab: Lab, tmp_path: Path):
+def test_the_script_for_slurm(lab: Lab, scheduler: Scheduler):
     """Three tasks; one is killed in its work and started again, one comes late: the bytes of an undisturbed run."""
     lab("run", ONE, "train.rounds=2", name="calm")
     lab("partition", ONE)
-    tasks = [submit(lab, tmp_path, task) for task in (0, 1)]
+    first, killed = scheduler(0), scheduler(1)
     time.sleep(4)
-    os.killpg(tasks[1].pid, signal.SIGKILL)
-    tasks[1].communicate()
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.communicate()
     time.sleep(1)
-    tasks[1] = submit(lab, tmp_path, 1)
-    tasks.append(submit(lab, tmp_path, 2))
-    for task in tasks:
+    for task in (first, scheduler(1), scheduler(2)):
         out, _ = task.communicate(timeout=300)
         assert task.returncode == 0, out
     assert lab.checkpoint(2) == lab.checkpoint(2, "calm")
     assert not list((lab.run() / "rounds").glob("*/inputs.json")) or inputs(lab, 2)["dropped"] == []
 
 
-def submit(lab: Lab, folder: Path, task: int) -> subprocess.Popen[str]:
-    """Task `task` of an array of three, as Slurm would start it."""
-    program = folder / "programs" / "metadist"
-    program.parent.mkdir(exist_ok=True)
+@pytest.fixture
+def scheduler(lab: Lab, tmp_path: Path) -> Iterator[Scheduler]:
+    """Starts task 0, 1 or 2 of an array of three as Slurm would, and ends what still works after the test."""
+    # written once: what is open for writing cannot be started ("Text file busy")
+    program = tmp_path / "programs" / "metadist"
+    program.parent.mkdir()
     program.write_text(f'#!/bin/bash\nexec "{sys.executable}" -m metadist_cli "$@" {ONE} --runs-dir "{lab.runs}"\n')
     program.chmod(0o755)
-    ids = {"ID": str(task), "MIN": "0", "MAX": "2", "STEP": "1", "COUNT": "3"}
-    slurm = {f"SLURM_ARRAY_TASK_{name}": value for name, value in ids.items()}
-    place = environment(PATH=f"{program.parent}:{os.environ['PATH']}", **slurm)
+    array = {"SLURM_ARRAY_TASK_MIN": "0", "SLURM_ARRAY_TASK_MAX": "2", "SLURM_ARRAY_TASK_COUNT": "3"}
+    place = environment(PATH=f"{program.parent}:{os.environ['PATH']}", PATIENCE="4m", **array)
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    called = ["bash", str(SCRIPT), str(lab.config), "2"]
-    return subprocess.Popen(called, env=place, start_new_session=True, **pipes)
+    tasks: list[subprocess.Popen[str]] = []
+
+    def start(task: int) -> subprocess.Popen[str]:
+        called = ["bash", str(SCRIPT), str(lab.config), "2"]
+        here = place | {"SLURM_ARRAY_TASK_ID": str(task), "SLURM_ARRAY_TASK_STEP": "1"}
+        tasks.append(subprocess.Popen(called, env=here, start_new_session=True, **pipes))
+        return tasks[-1]
+
+    yield start
+    for task in tasks:
+        with task, contextlib.suppress(ProcessLookupError):
+            os.killpg(task.pid, signal.SIGKILL)
 
 
 def inputs(lab: Lab, number: int) -> dict:
