@@ -38,48 +38,52 @@ def affine(
     shape: tuple[int, ...],
     kind: str,
     *,
-    shift: Annotated[float, Field(ge=0, description="An image moves by up to so many pixels in each direction.")] = 1.0,
+    shift: Annotated[int, Field(ge=0, description="An image moves by up to so many pixels in each direction.")] = 1,
     turn: Annotated[float, Field(ge=0, le=180, description="It turns by up to so many degrees, either way.")] = 10.0,
     zoom: Annotated[
         float, Field(ge=0, lt=1, description="Its width and its height change by up to this fraction, each by itself.")
     ] = 0.1,
-    flip: Annotated[bool, Field(description="Half of the images are mirrored, left to right.")] = False,
-    by: Annotated[
-        Literal["row", "class"],
+    flip: Annotated[
+        Literal["never", "row", "class"],
         Field(
-            description="row: each image by itself; class: all of a class in a task alike, as if it were another "
-            "one, so that there are more of them."
+            description="row: half of the images are mirrored, left to right; class: all images of half of a task's "
+            "classes, as if these were other ones, so that there are twice as many."
         ),
-    ] = "row",
+    ] = "never",
 ) -> Augment:
-    """Images that are moved, turned and stretched; what comes in at an edge repeats it.
+    """Images that are moved, turned and stretched, each by itself; what comes in at an edge repeats it.
 
     As Santoro et al. 2016, https://proceedings.mlr.press/v48/santoro16.html, section 4.1 (moved and turned Omniglot);
     flips and crops: Lee et al. 2019, https://arxiv.org/abs/1904.03758, section 4.1; by class: Ni et al. 2021,
-    https://arxiv.org/abs/2010.07092 (task augmentation). Draws are uniform. Raises Problem for rows that are no images
-    (those of two axes count as such), and for classes of a regression (kind).
+    https://arxiv.org/abs/2010.07092 (task augmentation). Draws are uniform. Images move by whole pixels, so without
+    turn and zoom nothing blurs. Raises Problem for rows that are no images (those of two axes count as such), and for
+    classes of a regression (kind).
     """
     if len(shape) not in (2, 3):
         what = f"affine changes images, (height, width) or (channels, height, width), not rows of shape {shape}"
         raise Problem(what, "train.augment.name", "write none, or use image data", CONFIG)
-    if by == "class" and kind != "classification":
-        raise Problem(f"a {kind} has no classes that change as one", "train.augment.by", "write row", CONFIG)
-    most = torch.tensor([shift, shift, math.radians(turn), zoom, zoom])
+    if flip == "class" and kind != "classification":
+        raise Problem(f"a {kind} has no classes that are mirrored", "train.augment.flip", "write row", CONFIG)
+    most = np.array([math.radians(turn), zoom, zoom])
 
     def rows(x: Tensor, y: Tensor, task_seeds: np.ndarray, part: int) -> Tensor:
         if not x.numel():
             return x
-        one = y.cpu().numpy() if by == "class" else np.arange(x.shape[task_seeds.ndim])
-        base = seeds.key("affine", by, 0 if by == "class" else part)
-        drawn = seeds.uniform(base, task_seeds[..., None, None], one[..., None], np.arange(len(most) + 1))
-        unit = torch.from_numpy(drawn).reshape(-1, len(most) + 1)
-        change = (2 * unit[:, :-1] - 1) * most
-        mirrored = unit[:, -1] < 0.5 if flip else torch.zeros(len(unit), dtype=torch.bool)
-        mirrored = mirrored.to(x.device)
-        images = x.reshape(-1, *(shape if len(shape) == 3 else (1, *shape)))
-        if not most.any():
+
+        def draw(what: str, part: int, one: np.ndarray, many: int) -> np.ndarray:
+            base, counters = seeds.key("affine", what, part), (task_seeds[..., None, None], one[..., None])
+            return seeds.uniform(base, *counters, np.arange(many)).reshape(-1, many)
+
+        images, place = x.reshape(-1, *(shape if len(shape) == 3 else (1, *shape))), np.arange(x.shape[task_seeds.ndim])
+        mirrored = torch.zeros(len(images), dtype=torch.bool, device=x.device)
+        if flip != "never":
+            unit = draw("flip", 0, y.cpu().numpy(), 1) if flip == "class" else draw("flip", part, place, 1)
+            mirrored = torch.from_numpy(unit[:, 0] < 0.5).to(x.device)
+        if not (shift or turn or zoom):
             return torch.where(mirrored[:, None, None, None], images.flip(-1), images).reshape(x.shape)
-        return warp(images, change.to(x), mirrored).reshape(x.shape)
+        unit = draw("move", part, place, 2 + len(most))
+        change = np.concatenate([np.floor(unit[:, :2] * (2 * shift + 1)) - shift, (2 * unit[:, 2:] - 1) * most], 1)
+        return warp(images, torch.from_numpy(change).to(x), mirrored).reshape(x.shape)
 
     def augment(tasks: Episode, task_seeds: np.ndarray) -> Episode:
         support = rows(tasks.support_x, tasks.support_y, task_seeds, 0)

@@ -33,6 +33,7 @@ MODEL_CASES: list[Case] = [
     ("conv4", {"width": 4, "norm": "batch_running", "affine": "both", "activation": "softplus"}),
     ("conv4", {"width": 4, "norm": "group", "affine": "none", "activation": "tanh"}),
     ("conv4", {"width": 4, "norm": "none"}),
+    ("conv4", {"width": [3, 4, 5, 6], "head": "last_two", "activation": "leaky_relu"}),
     ("conv1d", {"width": 4, "depth": 2}),
     ("conv1d", {"width": 4, "depth": 2, "norm": "batch_running", "affine": "both", "activation": "softplus"}),
     ("conv1d", {"width": 4, "depth": 1, "norm": "group", "affine": "none", "activation": "tanh"}),

@@ -322,7 +322,8 @@ def valid(schema: dict[str, Any], node: dict[str, Any]) -> st.SearchStrategy[Any
         need = {key: fields.pop(key) for key in node.get("required", [])}
         return st.fixed_dictionaries(need, optional=fields)
     if kind == "array":
-        return st.lists(valid(schema, node["items"]), min_size=node.get("minItems", 0), max_size=3)
+        least = node.get("minItems", 0)
+        return st.lists(valid(schema, node["items"]), min_size=least, max_size=max(least, 3))
     if kind == "string":
         sizes = node.get("minLength", 0), min(8, node.get("maxLength", 8))
         printable = st.text(st.characters(exclude_categories=("Cc", "Cs", "Cn")), min_size=sizes[0], max_size=sizes[1])

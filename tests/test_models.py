@@ -156,7 +156,7 @@ def test_vmap_of_gradients_is_the_loop(case: Case, second: bool) -> None:
     model, nodes = model_of(case), [started(case, seed) for seed in range(2)]
     x, weight = inputs_of(case, 2, 5), rand(5, WAY, seed=3)
     params, stats = (tree.stack(leaves) for leaves in zip(*nodes, strict=True))
-    smooth = case[0] in ("lstm", "logistic") or case[1].get("activation", "relu") != "relu"
+    smooth = case[0] in ("lstm", "logistic") or case[1].get("activation", "relu") in ("tanh", "softplus")
 
     def loss(params: Params, stats: Params, x: Tensor) -> Tensor:
         return (weight * model.apply(params, stats, x, True, SEED)[0].softmax(-1)).sum()
@@ -191,14 +191,15 @@ def group_norm(params: Params, name: str, x: Tensor) -> Tensor:
 NORMS = {"none": lambda params, name, x: x, "batch": batch_norm, "group": group_norm}
 
 
-@pytest.mark.parametrize("activation", ["relu", "tanh", "softplus"])
+@pytest.mark.parametrize("activation", ["relu", "leaky_relu", "tanh", "softplus"])
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("affine", ["shift", "both", "none"])
 @pytest.mark.parametrize("hidden", [[12, 4], [64, 16]])
 def test_mlp_is_what_torch_computes(hidden: list[int], norm: str, affine: str, activation: str) -> None:
     case = ("mlp", {"hidden": hidden, "norm": norm, "affine": affine, "activation": activation})
     params, _ = started(case)
-    act = {"relu": F.relu, "tanh": F.tanh, "softplus": F.softplus}[activation]
+    acts = {"relu": F.relu, "leaky_relu": torch.nn.LeakyReLU(0.1), "tanh": F.tanh, "softplus": F.softplus}
+    act = acts[activation]
     x = inputs = rand(7, *SHAPE)
     for i in range(2):
         x = F.linear(x.reshape(7, -1), params[f"layer{i}.weight"], params[f"layer{i}.bias"])
@@ -211,8 +212,8 @@ def test_mlp_is_what_torch_computes(hidden: list[int], norm: str, affine: str, a
 @pytest.mark.parametrize("pool", ["stride", "max"])
 @pytest.mark.parametrize("head", ["mean", "flatten", "last_two"])
 @pytest.mark.parametrize("norm", NORMS)
-@pytest.mark.parametrize("width", [4, 40])
-def test_conv4_is_what_torch_computes(width: int, norm: str, head: str, pool: str, channels: int) -> None:
+@pytest.mark.parametrize("width", [4, 40, [4, 40, 12, 16]], ids=str)
+def test_conv4_is_what_torch_computes(width: int | list[int], norm: str, head: str, pool: str, channels: int) -> None:
     case = ("conv4", {"width": width, "norm": norm, "affine": "both", "head": head, "pool": pool})
     shape = (channels, 20, 33)
     model = model_of(case, shape)
@@ -220,7 +221,8 @@ def test_conv4_is_what_torch_computes(width: int, norm: str, head: str, pool: st
     x = inputs = rand(5, *shape)
     blocks: list[Tensor] = []
     for i in range(4):
-        layer = torch.nn.Conv2d(x.shape[1], width, 3, stride=2 if pool == "stride" else 1, padding=1).double()
+        wide = width if isinstance(width, int) else width[i]
+        layer = torch.nn.Conv2d(x.shape[1], wide, 3, stride=2 if pool == "stride" else 1, padding=1).double()
         layer.load_state_dict({"weight": params[f"conv{i}.weight"], "bias": params[f"conv{i}.bias"]})
         x = F.relu(NORMS[norm](params, f"norm{i}", layer(x).detach()))
         x = x if pool == "stride" else F.max_pool2d(x, 2, 2)
@@ -377,9 +379,11 @@ def test_published_parameter_counts() -> None:
     assert sum(size("logistic", (13,), 2).values()) == 14
 
 
-def test_the_last_two_blocks_of_omniglot_have_640_features() -> None:
+def test_the_last_two_blocks_have_as_many_features_as_they_have_values() -> None:
     params, _ = MODELS["conv4"]((28, 28), 20, pool="max", head="last_two").init(seeds.generator(0))
     assert params["head.weight"].shape == (20, 64 * (3 * 3 + 1))
+    wide = MODELS["conv4"]((28, 28), 20, width=[96, 192, 384, 512], pool="max", head="last_two")
+    assert wide.init(seeds.generator(0))[0]["head.weight"].shape == (20, 384 * 3 * 3 + 512)
 
 
 def test_mini_imagenet_has_800_features() -> None:

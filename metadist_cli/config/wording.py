@@ -65,7 +65,7 @@ def nearest(word: str, options: Iterable[str]) -> str:
 def shown(value: Any) -> str:
     """A value as a message shows it."""
     if isinstance(value, dict | list):
-        return "a section" if isinstance(value, dict) else "a list"
+        return "a section" if isinstance(value, dict) else f"a list of {len(value)}"
     if isinstance(value, str):
         return f"'{clip(value)}'"
     return json.dumps(value)
@@ -199,8 +199,9 @@ class _Words:
         if kind == "object":
             return "a section"
         if kind == "array":
-            some = "a list that is not empty, each item" if leaf.get("minItems") else "a list, each item"
-            return f"{some} {self.phrase(leaf['items'])}"
+            least, most = leaf.get("minItems", 0), leaf.get("maxItems")
+            size = f" of {least}" if least == most else " that is not empty" if least else ""
+            return f"a list{size}, each item {self.phrase(leaf['items'])}"
         if kind == "string":
             return f"text like {_any(leaf['examples'])}" if "examples" in leaf else "text"
         if {"minimum", "maximum"} <= leaf.keys():

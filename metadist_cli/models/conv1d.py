@@ -8,7 +8,7 @@ in a max-pooling, so that later ones see a longer stretch of the signal.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
@@ -16,8 +16,7 @@ from pydantic import Field
 from torch import Tensor
 
 from metadist_cli.errors import CONFIG, Problem
-from metadist_cli.models.layers import Affine, Norm, blocks_init, normalise, uniform_
-from metadist_cli.models.mlp import ACTIVATIONS
+from metadist_cli.models.layers import ACTIVATIONS, Activation, Affine, Norm, blocks_init, normalise, uniform_
 from metadist_cli.models.types import Model, with_head
 from metadist_cli.tree import Params
 
@@ -30,7 +29,7 @@ def conv1d(
     *,
     width: Annotated[int, Field(ge=1, le=4096, description="Filters of each convolution.")] = 64,
     depth: Annotated[int, Field(ge=1, le=16, description="Blocks, each of which halves the signal.")] = 3,
-    activation: Annotated[Literal["relu", "tanh", "softplus"], Field(description="After each block.")] = "relu",
+    activation: Annotated[Activation, Field(description="After each block.")] = "relu",
     norm: Norm = "batch",
     affine: Affine = "shift",
 ) -> Model:
@@ -57,7 +56,7 @@ def conv1d(
     act = ACTIVATIONS[activation]
 
     def initial(generator: torch.Generator) -> tuple[Params, Params]:
-        params, stats = blocks_init(depth, (width, channels, _KERNEL), norm, affine, generator)
+        params, stats = blocks_init([width] * depth, channels, (_KERNEL,), norm, affine, generator)
         params["head.weight"] = uniform_((outputs, width), width, generator)
         params["head.bias"] = torch.zeros(outputs)
         return params, stats

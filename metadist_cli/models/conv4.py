@@ -5,8 +5,8 @@ pool stride, head mean, affine shift     MAML on Omniglot, 111,749 weights and 2
 pool stride, head flatten, affine both   Reptile on Omniglot, 113,221 weights
                                          (Nichol et al. 2018, https://arxiv.org/abs/1803.02999)
 pool max, head flatten, affine both      Vinyals et al. 2016, Snell et al. 2017; width 32: mini-ImageNet's 800 features
-pool max, head last_two, affine both     R2-D2's features; its widths grow from 96 to 512, and its activation leaks
-                                         (Bertinetto et al. 2019, https://arxiv.org/abs/1805.08136, section 4)
+pool max, head last_two, affine both,    R2-D2 with width [96, 192, 384, 512], but for its dropout
+activation leaky_relu                    (Bertinetto et al. 2019, https://arxiv.org/abs/1805.08136, section 4)
 We differ: padding is 1 on both sides where TensorFlow's SAME pads 0 and 1 for a stride of 2 on even sizes.
 """
 
@@ -21,19 +21,22 @@ from torch import Tensor
 
 from metadist_cli.errors import CONFIG, Problem
 from metadist_cli.gradients import once
-from metadist_cli.models.layers import Affine, Norm, blocks_init, normalise, uniform_
-from metadist_cli.models.mlp import ACTIVATIONS
+from metadist_cli.models.layers import ACTIVATIONS, Activation, Affine, Norm, blocks_init, normalise, uniform_
 from metadist_cli.models.types import Model, with_head
 from metadist_cli.tree import Params
 
 _DEPTH = 4
+Width = Annotated[int, Field(ge=1, le=4096)]
 
 
 def conv4(
     shape: tuple[int, ...],
     outputs: int,
     *,
-    width: Annotated[int, Field(ge=1, le=4096, description="Filters of each convolution.")] = 64,
+    width: Annotated[
+        Width | Annotated[list[Width], Field(min_length=_DEPTH, max_length=_DEPTH)],
+        Field(description="Filters of each convolution: a number for all, or a list of four."),
+    ] = 64,
     pool: Annotated[
         Literal["stride", "max"], Field(description="Halve the image by a stride of 2, or by 2x2 max-pooling.")
     ] = "stride",
@@ -44,7 +47,7 @@ def conv4(
             "last two blocks (R2-D2)."
         ),
     ] = "mean",
-    activation: Annotated[Literal["relu", "tanh", "softplus"], Field(description="After each block.")] = "relu",
+    activation: Annotated[Activation, Field(description="After each block.")] = "relu",
     norm: Norm = "batch",
     affine: Affine = "shift",
 ) -> Model:
@@ -66,12 +69,13 @@ def conv4(
         areas.append(height * wide)
     if areas[-1] < 1:
         raise Problem(f"images of {shape} are too small for four max-poolings", "model.pool", "use stride", CONFIG)
+    widths = [width] * _DEPTH if isinstance(width, int) else width
     last = 2 if head == "last_two" else 1  # blocks that the output layer sees
-    seen = width * (1 if head == "mean" else sum(areas[-last:]))
+    seen = widths[-1] if head == "mean" else sum(w * area for w, area in list(zip(widths, areas, strict=True))[-last:])
     act = ACTIVATIONS[activation]
 
     def initial(generator: torch.Generator) -> tuple[Params, Params]:
-        params, stats = blocks_init(_DEPTH, (width, channels, 3, 3), norm, affine, generator)
+        params, stats = blocks_init(widths, channels, (3, 3), norm, affine, generator)
         params["head.weight"] = uniform_((outputs, seen), seen, generator)
         params["head.bias"] = torch.zeros(outputs)
         return params, stats
@@ -93,4 +97,5 @@ def conv4(
             outs.append(x)
         return x.mean((-2, -1)) if head == "mean" else torch.cat([out.flatten(1) for out in outs[-last:]], 1), new
 
-    return with_head(initial, features, outputs, f"conv4 {width} ({pool}, {head}, norm {norm})", norm == "batch")
+    text = f"conv4 {'-'.join(map(str, widths))} ({pool}, {head}, norm {norm})"
+    return with_head(initial, features, outputs, text, norm == "batch")

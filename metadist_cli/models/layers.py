@@ -1,8 +1,11 @@
-"""Layers that several models share: initial weights and the four choices of normalisation."""
+"""Layers that several models share: initial weights, activations and the four choices of normalisation."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from functools import partial
+from itertools import pairwise
 from typing import Annotated, Literal
 
 import torch
@@ -24,6 +27,13 @@ Affine = Annotated[
     Literal["shift", "both", "none"],
     Field(description="What a normalisation layer learns: a shift (MAML), a shift and a scale (Reptile), or nothing."),
 ]
+Activation = Literal["relu", "leaky_relu", "tanh", "softplus"]
+ACTIVATIONS = {
+    "relu": F.relu,
+    "leaky_relu": partial(F.leaky_relu, negative_slope=0.1),  # R2-D2's slope
+    "tanh": torch.tanh,
+    "softplus": F.softplus,
+}
 _EPS = 1e-5
 _KEEP = 0.9  # of the running statistics at each step
 
@@ -59,17 +69,16 @@ def norm_init(name: str, width: int, norm: str, affine: str) -> tuple[Params, Pa
 
 
 def blocks_init(
-    depth: int, shape: tuple[int, ...], norm: str, affine: str, generator: torch.Generator
+    widths: Sequence[int], channels: int, kernel: tuple[int, ...], norm: str, affine: str, generator: torch.Generator
 ) -> tuple[Params, Params]:
-    """Parameters and running statistics of `depth` convolutions, each normalised.
+    """Parameters and running statistics of normalised convolutions of these widths, the first one over `channels`.
 
-    shape: of the first kernel, (width, channels, ...); all later ones have width channels. Biases begin at 0.
+    kernel: its size along each axis. Biases begin at 0.
     """
     params: Params = {}
     stats: Params = {}
-    width = shape[0]
-    for i in range(depth):
-        params[f"conv{i}.weight"] = glorot_((width, width if i else shape[1], *shape[2:]), generator)
+    for i, (before, width) in enumerate(pairwise((channels, *widths))):
+        params[f"conv{i}.weight"] = glorot_((width, before, *kernel), generator)
         params[f"conv{i}.bias"] = torch.zeros(width)
         more, running = norm_init(f"norm{i}", width, norm, affine)
         params |= more

@@ -13,11 +13,18 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from metadist_cli.models.layers import Affine, Norm, norm_init, normalise, truncated_normal_, uniform_
+from metadist_cli.models.layers import (
+    ACTIVATIONS,
+    Activation,
+    Affine,
+    Norm,
+    norm_init,
+    normalise,
+    truncated_normal_,
+    uniform_,
+)
 from metadist_cli.models.types import Model, with_head
 from metadist_cli.tree import Params
-
-ACTIVATIONS = {"relu": F.relu, "tanh": torch.tanh, "softplus": F.softplus}
 
 
 def mlp(
@@ -28,7 +35,7 @@ def mlp(
         list[Annotated[int, Field(ge=1, le=65_536)]],
         Field(max_length=64, description="Width of each hidden layer; [] is a linear model."),
     ] = [128],  # noqa: B006
-    activation: Annotated[Literal["relu", "tanh", "softplus"], Field(description="Between the layers.")] = "relu",
+    activation: Annotated[Activation, Field(description="Between the layers.")] = "relu",
     norm: Norm = "none",
     affine: Affine = "both",
     init: Annotated[
