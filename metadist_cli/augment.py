@@ -74,7 +74,8 @@ def affine(
             base, counters = seeds.key("affine", what, part), (task_seeds[..., None, None], one[..., None])
             return seeds.uniform(base, *counters, np.arange(many)).reshape(-1, many)
 
-        images, place = x.reshape(-1, *(shape if len(shape) == 3 else (1, *shape))), np.arange(x.shape[task_seeds.ndim])
+        place = np.arange(x.shape[task_seeds.ndim])
+        images = x.reshape(-1, *(shape if len(shape) == 3 else (1, *shape)))
         mirrored = torch.zeros(len(images), dtype=torch.bool, device=x.device)
         if flip != "never":
             unit = draw("flip", 0, y.cpu().numpy(), 1) if flip == "class" else draw("flip", part, place, 1)
