@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from itertools import groupby
@@ -14,6 +15,7 @@ from metadist_cli.errors import Problem
 from metadist_cli.store import PACK, Run, read_json
 from metadist_cli.tree import Params
 
+_AT_RISK = 30.0  # seconds of work that a kill may cost a job beside its running block
 _ANY = 1 << 40  # bytes of a file whose size is not known beforehand; its parser has limits of its own
 _SLACK = 64 << 20  # header and metrics of a checkpoint file
 
@@ -42,7 +44,8 @@ def read_global(run: Run, number: int, template: Params) -> tuple[Params, dict[s
 def leave_open(run: Run, number: int, parent: str, updates: Iterable[Updates]) -> list[str]:
     """The node files of an open round: consecutive nodes together, up to 1,000 a file. Returns their names.
 
-    What nodes keep is written before, so that an update is never there without it.
+    Nothing that is there waits for more than half a minute of later work. What nodes keep is written before, so that an
+    update is never there without it.
     """
     names = []
     for group in _consecutive(updates):
@@ -66,8 +69,9 @@ def node_bytes(template: Params, metric: str) -> int:
 
 
 def _consecutive(updates: Iterable[Updates]) -> Iterator[Updates]:
-    """Cut where a number is left out, and where a thousand nodes would be too many."""
+    """Cut where a number is left out, at a thousand nodes, and where a kill would lose too much."""
     group: list[Updates] = []
+    written = time.monotonic()
     for some in updates:
         for places in _runs(some.nodes):
             follows = group and some.nodes[places[0]] == group[-1].nodes[-1] + 1
@@ -75,6 +79,9 @@ def _consecutive(updates: Iterable[Updates]) -> Iterator[Updates]:
                 yield together(group)
                 group = []
             group.append(some.take(places))
+        if time.monotonic() - written > _AT_RISK:
+            yield together(group)
+            group, written = [], time.monotonic()
     if group:
         yield together(group)
 

@@ -14,14 +14,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from runner import ROOT, Lab, environment
 
+from metadist_cli import checkpoints
+from metadist_cli.aggregators import Updates
 from metadist_cli.errors import USAGE, Problem
 from metadist_cli.stages.waiting import seconds, which_nodes
+from metadist_cli.store import Run
 
 SCRIPT = ROOT / "configs" / "batch" / "array.sh"
 ONE = "execution.block=1"
-Scheduler = Callable[[int], subprocess.Popen[str]]
+Scheduler = Callable[..., subprocess.Popen[str]]
 ARRAY = {"SLURM_ARRAY_TASK_ID": "7", "SLURM_ARRAY_TASK_MIN": "3", "SLURM_ARRAY_TASK_COUNT": "4"}
 
 
@@ -109,9 +113,31 @@ def test_a_round_that_has_not_begun_is_waited_for(lab: Lab):
     assert "nothing is open" in lab("aggregate", ONE, "--round", "1", code=0).out or lab.checkpoint(1)
 
 
+def test_a_job_that_is_killed_keeps_what_it_has_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """But for the last half minute: files come while later nodes are trained, not when all are done."""
+    run = Run.at(tmp_path)
+
+    def trained() -> Iterator[Updates]:
+        for node in (3, 4, 5):
+            yield Updates([node], {"meta/w": torch.full((1, 2), float(node))}, {}, [7], {"loss": [0.5]})
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        checkpoints.leave_open(run, 1, "parent", trained())
+    assert not checkpoints.update_files(run, 1)
+    monkeypatch.setattr(checkpoints, "_AT_RISK", -1.0)
+    with pytest.raises(KeyboardInterrupt):
+        checkpoints.leave_open(run, 1, "parent", trained())
+    template, weights = {"meta/w": torch.zeros(2)}, dict.fromkeys((3, 4, 5), 7)
+    there = [
+        checkpoints.read_updates(file, 1, "parent", template, weights) for file in checkpoints.update_files(run, 1)
+    ]
+    assert [(some.nodes, some.shared["meta/w"].tolist()) for some in there] == [([n], [[n, n]]) for n in (3, 4, 5)]
+
+
 @pytest.mark.slow
 def test_the_script_for_slurm(lab: Lab, scheduler: Scheduler):
-    """Three tasks; one is killed in its work and started again, one comes late: the bytes of an undisturbed run."""
+    """Three tasks; one is killed in its work and submitted again, one comes late: the bytes of an undisturbed run."""
     lab("run", ONE, "train.rounds=2", name="calm")
     lab("partition", ONE)
     first, killed = scheduler(0), scheduler(1)
@@ -119,7 +145,7 @@ def test_the_script_for_slurm(lab: Lab, scheduler: Scheduler):
     os.killpg(killed.pid, signal.SIGKILL)
     killed.communicate()
     time.sleep(1)
-    for task in (first, scheduler(1), scheduler(2)):
+    for task in (first, scheduler(1, again=True), scheduler(2)):
         out, _ = task.communicate(timeout=300)
         assert task.returncode == 0, out
     assert lab.checkpoint(2) == lab.checkpoint(2, "calm")
@@ -128,20 +154,24 @@ def test_the_script_for_slurm(lab: Lab, scheduler: Scheduler):
 
 @pytest.fixture
 def scheduler(lab: Lab, tmp_path: Path) -> Iterator[Scheduler]:
-    """Starts task 0, 1 or 2 of an array of three as Slurm would, and ends what still works after the test."""
+    """Starts task 0, 1 or 2 of an array of three as Slurm would, and ends what still works after the test.
+
+    again: submitted by itself with `PARTS=3 sbatch --array=1`, which is another array.
+    """
     # written once: what is open for writing cannot be started ("Text file busy")
     program = tmp_path / "programs" / "metadist"
     program.parent.mkdir()
     program.write_text(f'#!/bin/bash\nexec "{sys.executable}" -m metadist_cli "$@" {ONE} --runs-dir "{lab.runs}"\n')
     program.chmod(0o755)
-    array = {"SLURM_ARRAY_TASK_MIN": "0", "SLURM_ARRAY_TASK_MAX": "2", "SLURM_ARRAY_TASK_COUNT": "3"}
-    place = environment(PATH=f"{program.parent}:{os.environ['PATH']}", PATIENCE="4m", **array)
+    place = environment(PATH=f"{program.parent}:{os.environ['PATH']}", PATIENCE="4m")
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     tasks: list[subprocess.Popen[str]] = []
 
-    def start(task: int) -> subprocess.Popen[str]:
+    def start(task: int, again: bool = False, **extra: str) -> subprocess.Popen[str]:
         called = ["bash", str(SCRIPT), str(lab.config), "2"]
-        here = place | {"SLURM_ARRAY_TASK_ID": str(task), "SLURM_ARRAY_TASK_STEP": "1"}
+        ids = {"ID": task, "MIN": task, "COUNT": 1} if again else {"ID": task, "MIN": 0, "COUNT": 3}
+        slurm = {f"SLURM_ARRAY_TASK_{name}": str(value) for name, value in ids.items()}
+        here = place | slurm | ({"PARTS": "3"} if again else {}) | extra
         tasks.append(subprocess.Popen(called, env=here, start_new_session=True, **pipes))
         return tasks[-1]
 
@@ -149,6 +179,14 @@ def scheduler(lab: Lab, tmp_path: Path) -> Iterator[Scheduler]:
     for task in tasks:
         with task, contextlib.suppress(ProcessLookupError):
             os.killpg(task.pid, signal.SIGKILL)
+
+
+def test_a_part_of_an_array_is_not_taken_for_all_of_it(lab: Lab, scheduler: Scheduler):
+    """`sbatch --array=1` without PARTS: task 1 would else train all nodes."""
+    task = scheduler(1, again=True, PARTS="")
+    out, _ = task.communicate(timeout=60)
+    assert task.returncode == 2
+    assert "PARTS" in out
 
 
 def inputs(lab: Lab, number: int) -> dict:

@@ -87,6 +87,32 @@ def test_ranks_of_torchrun_change_no_byte(lab: Lab):
     assert done.stdout.count("partition:") == 1  # the leader speaks, and it alone
 
 
+def test_four_ranks_change_no_byte(lab: Lab):
+    alone = trained(lab, "alone", ONE)
+    lab.runs = lab.folder / "ranks"
+    done = torchrun(4, *lab.arguments("run", ONE))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert results(lab.run()) == alone
+
+
+@pytest.mark.slow
+@proc
+@pytest.mark.parametrize("victim", ["rank", "leader", "agent"])
+def test_without_restarts_nothing_is_left_behind(lab: Lab, victim: str):
+    """torchrun fails where a rank is gone; where torchrun itself is, its ranks end within 5 s. Closed rounds stay."""
+    with popen(2, *lab.arguments("run", *LONG)) as running:
+        until(lambda: rounds(lab.run()) > 2, running)
+        family = [pid for pid in descendants(running.pid) if "metadist_cli" in command(pid)]
+        ranks = sorted(family, key=lambda pid: variable(pid, "RANK"))
+        os.kill({"rank": ranks[1], "leader": ranks[0], "agent": running.pid}[victim], signal.SIGKILL)
+        running.communicate(timeout=60)
+    assert running.returncode != 0
+    until(lambda: not any(map(alive, family)), seconds=5)
+    closed = rounds(lab.run())
+    assert closed > 2
+    lab("run", *LONG[1:], f"train.rounds={closed}", "finetune.save=none")
+
+
 @pytest.mark.slow
 @proc
 def test_a_rank_that_is_killed_comes_back(lab: Lab):
@@ -143,6 +169,12 @@ def parent(pid: int) -> int:
 
 def command(pid: int) -> str:
     return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+
+
+def variable(pid: int, name: str) -> str:
+    """Of a process's environment."""
+    lines = Path(f"/proc/{pid}/environ").read_bytes().decode().split("\0")
+    return dict(line.split("=", 1) for line in lines if "=" in line)[name]
 
 
 def alive(pid: int) -> bool:

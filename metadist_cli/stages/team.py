@@ -13,6 +13,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -28,7 +29,7 @@ from metadist_cli.aggregators import Updates
 from metadist_cli.config import Config
 from metadist_cli.console import Console
 from metadist_cli.episodes import Pool
-from metadist_cli.errors import BUG, Problem
+from metadist_cli.errors import BUG, RETRY, Problem
 from metadist_cli.execution import computed, settle
 from metadist_cli.experiment import Experiment, assemble
 from metadist_cli.pooled import union
@@ -152,32 +153,31 @@ def _open(others: Sequence[Channel], leader: Member, manifest: dict[str, Any], r
 
 
 def serve(channel: Channel, folder: Path | None = None) -> None:
-    """The other side: train what the leader asks for until it says that all is done, or is gone.
+    """The other side: train what the leader asks for until it says that all is done.
 
-    folder: this process's own copy of the run directory; None: the leader's.
+    folder: this process's own copy of the run directory; None: the leader's. Raises EOFError or OSError where the
+    leader is gone.
     """
     member: Member | None = None
-    with contextlib.suppress(EOFError, OSError):
-        while True:
-            header, parts = unpacked(channel.receive())
-            if "end" in header:
-                return
-            try:
-                if "config" in header:
-                    member = _joined(header, folder)
-                    continue
-                assert member is not None
-                nodes = [node for block in header["blocks"] for node in block]
-                owns = {node: tree.index(parts["own"], i) for i, node in enumerate(nodes)}
-                updates = member.updates(nodes, header["round"], header["before"], parts["shared"], owns)
-                for some in updates:
-                    figures = {"weights": some.weights, "metrics": some.metrics, "room": member.room.nodes}
-                    channel.send(packed(figures, shared=some.shared, own=some.own))
-            except Problem as problem:
-                channel.send(told(problem))
-            except Exception as error:  # the leader speaks for all, and nobody is to wait for this process
-                hint = "run the same command with execution.workers=1 -v and send us what it prints"
-                channel.send(told(Problem(f"a bug of metadist's: {type(error).__name__}: {error}", "", hint, BUG)))
+    while True:
+        header, parts = unpacked(channel.receive())
+        if "end" in header:
+            return
+        try:
+            if "config" in header:
+                member = _joined(header, folder)
+                continue
+            assert member is not None
+            nodes = [node for block in header["blocks"] for node in block]
+            owns = {node: tree.index(parts["own"], i) for i, node in enumerate(nodes)}
+            for some in member.updates(nodes, header["round"], header["before"], parts["shared"], owns):
+                figures = {"weights": some.weights, "metrics": some.metrics, "room": member.room.nodes}
+                channel.send(packed(figures, shared=some.shared, own=some.own))
+        except Problem as problem:
+            channel.send(told(problem))
+        except Exception as error:  # the leader speaks for all, and nobody is to wait for this process
+            hint = "run the same command with execution.workers=1 -v and send us what it prints"
+            channel.send(told(Problem(f"a bug of metadist's: {type(error).__name__}: {error}", "", hint, BUG)))
 
 
 def _joined(opened: dict[str, Any], folder: Path | None) -> Member:
@@ -240,7 +240,8 @@ def _work(connection: Connection, alive: Connection) -> None:
         os._exit(1)  # even in the middle of a block
 
     threading.Thread(target=watch, daemon=True).start()
-    serve(Pipe(connection))
+    with contextlib.suppress(EOFError, OSError):
+        serve(Pipe(connection))
 
 
 def ranks() -> int:
@@ -252,11 +253,13 @@ def ranks() -> int:
 def among_ranks(folder: Path) -> Iterator[bool]:
     """Meet the other ranks of torchrun, if there are any; True for the leader, who is to do the command's work.
 
-    The others serve it until it is done or gone. folder: the run directory on this machine.
+    The others serve it until it is done; where it is gone they exit with RETRY, without a word, for torchrun tells.
+    folder: the run directory on this machine.
     """
     if ranks() == 1:
         yield True
         return
+    threading.Thread(target=_watch_agent, args=(os.getppid(),), daemon=True).start()
     found, rank, count = next(rendezvous("env://"))
     # torchrun keeps its store when it starts the ranks anew: under the old names they find the dead ones' addresses
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
@@ -264,7 +267,10 @@ def among_ranks(folder: Path) -> Iterator[bool]:
     torch.distributed.init_process_group("gloo", store=mine, rank=rank, world_size=count, timeout=_FOREVER)
     try:
         if torch.distributed.get_rank() > 0:
-            serve(Rank(0), folder)
+            try:
+                serve(Rank(0), folder)
+            except (EOFError, OSError):
+                raise SystemExit(RETRY) from None
             yield False
             return
         yield True
@@ -272,3 +278,10 @@ def among_ranks(folder: Path) -> Iterator[bool]:
             send(Rank(rank), {"end": True})
     finally:
         torch.distributed.destroy_process_group()
+
+
+def _watch_agent(agent: int) -> None:
+    """End with the process of torchrun that started this rank, which would train on and hold the run."""
+    while os.getppid() == agent:
+        time.sleep(1)
+    os._exit(RETRY)
