@@ -246,6 +246,12 @@ def frozen_updates(
         yield some.take([place[node] for node in nodes])
 
 
+def late_files(run: Run, number: int) -> list[str]:
+    """Names of the node files of a round that came after it was closed with others."""
+    inputs = frozen_inputs(run, number)
+    return [] if inputs is None else [f.name for f in update_files(run, number) if f.name not in inputs["files"]]
+
+
 def file_sha256(path: Path) -> str:
     """SHA-256 of a node file."""
     return files.sha256(files.read(path, _ANY, "node file"))

@@ -31,6 +31,7 @@ class Console:
         self.json, self.quiet, self.verbose = json, quiet, verbose
         self._log: Path | None = None
         self._early: list[str] = []  # lines from before the log was opened
+        self._warned: set[str] = set()
         self._answered = False
 
     def say(self, text: str) -> None:
@@ -42,8 +43,10 @@ class Console:
         self._speak(text, self.verbose and not self.quiet)
 
     def warn(self, text: str) -> None:
-        """A warning; quiet does not silence it."""
-        self._speak(f"warning: {text}", True)
+        """A warning, once; quiet does not silence it."""
+        if text not in self._warned:
+            self._warned.add(text)
+            self._speak(f"warning: {text}", True)
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         """A table, never wider than the terminal: cells are folded. Columns of numbers stand to the right."""

@@ -93,13 +93,15 @@ def settle(precision: str = "float32") -> None:
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder / "compiled"))
 
 
-def threads(config: Config, device: torch.device) -> int:
+def threads(config: Config, device: torch.device, alone: bool) -> int:
     """execution.threads: auto is the cores at hand, 4 at most (Python's lock leaves little to more); 1 on a GPU, with
-    compiled steps (each thread would compile them), and where there are workers or ranks."""
+    compiled steps (each thread would compile them), and beside workers or ranks, where this process is not alone."""
     execution = config.execution
     if execution.threads != "auto":
         return execution.threads
-    if device.type != "cpu" or execution.compile or execution.workers > 1 or "TORCHELASTIC_RUN_ID" in os.environ:
+    if device.type != "cpu" or execution.compile:
+        return 1
+    if not alone and (execution.workers > 1 or "TORCHELASTIC_RUN_ID" in os.environ):
         return 1
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(cores, 4)

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -111,6 +112,26 @@ def test_a_round_that_has_not_begun_is_waited_for(lab: Lab):
     lab("train", ONE, "--nodes", "0-5", "--round", "1")
     lab("aggregate", ONE, "--round", "2", code=75)
     assert "nothing is open" in lab("aggregate", ONE, "--round", "1", code=0).out or lab.checkpoint(1)
+
+
+def test_a_job_that_comes_too_late_is_told(lab: Lab, monkeypatch: pytest.MonkeyPatch):
+    """The others' round was closed with a quorum while it trained."""
+    lab("partition", ONE)
+    lab("train", ONE, "--nodes", "0-4")
+    write = checkpoints.leave_open
+
+    def late(*given: Any) -> list[str]:
+        lab("aggregate", ONE, "--min-nodes", "5", "--round", "1")
+        return write(*given)
+
+    monkeypatch.setattr(checkpoints, "leave_open", late)
+    told = lab("train", ONE, "--nodes", "5").out
+    assert "round 1 was closed meanwhile, so these are not used: nodes-005-005.safetensors" in told
+    monkeypatch.setattr(checkpoints, "leave_open", write)
+    lab("train", ONE, "train.rounds=2")
+    lab("aggregate", ONE)
+    entries = json.loads((lab.run() / "manifest.json").read_text())["commands"]
+    assert entries[-1]["result"]["late"] == ["nodes-005-005.safetensors"]
 
 
 def test_a_job_that_is_killed_keeps_what_it_has_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import itertools
+import json
 import random
 import signal
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from runner import TINY, Done, Killed, Lab, Step, crash, kill, results, start
 
-from metadist_cli import files
+from metadist_cli import files, rounds
+from metadist_cli.aggregators import Updates
 
 SMALL = (
     "data={name: synthetic, nodes: 4, rows: 24, features: 12}",
@@ -104,6 +106,30 @@ def test_a_line_of_metrics_that_was_cut_short(lab: Lab, plain: None):
     assert [line["round"] for line in lines] == [1, 2, 3]
     told = files.from_json(whole.splitlines()[1].encode(), "")
     assert {**told, **lines[1]} == told  # all but the times are in the checkpoint's header
+
+
+def test_a_run_short_of_memory_goes_on_with_as_few_nodes(lab: Lab, monkeypatch: pytest.MonkeyPatch):
+    """What had room is noted with every round, so nothing runs out again and the bytes are those of one go."""
+    tried: list[int] = []
+    computed = rounds._block_updates
+
+    def short(*given: Any) -> Updates:
+        tried.append(len(given[3].nodes))
+        if tried[-1] > 3:
+            raise MemoryError
+        return computed(*given)
+
+    monkeypatch.setattr(rounds, "_block_updates", short)
+    block = "execution.block=6"
+    told = lab("run", block, "train.rounds=2")
+    assert "memory ran out: 3 nodes at a time from now on, where the block is 6" in told.out
+    assert tried == [6, 3, 3, 3, 3]
+    lab("run", block, "train.rounds=4")
+    assert tried[5:] == [3] * 4
+    lines = (lab.run() / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["room"] for line in lines] == [3] * 4
+    lab("run", block, "train.rounds=4", name="calm")
+    assert lab.checkpoint(4) == lab.checkpoint(4, "calm")
 
 
 def test_killed_between_two_evaluations(lab: Lab, plain: None):

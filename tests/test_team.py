@@ -36,8 +36,11 @@ def test_workers_change_no_byte(lab: Lab, settings: tuple[str, ...]):
 
 
 def test_more_workers_than_blocks(lab: Lab):
-    """All six nodes are one block."""
+    """All six nodes are one block, which is told."""
     assert trained(lab, "crowd", "execution.workers=3") == trained(lab, "alone")
+    told = lab("run", "execution.workers=3", name="told")
+    assert "train: on cpu, all nodes as one block" in told.out
+    assert "3 processes share 1 blocks of nodes: try execution.block=2" in told.out
 
 
 def test_open_rounds_and_single_nodes_with_workers(lab: Lab):

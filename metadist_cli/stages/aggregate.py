@@ -26,7 +26,7 @@ def aggregate(
     """
     training = open_training(config, run, console)
     closed = run.last_closed()
-    _tell_late(run, closed, console)
+    late = _tell_late(run, closed, console)
     number = closed + 1
     if meant is not None and meant <= closed:
         console.say(f"aggregate: round {meant} is already closed, nothing to do")
@@ -42,6 +42,7 @@ def aggregate(
         inputs = _freeze(training, number, sha256, min_nodes, console)
         _, sha256, metrics = close_frozen(training, number, parent, sha256, inputs)
         result |= {"round": number, "closed": True, "global": sha256, "dropped": inputs["dropped"], "metrics": metrics}
+        result |= {"late": late} if late else {}
         result["next"] = "finetune" if number >= config.train.rounds else "train"
     used = len(training.chosen(number)) - len(inputs["dropped"])
     console.say(f"aggregate: round {number} is closed, {used} nodes, sha256 {sha256[:12]}")
@@ -82,11 +83,9 @@ def _freeze(training: Training, number: int, parent: str, min_nodes: int | None,
     return inputs
 
 
-def _tell_late(run: Run, closed: int, console: Console) -> None:
-    """Node files that came after their round was closed are named, never used."""
-    inputs = checkpoints.frozen_inputs(run, closed) if closed > 0 else None
-    if inputs is None:
-        return
-    late = [file.name for file in checkpoints.update_files(run, closed) if file.name not in inputs["files"]]
+def _tell_late(run: Run, closed: int, console: Console) -> list[str]:
+    """Node files that came after the newest round was closed; they are named, never used."""
+    late = checkpoints.late_files(run, closed) if closed > 0 else []
     if late:
         console.warn(f"too late for round {closed}, not used: {', '.join(late)}")
+    return late

@@ -28,7 +28,7 @@ from metadist_cli.store import TRAINING, Run, basis
 def finetune(config: Config, run: Run, console: Console, own: Path | None = None) -> dict[str, Any]:
     """Adapt to the held-out tasks, or to a task of the user's own, and write finetune/<task>/."""
     store.agree(config, run)
-    setting = open_setting(config, run, console)
+    setting = open_setting(config, run, console, alone=True)
     main = _trained(config, run, setting.experiment)
     others = _baselines(config, run, setting, console)
     tasks = _new_tasks(config, run, setting) if own is None else [own_task(config, setting, own)]

@@ -37,8 +37,11 @@ class Setting(NamedTuple):
         return self.execution["block"]
 
 
-def open_setting(config: Config, run: Run, console: Console) -> Setting:
-    """The experiment of a run whose shards are there, with torch set up as the run says."""
+def open_setting(config: Config, run: Run, console: Console, alone: bool = False) -> Setting:
+    """The experiment of a run whose shards are there, with torch set up as the run says.
+
+    alone: this process works while others, if there are any, wait.
+    """
     manifest = store.shard_manifest(run)
     experiment = assemble(config, store.spec_in(manifest))
     stored, execution = _execution(run, experiment)
@@ -49,7 +52,7 @@ def open_setting(config: Config, run: Run, console: Console) -> Setting:
             "precision more, may differ from those of an undisturbed run"
         )
     settle(execution["precision"])
-    count = threads(config, torch.device(execution["device"]))
+    count = threads(config, torch.device(execution["device"]), alone)
     return Setting(computed(experiment, execution), manifest, execution | {"threads": count})
 
 

@@ -14,7 +14,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from multiprocessing.connection import Connection
@@ -52,11 +52,10 @@ class Member:
         run: Run,
         manifest: dict[str, Any],
         execution: dict[str, Any],
-        say: Callable[[int], None] = lambda nodes: None,
+        room: Room,
     ):
-        """execution: as in `Setting`. say: is told of smaller blocks, see Room."""
-        self.experiment, self.execution = experiment, execution
-        self.room = Room(execution["block"], say)
+        """execution: as in `Setting`."""
+        self.experiment, self.execution, self.room = experiment, execution, room
         self._run, self._manifest = run, manifest
         self._file = {entry["node"]: entry["file"] for entry in manifest["nodes"] if entry["role"] == "train"}
         self._shards: dict[int, Shard] = {}
@@ -146,6 +145,7 @@ def _open(others: Sequence[Channel], leader: Member, manifest: dict[str, Any], r
         "manifest": manifest,
         "folder": str(run.shards.parent.resolve()),
         "execution": leader.execution,
+        "room": leader.room.nodes,
     }
     for channel in others:
         send(channel, header)
@@ -186,14 +186,14 @@ def _joined(opened: dict[str, Any], folder: Path | None) -> Member:
     if execution["device"].startswith("cuda") and "LOCAL_RANK" in os.environ:
         execution["device"] = f"cuda:{os.environ['LOCAL_RANK']}"
     settle(execution["precision"])
-    return Member(computed(experiment, execution), run, opened["manifest"], execution)
+    return Member(computed(experiment, execution), run, opened["manifest"], execution, Room(opened["room"]))
 
 
 @contextmanager
-def team(setting: Setting, run: Run, console: Console) -> Iterator[Team]:
+def team(setting: Setting, run: Run, console: Console, fits: int | None = None) -> Iterator[Team]:
     """Who trains: the ranks of torchrun, or execution.workers processes on this machine, this one among them.
 
-    Workers end with this process, however it ends.
+    fits: nodes at a time that are known to fit into memory. Workers end with this process, however it ends.
     """
 
     def say(nodes: int) -> None:
@@ -202,7 +202,8 @@ def team(setting: Setting, run: Run, console: Console) -> Iterator[Team]:
     workers = setting.experiment.config.execution.workers
     crew = [] if ranks() > 1 else [_Worker() for _ in range(workers - 1)]
     others = [Rank(rank) for rank in range(1, ranks())] or [worker.channel for worker in crew]
-    leader = Member(setting.experiment, run, setting.manifest, setting.execution, say)
+    room = Room(min(fits or setting.block, setting.block), say)
+    leader = Member(setting.experiment, run, setting.manifest, setting.execution, room)
     try:
         yield _open(others, leader, setting.manifest, run)
     finally:

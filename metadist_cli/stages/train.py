@@ -11,9 +11,9 @@ from metadist_cli.aggregators import Updates
 from metadist_cli.config import Config
 from metadist_cli.console import Console
 from metadist_cli.errors import RETRY, USAGE, Problem
-from metadist_cli.stages.metrics import mend
+from metadist_cli.stages.metrics import mend, round_metrics
 from metadist_cli.stages.setting import command
-from metadist_cli.stages.team import Team, team
+from metadist_cli.stages.team import Team, ranks, team
 from metadist_cli.stages.training import Training, close, close_frozen, open_training
 from metadist_cli.store import Run
 from metadist_cli.tree import Params
@@ -33,9 +33,10 @@ def train(config: Config, run: Run, console: Console, close_last: bool = False, 
             result |= {"round": done, "global": sha256, "next": "finetune"}
             return result
         began = time.monotonic()
+        _tell_how(training, console, label)
         owns = _owns(training, done + 1, sorted(training.weights))
         with (
-            team(training.setting, run, console) as crew,
+            team(training.setting, run, console, _fits(run)) as crew,
             console.progress(f"{label}: round", rounds, done) as progress,
         ):
             for number in range(done + 1, rounds + 1):
@@ -57,10 +58,8 @@ def train(config: Config, run: Run, console: Console, close_last: bool = False, 
                 if config.train.keep_nodes != "none":
                     updates = list(updates)
                     checkpoints.leave_open(run, number, sha256, _not_in(ready, updates))
-                parent, sha256, metrics = close(training, number, parent, sha256, updates, clock)
+                parent, sha256, metrics = close(training, number, parent, sha256, updates, clock, room=crew.leader.room)
                 progress.advance(1, **{k: f"{v:.3f}" for k, v in metrics.items()})
-        if crew.leader.room.nodes < training.setting.block:
-            result["room"] = crew.leader.room.nodes  # the last bits may depend on it
         result |= {
             "round": run.last_closed(),
             "open": rounds if run.last_closed() < rounds else None,
@@ -114,8 +113,11 @@ def train_nodes(
         with team(training.setting, run, console) as crew:
             updates = _updates(training, crew, todo, {}, parent, owns, number)
             names = checkpoints.leave_open(run, number, sha256, updates)
+    late = [name for name in checkpoints.late_files(run, number) if name in names]
+    if late:
+        console.warn(f"round {number} was closed meanwhile, so these are not used: {', '.join(late)}")
     console.say(f"train: round {number}, nodes {_named(todo)}: {', '.join(names)}")
-    return {"round": number, "nodes": todo, "files": names}
+    return {"round": number, "nodes": todo, "files": names, "late": late}
 
 
 def _updates(
@@ -168,6 +170,25 @@ def _ready(training: Training, number: int, parent_sha256: str) -> dict[int, Upd
         for i, node in enumerate(there.nodes):
             found.setdefault(node, there.take([i]))
     return found
+
+
+def _fits(run: Run) -> int | None:
+    """How many nodes at a time memory had room for in the last round, where it was less than a block."""
+    lines = round_metrics(run)
+    return lines[-1].get("room") if lines else None
+
+
+def _tell_how(training: Training, console: Console, label: str) -> None:
+    """What was chosen, and whether all processes have something to do."""
+    told, nodes = training.setting.execution, len(training.chosen(1))
+    blocks, processes = -(-nodes // told["block"]), max(ranks(), training.setting.experiment.config.execution.workers)
+    sizes = f"blocks of {told['block']} nodes" if blocks > 1 else "all nodes as one block"
+    threads = f", {told['threads']} threads" if told["threads"] > 1 else ""
+    crew = f", {processes} processes" if processes > 1 else ""
+    console.say(f"{label}: on {told['device']}, {sizes}, {told['tasks_at_once']} tasks at once{threads}{crew}")
+    if blocks < processes:
+        least = max(1, nodes // processes)
+        console.warn(f"{processes} processes share {blocks} blocks of nodes: try execution.block={least}")
 
 
 def _owns(training: Training, before: int, nodes: Iterable[int]) -> dict[int, Params]:

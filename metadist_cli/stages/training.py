@@ -11,7 +11,7 @@ from metadist_cli.aggregators import Updates
 from metadist_cli.config import Config
 from metadist_cli.console import Console
 from metadist_cli.experiment import start, training_nodes
-from metadist_cli.rounds import choose, close_round
+from metadist_cli.rounds import Room, choose, close_round
 from metadist_cli.stages.metrics import mean_metrics, note
 from metadist_cli.stages.setting import Setting, open_setting
 from metadist_cli.store import Run
@@ -58,8 +58,12 @@ def close(
     updates: Iterable[Updates],
     clock: float,
     dropped: list[int] | None = None,
+    room: Room | None = None,
 ) -> tuple[Params, str, dict[str, float]]:
-    """Close a round: aggregate, commit what nodes keep, commit the global checkpoint, and note the metrics."""
+    """Close a round: aggregate, commit what nodes keep, commit the global checkpoint, and note the metrics.
+
+    room: of the process that trains; what is less than a block is noted, for the last bits depend on it.
+    """
     run, experiment = training.run, training.setting.experiment
     seen: list[Updates] = []
     trained = time.monotonic() - clock  # where the updates are there already
@@ -90,7 +94,8 @@ def close(
     seconds = {"train": trained, "aggregate": combined - clock - trained, "files": time.monotonic() - combined}
     size = {"down": run.checkpoint(number - 1).stat().st_size, "up": training.up}
     times = {kind: round(spent, 6) for kind, spent in seconds.items()}
-    note(run, {"round": number, "nodes": count, **metrics, "bytes": size, "seconds": times})
+    fewer = {} if room is None or room.nodes >= training.setting.block else {"room": room.nodes}
+    note(run, {"round": number, "nodes": count, **metrics, "bytes": size, "seconds": times, **fewer})
     return result, sha256, metrics
 
 

@@ -12,13 +12,14 @@ from metadist_cli.console import Console
 from metadist_cli.errors import RETRY, USAGE, Problem
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-_PAUSE = 2.0  # seconds between looks
+_PAUSE, _LONGEST = 2.0, 30.0  # seconds between looks, each of which reads all that is there
 _MANY = 1_000_000
 
 
 def patiently(work: Callable[[bool], dict[str, Any]], wait: str | None, console: Console) -> dict[str, Any]:
     """work(last) again and again while it raises Problem(RETRY), for as long as `wait` says; last: time is up."""
-    end = time.monotonic() + (seconds(wait) if wait else 0)
+    began = time.monotonic()
+    end = began + (seconds(wait) if wait else 0)
     told = ""
     while (left := end - time.monotonic()) > 0:
         try:
@@ -29,7 +30,7 @@ def patiently(work: Callable[[bool], dict[str, Any]], wait: str | None, console:
             if problem.message != told:  # once for each thing that is waited for
                 console.say(f"waiting: {problem.message}")
                 told = problem.message
-        time.sleep(min(_PAUSE, left))
+        time.sleep(min(max(_PAUSE, (time.monotonic() - began) / 10), _LONGEST, left))
     return work(True)
 
 
