@@ -40,7 +40,7 @@ def test_more_workers_than_blocks(lab: Lab):
     assert trained(lab, "crowd", "execution.workers=3") == trained(lab, "alone")
     told = lab("run", "execution.workers=3", name="told")
     assert "train: on cpu, all nodes as one block" in told.out
-    assert "3 processes share 1 blocks of nodes: try execution.block=2" in told.out
+    assert "3 processes share one block of nodes: try execution.block=2" in told.out
 
 
 def test_open_rounds_and_single_nodes_with_workers(lab: Lab):

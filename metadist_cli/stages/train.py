@@ -185,10 +185,11 @@ def _tell_how(training: Training, console: Console, label: str) -> None:
     sizes = f"blocks of {told['block']} nodes" if blocks > 1 else "all nodes as one block"
     threads = f", {told['threads']} threads" if told["threads"] > 1 else ""
     crew = f", {processes} processes" if processes > 1 else ""
-    console.say(f"{label}: on {told['device']}, {sizes}, {told['tasks_at_once']} tasks at once{threads}{crew}")
-    if blocks < processes:
-        least = max(1, nodes // processes)
-        console.warn(f"{processes} processes share {blocks} blocks of nodes: try execution.block={least}")
+    tasks = f"{told['tasks_at_once']} tasks at once" if told["tasks_at_once"] > 1 else "task by task"
+    console.say(f"{label}: on {told['device']}, {sizes}, {tasks}{threads}{crew}")
+    if blocks < min(processes, nodes):  # a smaller block gives more of them something to do
+        have, least = "one block" if blocks == 1 else f"{blocks} blocks", max(1, nodes // processes)
+        console.warn(f"{processes} processes share {have} of nodes: try execution.block={least}")
 
 
 def _owns(training: Training, before: int, nodes: Iterable[int]) -> dict[int, Params]:
