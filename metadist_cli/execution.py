@@ -16,9 +16,13 @@ from metadist_cli.datasets.folder import cache
 from metadist_cli.errors import SYSTEM, Problem
 from metadist_cli.experiment import Experiment
 from metadist_cli.models import Model
+from metadist_cli.rounds import count
 
 # On a CPU, the working sets of a block of nodes and of a node's tasks that training is fastest with
 _BLOCK_BYTES, _TASKS_BYTES = 128 << 20, 192 << 20
+# And of a block that is worth a thread or a process of its own. 100 nodes that take 4 tasks a step, ms a round in
+# blocks of 73 and of 25: one thread 1,830 and 1,980, two 1,380 and 1,220, four 1,410 and 780
+_WORTH_BYTES, _SIDES = 40 << 20, 4
 # On a CPU, the activations of a pass over images from which on vmap gains nothing over plain autograd. conv4, one inner
 # step, one thread, ms a step of 32 tasks together and one by one: passes of 5 rows, 1.3 MiB, 370 and 600; of 25 rows,
 # 6.5 MiB, 1,600 and 1,450; of 75 rows, 20 MiB, 1,400 and 1,300
@@ -108,11 +112,12 @@ def threads(config: Config, device: torch.device, alone: bool) -> int:
 
 
 def sizes(experiment: Experiment, place: torch.device) -> tuple[int, int]:
-    """(nodes a block, tasks at once): functions of shapes, the kind of device and execution.memory alone.
+    """(nodes a block, tasks at once): functions of shapes, nodes a round, kind of device and execution.memory alone.
 
-    Activations are counted by what autograd keeps of one row; a second-order step keeps about three times that, and the
-    adapted weights of every task. Tasks are dealt evenly, as many at once as one pass keeps the activations of; where
-    a pass over images has many for a CPU's caches, nodes and tasks go one by one.
+    Nodes are dealt evenly, on a CPU as some blocks where each is worth a thread. Activations are counted by what
+    autograd keeps of one row; a second-order step keeps about three times that, and the adapted weights of every task.
+    Tasks are dealt evenly, as many at once as one pass keeps the activations of; where a pass over images has many for
+    a CPU's caches, nodes and tasks go one by one.
     """
     execution = experiment.config.execution
     tasks, support, query = experiment.rows
@@ -131,7 +136,9 @@ def sizes(experiment: Experiment, place: torch.device) -> tuple[int, int]:
     node = min(few, tasks) * (3 * activations + weights) + 6 * params
     block = execution.block
     if block == "auto":
-        block = 1 if alone else max(1, budget // node)
+        nodes = count(experiment.spec.nodes, experiment.config.train.nodes_per_round)
+        sides = min(_SIDES, nodes * node // _WORTH_BYTES) if place.type == "cpu" else 1
+        block = 1 if alone else -(-nodes // max(1, sides, -(-nodes // max(1, budget // node))))
     return block, few
 
 

@@ -40,6 +40,7 @@ class Spec(NamedTuple):
     smallest: int  # rows of the poorest training node
     largest: int  # of the richest
     rows: int  # of all training nodes
+    nodes: int  # that train
 
 
 class Experiment(NamedTuple):
@@ -103,7 +104,9 @@ def spec_of(data: Dataset, shards: list[Shard]) -> Spec:
     """The Spec of freshly dealt shards."""
     rows = [len(s.label) for s in shards if s.role == "train"]
     targets = 0 if data.target is None else data.target.shape[1]
-    return Spec(data.kind, data.x.shape[1:], data.divide, data.classes, targets, min(rows), max(rows), sum(rows))
+    return Spec(
+        data.kind, data.x.shape[1:], data.divide, data.classes, targets, min(rows), max(rows), sum(rows), len(rows)
+    )
 
 
 def assemble(config: Config, spec: Spec) -> Experiment:
@@ -114,7 +117,9 @@ def assemble(config: Config, spec: Spec) -> Experiment:
                 raise Problem("a task of a regression is one function, not several classes", where, "write 1", CONFIG)
     _right_scores(config, spec)
     if config.pooled:
-        spec = spec._replace(largest=spec.rows)  # an epoch is of all rows; a task has as many as at the poorest node
+        spec = spec._replace(
+            largest=spec.rows, nodes=1
+        )  # an epoch is of all rows; a task has as many as at the poorest node
     loss = LOSSES[spec.kind]
     model = configs.build(config.model, MODELS, spec.shape, outputs(config, spec))
     if config.execution.precision == "bf16":

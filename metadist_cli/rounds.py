@@ -256,8 +256,14 @@ def first_own(algorithm: Algorithm, seed: int) -> Params:
 
 def choose(seed: int, round_: int, nodes: list[int], per_round: str | int | float) -> list[int]:
     """The nodes of a round, ascending: all, a count, or a fraction (at least 1), drawn by hash of seed and round."""
+    size = count(len(nodes), per_round)
+    if size == len(nodes):
+        return nodes
+    return sorted(nodes[i] for i in seeds.subset(seeds.key(seed, "nodes", round_), of=len(nodes), size=size))
+
+
+def count(nodes: int, per_round: str | int | float) -> int:
+    """How many of so many nodes a round has."""
     if per_round == "all":
         return nodes
-    size = per_round if isinstance(per_round, int) else max(1, round(float(per_round) * len(nodes)))
-    picks = seeds.subset(seeds.key(seed, "nodes", round_), of=len(nodes), size=min(size, len(nodes)))
-    return sorted(nodes[i] for i in picks)
+    return min(nodes, per_round if isinstance(per_round, int) else max(1, round(float(per_round) * nodes)))

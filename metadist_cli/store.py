@@ -224,7 +224,8 @@ def spec_in(manifest: dict[str, Any]) -> Spec:
     """The Spec that a partition manifest holds. Raises Problem(DATA) where it is none of this version's."""
     try:
         spec = manifest["spec"]
-        told = {"rows": manifest["rows"]["train"], **spec}  # runs of version 0.1.0 have it here alone
+        nodes = sum(node["role"] == "train" for node in manifest["nodes"])
+        told = {"rows": manifest["rows"]["train"], "nodes": nodes, **spec}  # older runs have them here alone
         return Spec(**{**told, "shape": tuple(spec["shape"]), "classes": tuple(manifest["classes"])})
     except (KeyError, TypeError):
         hint = "go on with the version that made it, or take another --name"

@@ -27,10 +27,10 @@ from metadist_cli.tree import Params
 CPU, GPU = torch.device("cpu"), torch.device("cuda")  # a name alone needs no GPU
 
 
-def experiment(text: str, shape: tuple[int, ...] = (28, 28), rows: int = 400) -> Experiment:
+def experiment(text: str, shape: tuple[int, ...] = (28, 28), rows: int = 400, nodes: int = 1000) -> Experiment:
     tree, _ = load_yaml(text, "x.yaml")
     classes = tuple(map(str, range(20)))
-    spec = Spec("classification", shape, 1.0, classes, 0, smallest=rows, largest=rows, rows=10 * rows)
+    spec = Spec("classification", shape, 1.0, classes, 0, smallest=rows, largest=rows, rows=nodes * rows, nodes=nodes)
     return assemble(Config.model_validate({"name": "x"} | tree), spec)
 
 
@@ -61,6 +61,33 @@ def test_sizes_are_of_shapes_and_device(
     block, few = sizes(experiment(CONV.format(shot=shot, query=query, memory=memory, more="")), place)
     assert few == expected[1]
     assert block == pytest.approx(expected[0], rel=0.3)
+
+
+SMALL = """
+data: {name: digits}
+task: {kind: local, support: 32, query: 32, new: {from: nodes, test: 1}}
+model: {name: mlp}
+learner: {name: maml}
+train: {rounds: 1, local_steps: 1, meta_batch: 4}
+"""
+
+
+@pytest.mark.parametrize(
+    ("nodes", "blocks"),
+    [
+        (1, 1),
+        (20, 1),  # not worth two threads
+        (50, 2),
+        (100, 4),
+        (1000, 15),  # as many as there must be
+    ],
+)
+def test_nodes_are_dealt_evenly_as_blocks_that_are_worth_a_thread(nodes: int, blocks: int) -> None:
+    block, _ = sizes(experiment(SMALL, (64,), nodes=nodes), CPU)
+    assert -(-nodes // block) == blocks
+    assert block - (nodes - block * (blocks - 1)) < blocks  # the last one is about as large
+    part = experiment(SMALL.replace("rounds: 1,", "rounds: 1, nodes_per_round: 0.5,"), (64,), nodes=2 * nodes)
+    assert sizes(part, CPU)[0] == block
 
 
 def test_what_is_said_is_taken_whatever_the_shapes() -> None:

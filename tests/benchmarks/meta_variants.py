@@ -26,13 +26,14 @@ Take = Callable[[int], None]
 
 
 def metadist(w: Workload, threads: int, compiled: bool = False) -> tuple[Take, float]:
-    """run_nodes as a run calls it. With several threads a single node's tasks are dealt to as many nodes."""
+    """run_nodes as a run calls it. For several threads a single node's tasks are dealt to as many blocks of a node."""
     settle()
-    w = w if w.nodes > 1 else w._replace(nodes=threads, tasks=w.tasks // threads)
+    dealt = w.nodes == 1
+    w = w._replace(nodes=threads, tasks=w.tasks // threads) if dealt else w
     made, rows = experiment(w), pool(*data(w))
     shared, own = start(made)
     block, few = sizes(made, torch.device("cpu"))
-    block = min(block, -(-w.nodes // threads))
+    block = 1 if dealt else block
     algorithm = made.algorithm._replace(tasks_at_once=few, compiled=compiled)
 
     def take(n: int) -> None:

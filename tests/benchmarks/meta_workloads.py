@@ -92,7 +92,7 @@ def experiment(w: Workload, activation: str = "relu", **outer: Any) -> Experimen
     }
     rows = w.tasks * (w.support + w.query)
     classes = tuple(map(str, range(w.way)))
-    spec = Spec("classification", w.shape, 1.0, classes, 0, rows, rows, rows * w.nodes)
+    spec = Spec("classification", w.shape, 1.0, classes, 0, rows, rows, rows * w.nodes, w.nodes)
     return assemble(Config.model_validate(values), spec)
 
 
