@@ -117,9 +117,8 @@ def assemble(config: Config, spec: Spec) -> Experiment:
                 raise Problem("a task of a regression is one function, not several classes", where, "write 1", CONFIG)
     _right_scores(config, spec)
     if config.pooled:
-        spec = spec._replace(
-            largest=spec.rows, nodes=1
-        )  # an epoch is of all rows; a task has as many as at the poorest node
+        # An epoch is of all rows; a task has as many as at the poorest node
+        spec = spec._replace(largest=spec.rows, nodes=1)
     loss = LOSSES[spec.kind]
     model = configs.build(config.model, MODELS, spec.shape, outputs(config, spec))
     if config.execution.precision == "bf16":
