@@ -6,7 +6,8 @@
 First metadist's meta-gradient is compared with the loop's, in float64; a difference ends the script. Then every way is
 timed in a process of its own, pinned to its cores (the last of those at hand: `taskset -c 2,3` chooses), warmed up, one
 after the other and --repeats times round, for machines are not equally fast from minute to minute: a ratio is taken
-within a round. A single thread is told by its CPU time; of several, blocks in which others used the cores are dropped.
+within a round. A library's meta-gradient must agree too. A single thread is told by its CPU time; of several, blocks in
+which others used the cores are dropped.
 Writes --out and the table between the marks of --readme; --table times nothing.
 """
 
@@ -21,12 +22,14 @@ import sys
 import time
 from collections.abc import Sequence
 from datetime import date
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import meta_jax
 from common import machine, put
 from meta_table import TITLES, ratios, table
-from meta_variants import gradient_gap, metadist, missing, one_by_one
+from meta_variants import LIBRARIES, gradient_gap, library_gap, metadist, missing, one_by_one
 from meta_workloads import WORKLOADS, half
 
 from metadist_cli import files, memory
@@ -46,10 +49,11 @@ class Way(NamedTuple):
 
 WAYS = {
     "metadist": Way("metadist", ((1, 1),)),
-    "compiled": Way("compiled", ((1, 1),)),
+    "compiled": Way("compiled", ((1, 1), (1, 2))),
     "loop": Way("loop", ((1, 1), (1, 2))),
-    "l2l": Way("learn2learn", ((1, 1),)),
-    "higher": Way("higher", ((1, 1),)),
+    "l2l": Way("learn2learn", ((1, 1), (1, 2))),
+    "higher": Way("higher", ((1, 1), (1, 2))),
+    "jax": Way("jax", ((1, 1), (1, 2))),
     "metadist2": Way("metadist", ((1, 2),)),
     "loop2": Way("loop", ((2, 1),)),
 }
@@ -73,8 +77,12 @@ def child(variant: str, workload: str, processes: int, threads: int, cores: list
     pin(cores)
     w = WORKLOADS[workload] if processes == 1 else half(WORKLOADS[workload])
     route = WAYS[variant].route
-    ours = route in ("metadist", "compiled")
-    take, units = metadist(w, threads, route == "compiled") if ours else one_by_one(route, w, threads)
+    if route in LIBRARIES and not (gap := library_gap(route, WORKLOADS[workload])) < TOLERANCE:
+        raise SystemExit(f"{workload}: the meta-gradient of {route} is {gap:.0e} from the loop's; it is not timed")
+    if route in ("metadist", "compiled"):
+        take, units = metadist(w, threads, route == "compiled")
+    else:
+        take, units = meta_jax.steps(w) if route == "jax" else one_by_one(route, w, threads)
     take(1)
     begin = time.perf_counter()
     take(1)
@@ -169,7 +177,9 @@ def main() -> None:
         made = {"machine": machine(), "date": date.today().isoformat(), "seconds": told.seconds}
         pin(cores[-1:])  # the comparison of gradients has one thread
         rows = [workload_row(name, variants, cores, told.seconds, told.repeats) for name in told.workloads]
+        used = [WAYS[v].route for v in variants if WAYS[v].route in LIBRARIES]
         made |= {"repeats": told.repeats, "missing": [TITLES[v] for v in absent], "rows": rows}
+        made["libraries"] = {route: version(route) for route in used}
         files.write(told.out, files.to_json(made))
     found = json.loads(told.out.read_text())
     if told.readme:

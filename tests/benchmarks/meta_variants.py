@@ -7,6 +7,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from itertools import count
 
+import meta_jax
 import torch
 import torch.nn.functional as F
 from meta_workloads import BATCHES, Workload, data, experiment, plan, pool, tasks_of
@@ -123,6 +124,7 @@ def higher(w: Workload) -> Route:
 
 
 ROUTES: dict[str, Callable[[Workload], Route]] = {"loop": loop, "learn2learn": learn2learn, "higher": higher}
+LIBRARIES = ("learn2learn", "higher", "jax")
 
 
 def one_by_one(route: str, w: Workload, threads: int) -> tuple[Take, float]:
@@ -147,7 +149,35 @@ def one_by_one(route: str, w: Workload, threads: int) -> tuple[Take, float]:
 
 def missing(route: str) -> bool:
     """Whether it is a library's that is not installed."""
-    return route not in ("metadist", "compiled", "loop") and find_spec(route) is None
+    return route in LIBRARIES and find_spec(route) is None
+
+
+def library_gap(route: str, w: Workload) -> float:
+    """How far a library's meta-gradient of two tasks is from the loop's, relative, in float64."""
+    torch.set_num_threads(1)
+    w = w._replace(nodes=1, tasks=2, local_steps=1)
+    first = tree.part(start(experiment(w))[0], "meta")
+    params = {k: first[k].double().requires_grad_() for k in sorted(first, key=_place)}
+    x, y = data(w)
+    x, y = x[0, 0].double(), y[0, 0]
+    smooth = route == "jax"  # its kinks are not where torch's are, by rounding
+    accumulate(w, params, tasks_of(w, x, y), "softplus" if smooth else "relu")
+    if smooth:
+        found = meta_jax.gradient(w, params, x, y)
+    else:
+        theirs, work = ROUTES[route](w)
+        for p, value in zip(theirs, params.values(), strict=True):
+            p.data = value.detach().clone()
+        work(tasks_of(w, x, y))
+        found = [p.grad for p in theirs if p.grad is not None]
+    right = torch.cat([p.grad.flatten() for p in params.values() if p.grad is not None])
+    return float((torch.cat([v.flatten() for v in found]) - right).norm() / right.norm())
+
+
+def _place(name: str) -> tuple[bool, str, str, bool]:
+    """Sorts parameters as `network` has them: block by block, bias and shift last."""
+    layer, _, kind = name.partition(".")
+    return layer == "head", layer[-1], layer, kind in ("bias", "shift")
 
 
 def gradient_gap(w: Workload, learned: Workload | None = None) -> float:
