@@ -117,6 +117,10 @@ def run(
 def partition(
     file: File,
     overrides: Overrides = None,
+    nodes: Annotated[
+        str | None,
+        typer.Option("--nodes", help="Write only these nodes' shards: 0-9,12, or a part, 0/8 to 7/8, or slurm."),
+    ] = None,
     runs_dir: RunsDir = _RUNS,
     name: Name = None,
     restart: Restart = False,
@@ -129,8 +133,11 @@ def partition(
 
     def body(config: Config, run: Run, console: Console) -> dict[str, Any]:
         from metadist_cli.stages.partition import partition as stage
+        from metadist_cli.stages.waiting import which_nodes
 
-        return stage(config, run, console)
+        if nodes is None:
+            return stage(config, run, console)
+        return stage(config, run, console, which_nodes(nodes)) | {"next": f"train --nodes {nodes}"}
 
     _stage(body, file, overrides, runs_dir, name, (json, quiet, verbose), dry_run, restart)
 

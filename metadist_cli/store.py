@@ -139,8 +139,10 @@ def sweep(run: Run) -> None:
 # Shards
 
 
-def write_shards(run: Run, shards: list[Shard], spec: Spec, data: Dataset, config: Config) -> dict[str, Any]:
-    """All shard files. Returns the manifest, which is to be written last: it is the commit."""
+def write_shards(
+    run: Run, shards: list[Shard], spec: Spec, data: Dataset, config: Config, wanted: set[int]
+) -> dict[str, Any]:
+    """The files that hold wanted nodes. Returns the manifest of all, which is to be written last: it is the commit."""
     entries: list[dict[str, Any]] = []
     stored: dict[str, dict[str, Any]] = {}
     size = 1 if len(shards) <= PACK else PACK
@@ -149,7 +151,8 @@ def write_shards(run: Run, shards: list[Shard], spec: Spec, data: Dataset, confi
         first, last = pack[0].node, pack[-1].node
         name = f"node-{first:03d}.safetensors" if size == 1 else f"nodes-{first:05d}-{last:05d}.safetensors"
         packed = files.pack(_pack_shards(pack), {"nodes": [s.node for s in pack]})
-        files.write(run.shards / name, packed)
+        if wanted.intersection(s.node for s in pack):
+            files.write(run.shards / name, packed)
         stored[name] = {"sha256": files.sha256(packed), "bytes": len(packed)}
         entries += _entries(pack, name)
     scale = {}

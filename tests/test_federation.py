@@ -98,6 +98,35 @@ def test_another_machine(lab: Lab, tmp_path: Path, data: str):
     assert lab.checkpoint(1) == lab.checkpoint(1, "whole")
 
 
+def test_each_site_writes_the_shards_of_its_own_nodes(lab: Lab):
+    """From the same data: manifests, shards and what the nodes train are those of one machine."""
+    lab("run", "execution.block=1", "train.rounds=1", name="whole")
+    every = contents(lab.run("whole") / "shards")
+    nodes = {"a": (0, 1, 2), "b": (3, 4, 5)}
+    for site, told in (("a", "0/2"), ("b", "3-5")):
+        said = lab("partition", "--nodes", told, name=site).out
+        assert "3 of 8 shards" in said
+        assert f"next: metadist train --nodes {told}" in said
+        own = {f"node-{node:03d}.safetensors" for node in nodes[site]}
+        found = contents(lab.run(site) / "shards")
+        assert found == {name: every[name] for name in ("manifest.json", "partition.png", *own)}
+        assert "already done" in lab("partition", "--nodes", told, name=site).out
+        lab("train", "execution.block=1", "train.rounds=1", "--nodes", told, name=site)
+    assert "node-003.safetensors" in lab("train", "--nodes", "3", name="a", code=4).err
+    shutil.copy(lab.run("b") / "rounds/0001/nodes-003-005.safetensors", lab.run("a") / "rounds/0001")
+    lab("aggregate", "execution.block=1", "train.rounds=1", name="a")
+    assert lab.checkpoint(1, "a") == lab.checkpoint(1, "whole")
+    lab("partition", name="a")  # the rest
+    assert contents(lab.run("a") / "shards") == every
+
+
+def test_shards_of_nodes_that_are_none(lab: Lab):
+    assert "there is no node 8" in lab("partition", "--nodes", "7,8", code=2).err
+    assert not lab.run().exists()
+    lab("partition", "--nodes", "7")
+    assert "there is no node 8" in lab("partition", "--nodes", "8", code=2).err
+
+
 def test_rows_stay_in_the_shards(lab: Lab, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.undo()  # with real reports
     rows = "finetune.predictions=true"

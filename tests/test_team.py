@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import pytest
-from runner import ROOT, Lab, environment, proc, results, start
+from runner import ROOT, Lab, contents, environment, proc, results, start
 
 ONE = "execution.block=1"
 SETTINGS = {
@@ -98,6 +100,31 @@ def test_four_ranks_change_no_byte(lab: Lab):
     assert results(lab.run()) == alone
 
 
+def test_two_machines_each_with_its_own_shards(lab: Lab):
+    """The second has the shards of every other node alone, and nothing is written there."""
+    alone = trained(lab, "alone", ONE)
+    lab.runs = lab.folder / "second"
+    lab("partition", "--nodes", "1,3,5", ONE)
+    before = contents(lab.run())
+    there = lab.arguments("run", ONE)
+    lab.runs = lab.folder / "first"
+    with closing(socket.create_server(("127.0.0.1", 0))) as free:
+        port = free.getsockname()[1]
+    agents = [
+        popen(
+            1,
+            *arguments,
+            machine=("--nnodes=2", f"--node-rank={i}", "--master-addr=127.0.0.1", f"--master-port={port}"),
+        )
+        for i, arguments in enumerate((lab.arguments("run", ONE), there))
+    ]
+    said = [running.communicate(timeout=300) for running in agents]
+    assert [running.returncode for running in agents] == [0, 0], said
+    assert results(lab.run()) == alone
+    lab.runs = lab.folder / "second"
+    assert contents(lab.run()) == before
+
+
 @pytest.mark.slow
 @proc
 @pytest.mark.parametrize("victim", ["rank", "leader", "agent"])
@@ -145,8 +172,10 @@ def torchrun(count: int, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.CompletedProcess(running.args, running.returncode, out, err)
 
 
-def popen(count: int, *arguments: str, restarts: int = 0) -> subprocess.Popen[str]:
-    door = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
+def popen(
+    count: int, *arguments: str, restarts: int = 0, machine: Sequence[str] = ("--standalone",)
+) -> subprocess.Popen[str]:
+    door = [sys.executable, "-m", "torch.distributed.run", *machine, f"--nproc-per-node={count}"]
     called = [*door, f"--max-restarts={restarts}", "-m", "metadist_cli", *arguments]
     extra = environment(PYTHONWARNINGS="default")  # torchrun's own
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}

@@ -162,7 +162,9 @@ def test_shard_files_hold_windows_and_give_them_back(
     shards = make_shards(data, PARTITIONERS["natural"](by="user"), None, Need(False, 0, 4), Held("nodes", 1, 0), 3)
     (tmp_path / "own.yaml").write_text("task: {kind: local, support: 2, query: 2}\npartition: {nodes: 4}\n")
     run = store.Run.at(tmp_path / "run")
-    manifest = store.write_shards(run, shards, spec_of(data, shards), data, load(tmp_path / "own.yaml"))
+    manifest = store.write_shards(
+        run, shards, spec_of(data, shards), data, load(tmp_path / "own.yaml"), {s.node for s in shards}
+    )
     back = store.read_shards(run, manifest, range(4))
     for one, other in zip(back, shards, strict=True):
         assert isinstance(one.x, Windows)

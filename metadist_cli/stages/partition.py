@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from metadist_cli.config import Config
 from metadist_cli.config.schema import Local
 from metadist_cli.console import Console
 from metadist_cli.datasets import Dataset
-from metadist_cli.errors import CONFIG, Problem
+from metadist_cli.errors import CONFIG, USAGE, Problem
 from metadist_cli.experiment import Spec, assemble_all, deal, load_data, spec_of
 from metadist_cli.newtasks import new_tasks
 from metadist_cli.shards import Shard, account
@@ -25,11 +26,16 @@ _BARS = 24  # classes at most that are shown as bars
 _LEVELS = "·▁▂▃▄▅▆▇█"
 
 
-def partition(config: Config, run: Run, console: Console) -> dict[str, Any]:
-    """Deal the data out, unless the run has its shards already. Returns what there is: nodes, rows and skew by role."""
+def partition(
+    config: Config, run: Run, console: Console, which: Callable[[list[int]], list[int]] | None = None
+) -> dict[str, Any]:
+    """Deal the data out, unless the run has its shards already. Returns what there is: nodes, rows and skew by role.
+
+    which: of all training nodes, those whose shards are written here (their files, where a file holds many). The
+    manifest is of all, so that what other machines write from the same data fits together.
+    """
     store.agree(config, run)
-    if _complete(run):
-        manifest = store.shard_manifest(run)
+    if manifest := _complete(run, which):
         console.say(f"partition: already done, {run.shards}")
         return _summary(manifest, run)
     data = load_data(config)
@@ -38,18 +44,20 @@ def partition(config: Config, run: Run, console: Console) -> dict[str, Any]:
     experiment = assemble_all(config, spec)["main"]  # whatever does not fit is told before anything is written
     _same_data(run, data)
     check_new_tasks(config, spec, shards)
+    wanted = _wanted({shard.node: shard.role for shard in shards}, which)
     held = of_shards(shards, data)
     skew = skew_of(held)
     show(held, skew, account(data, shards), spec, console)
     with command("partition", config, run, experiment) as result:
-        manifest = with_skew(store.write_shards(run, shards, spec, data, config), held, skew)
+        manifest = with_skew(store.write_shards(run, shards, spec, data, config, wanted), held, skew)
         del data, shards  # the text of a manifest of 100,000 nodes takes as much room
         from metadist_cli.report.heatmap import partition_png
 
         files.write(run.shards / "partition.png", partition_png(manifest))
         files.write(run.shards / "manifest.json", files.to_json(manifest))
         result |= _summary(manifest, run)
-    console.say(f"partition: {len(manifest['nodes'])} shards in {run.shards}, picture in partition.png")
+    of = f" of {len(manifest['nodes']):,}" if which else ""
+    console.say(f"partition: {len(wanted):,}{of} shards in {run.shards}, picture in partition.png")
     return result
 
 
@@ -63,14 +71,25 @@ def _same_data(run: Run, data: Dataset) -> None:
         )
 
 
-def _complete(run: Run) -> bool:
-    """Whether the manifest is there and every file that it names has its size."""
+def _complete(run: Run, which: Callable[[list[int]], list[int]] | None) -> dict[str, Any] | None:
+    """The manifest, if it is there and every file that is wanted has the size that it names."""
     if not (run.shards / "manifest.json").exists():
-        return False
-    told = store.shard_manifest(run)["files"]
-    return all(
-        (run.shards / name).is_file() and (run.shards / name).stat().st_size == f["bytes"] for name, f in told.items()
-    )
+        return None
+    manifest = store.shard_manifest(run)
+    wanted = _wanted({node["node"]: node["role"] for node in manifest["nodes"]}, which)
+    for name in {node["file"] for node in manifest["nodes"] if node["node"] in wanted}:
+        path = run.shards / name
+        if not path.is_file() or path.stat().st_size != manifest["files"][name]["bytes"]:
+            return None
+    return manifest
+
+
+def _wanted(roles: dict[int, str], which: Callable[[list[int]], list[int]] | None) -> set[int]:
+    """Of all nodes, with their roles, those whose shards are wanted."""
+    nodes = list(roles) if which is None else which([node for node, role in roles.items() if role == "train"])
+    if strangers := [node for node in nodes if node not in roles]:
+        raise Problem(f"there is no node {strangers[0]}", "--nodes", f"nodes: 0 to {max(roles)}", USAGE)
+    return set(nodes)
 
 
 def _summary(manifest: dict[str, Any], run: Run) -> dict[str, Any]:
