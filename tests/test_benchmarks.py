@@ -17,8 +17,9 @@ SCRIPT = ROOT / "tests" / "benchmarks" / "rounds.py"
 sys.path.insert(0, str(SCRIPT.parent))
 rounds = import_module("rounds")
 rounds_metadist, rounds_reference = import_module("rounds_metadist"), import_module("rounds_reference")
+rounds_peers = import_module("rounds_peers")
 
-SHORT = ("--nodes=10", "--algorithms", "fedavg", "second", "--rounds=4", "--repeats=1")
+SHORT = ("--nodes=10", "--algorithms", "fedavg", "second", "--rounds=4", "--repeats=1", "--peers")
 FIGURES = {"cpu_ms", "wall_ms", "mean_wall_ms", "first_round_s", "imports_s", "peak_mb", "norm"}
 
 
@@ -39,7 +40,7 @@ def test_rounds_of_a_short_table(tmp_path: Path) -> None:
     for row in found["rows"]:
         (ours,), (vmap,), (loop,) = (row["runs"][variant] for variant in rounds.VARIANTS)
         assert (row["rounds"], row["repeats"]) == (4, 1)
-        assert set(vmap) == set(loop) == FIGURES
+        assert set(vmap) == set(loop) == FIGURES | {"moved"}
         assert set(ours) == FIGURES | {"partition_s", "noted_ms", "block"}
         assert min(run[figure] for run in (ours, vmap, loop) for figure in FIGURES) > 0
         assert sum(ours["noted_ms"].values()) < ours["mean_wall_ms"]
@@ -48,6 +49,7 @@ def test_rounds_of_a_short_table(tmp_path: Path) -> None:
         assert vmap["norm"] == pytest.approx(loop["norm"])
         times, ratio = (f"{run['cpu_ms']:.1f}" for run in (ours, vmap, loop)), row["ratio"]["median"]
         assert f"| **{' / '.join(times)}** | {ratio:.2f} ({ratio:.2f} to {ratio:.2f}) |" in printed
+    assert "not installed" not in printed.lower()
     (tmp_path / "README.md").write_text("before\n<!-- rounds -->\n\nold\n\n<!-- end of rounds -->\nafter\n")
     assert script(tmp_path, "--table", "--readme", str(tmp_path / "README.md")) == printed
     text = (tmp_path / "README.md").read_text()
@@ -58,6 +60,81 @@ def test_rounds_are_not_timed_where_the_work_differs() -> None:
     assert rounds.check() < rounds.CLOSE
     with pytest.raises(SystemExit, match="do not do the same work"):
         rounds.check(lr=1.01 * rounds_reference.LR)
+
+
+@pytest.mark.parametrize("variant", rounds.PEERS)
+def test_rounds_of_a_framework_do_the_same_work(variant: str, tmp_path: Path) -> None:
+    if rounds_peers.missing(variant):
+        pytest.skip(f"{rounds.PEERS[variant]} is not installed")
+    data = rounds.write_digits(tmp_path, 10)
+    work = {**data, "algorithm": "fedavg", "rounds": 4, "variant": variant}
+    found = rounds.play(work)
+    assert set(found) == FIGURES | {"moved"}
+    assert min(found.values()) > 0
+    rounds.check_peer(work, found)
+
+
+def test_rounds_of_a_framework_do_not_count_where_the_work_differs(tmp_path: Path) -> None:
+    work = {**rounds.write_digits(tmp_path, 30), "algorithm": "fedavg", "rounds": 3, "variant": "vmap"}
+    alike = rounds_reference.play(work, lambda: None)
+    work["variant"] = "pfl"
+    rounds.check_peer(work, alike)
+    for wrong in ({"norm": 1.001 * alike["norm"]}, {"moved": 1.001 * alike["moved"]}, {"moved": float("nan")}):
+        with pytest.raises(SystemExit, match="pfl and the reference do not do the same work: "):
+            rounds.check_peer(work, alike | wrong)
+
+
+def test_rounds_of_a_slow_framework_are_few(tmp_path: Path, monkeypatch) -> None:
+    """Its one run stands beside the first of metadist's."""
+    played = []
+
+    def play(work: dict[str, Any]) -> dict[str, float]:
+        played.append((work["variant"], work["rounds"]))
+        return {"cpu_ms": {"metadist": 2.0 * len(played), "flwr": 600.0}.get(work["variant"], 1.0)}
+
+    monkeypatch.setattr(rounds, "play", play)
+    monkeypatch.setattr(rounds, "check_peer", lambda work, found: None)
+    data = {"nodes": 1000, "rows": 18, "data": None}
+    row = rounds.measure("fedavg", data, 40, 2, ("pfl", "flwr"))
+    each = [(variant, 40) for variant in (*rounds.VARIANTS, "pfl")]
+    assert played == [*each, ("flwr", 5), *each]
+    assert row["peers"]["flwr"] == {"median": 300.0, "min": 300.0, "max": 300.0}
+    assert row["peers"]["pfl"]["max"] == 0.5
+    assert rounds.measure("second", data, 40, 1, ("pfl", "flwr"))["peers"] == {}
+    assert rounds.amount("flwr", 100, 40, 2) == (40, 2)
+    assert rounds.amount("metadist", 100_000, 40, 2) == (5, 1)
+
+
+def test_rounds_of_frameworks_have_columns() -> None:
+    run = {"cpu_ms": 10.0, "wall_ms": 1.0, "mean_wall_ms": 1.0, "first_round_s": 1.0, "peak_mb": 1.0, "noted_ms": {}}
+    row = {"algorithm": "fedavg", "rounds": 3, "repeats": 1, "ratio": {"median": 1.0, "min": 1.0, "max": 1.0}}
+    row["runs"] = {variant: [run] for variant in rounds.VARIANTS}
+    pfl, flwr = {"median": 6.9, "min": 6.0, "max": 7.9}, {"median": 412.3, "min": 99.9, "max": 1500.0}
+    many = row | {"nodes": 1000, "peers": {"pfl": pfl, "flwr": flwr}}
+    machine = {"cpu": "a", "threads": 1, "torch": "b", "python": "c", "commit": "d"}
+    about = {"machine": machine, "date": "e", "rows": [row | {"nodes": 100, "peers": {"pfl": pfl}}, many]}
+    text = rounds.table(about)
+    assert "| met | 6.9 (6.0 to 7.9) | - | - | 1.0" in text
+    assert "| met | 6.9 (6.0 to 7.9) | 412 (99.9 to 1,500) | pfl not met, Flower met | 1.0" in text
+    assert "| pfl / metadist | Flower / metadist | at 1,000 nodes at least 7 and 100 |" in text
+    assert rounds.table(about | {"missing": []}) == text
+    assert rounds.table(about | {"missing": ["pfl", "flwr"]}) == f"{text}\nNot installed: pfl, Flower.\n"
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc, which Linux alone has")
+def test_rounds_count_the_time_of_processes_below() -> None:
+    """A process below one below, while it lives and when it has ended."""
+    burn = "import time; [0 for _ in iter(lambda: time.process_time() < 0.3, False)]; print(1, flush=True); input()"
+    outer = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {burn!r}])"
+    before = rounds_peers.tree_seconds()
+    with subprocess.Popen([sys.executable, "-c", outer], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        assert process.stdout.readline()
+        alive = rounds_peers.tree_seconds() - before
+        process.communicate(b"\n")
+    ended = rounds_peers.tree_seconds() - before
+    assert alive >= 0.25
+    assert ended >= alive
 
 
 @pytest.mark.parametrize("algorithm", rounds.ALGORITHMS)

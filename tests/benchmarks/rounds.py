@@ -8,10 +8,15 @@ fedavg: supervised; first, second: MAML with one inner step, of first and second
 1,000 nodes have scikit-learn's digits, 18 rows each (180 where there are at most 10 nodes), drawn with replacement;
 more have 30 rows of the data set `synthetic`, and are one run of at most 5 rounds of fedavg.
 vmap: all nodes at once with torch.func, neither files nor metrics (by thousands beyond 10,000 nodes). loop: one node
-after the other with autograd, up to 1,000 nodes.
-Every run is a process of its own, and variants take turns. Before anything is timed, metadist and vmap must come to the
-same parameters from the same start. Writes rounds.json (--out) and the table into a Markdown file (--readme); --table
-runs nothing. Set TMPDIR to choose the disk that metadist's files go to.
+after the other with autograd, up to 1,000 nodes. pfl (pfl-research) and flwr (Flower, simulated by one worker of
+Ray's), where they are installed (--peers): fedavg of up to 1,000 nodes; of 1,000, Flower has one run of at most 5
+rounds.
+Every run is a process of its own, and variants take turns. CPU time is that of the process; Flower's is that of its
+whole tree of processes, as Linux tells it in /proc, and its "peak_mb" leaves out Ray's. Before anything is timed,
+metadist and vmap must come to the same parameters from the same start; a framework's figures count only where its
+parameters' norm, and how far they have moved, are vmap's. Writes rounds.json (--out) and the table into a Markdown
+file (--readme); --table runs nothing. Set TMPDIR to choose the disk that metadist's files go to; a long path is too
+long for Ray's sockets.
 """
 
 from __future__ import annotations
@@ -24,6 +29,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
@@ -33,18 +39,22 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 ALGORITHMS = ("fedavg", "first", "second")
 VARIANTS = ("metadist", "vmap", "loop")
+PEERS = {"pfl": "pfl", "flwr": "Flower"}
 DIGITS = 1000  # nodes up to which they hold digits, and up to which the loop is worth waiting for
 MOST = 1.1  # of the reference's CPU time is wanted
-CLOSE = 1e-5
+LEAST = {"pfl": 7, "flwr": 100}  # times metadist's CPU time is what a framework is wanted to take of DIGITS nodes
+CLOSE, NEAR = 1e-5, 1e-4
 
 
 def child(work: dict[str, Any]) -> dict[str, Any]:
     """Play one variant and say what it took; work["began"]: the time at which the process was started."""
     clock = time.perf_counter()
-    variant = importlib.import_module("rounds_metadist" if work["variant"] == "metadist" else "rounds_reference")
+    modules = {"metadist": "rounds_metadist", **dict.fromkeys(PEERS, "rounds_peers")}
+    variant = importlib.import_module(modules.get(work["variant"], "rounds_reference"))
     imported = time.perf_counter() - clock
+    cpu = variant.tree_seconds if work["variant"] == "flwr" else time.process_time
     marks: list[tuple[float, float, float]] = []
-    found = variant.play(work, lambda: marks.append((time.process_time(), time.perf_counter(), time.time())))
+    found = variant.play(work, lambda: marks.append((cpu(), time.perf_counter(), time.time())))
     from metadist_cli import memory  # not before: its imports are not theirs
 
     later = list(pairwise(marks[1:]))
@@ -67,7 +77,7 @@ def play(work: dict[str, Any]) -> dict[str, Any]:
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         called = [sys.executable, __file__, "child", told]
         done = subprocess.run(called, env=environment, stdout=subprocess.PIPE, text=True, check=True)
-    return json.loads(done.stdout)
+    return json.loads(done.stdout.splitlines()[-1])  # a framework may have written more
 
 
 def write_digits(folder: Path, nodes: int) -> dict[str, Any]:
@@ -111,28 +121,55 @@ def check(lr: float | None = None) -> float:
     return far
 
 
-def measure(algorithm: str, data: dict[str, Any], rounds: int, repeats: int) -> dict[str, Any]:
-    """A row: every run of every variant, and the ratio of CPU times of neighbouring runs."""
-    variants = VARIANTS
-    if data["nodes"] > DIGITS:
-        variants, rounds, repeats = VARIANTS[:2], min(rounds, 5), 1
+def check_peer(work: dict[str, Any], found: dict[str, Any]) -> None:
+    """Raises SystemExit where a framework's parameters have not moved as vmap's do from the same start."""
+    import rounds_reference
+
+    for figure, wanted in rounds_reference.play({**work, "variant": "vmap"}, lambda: None).items():
+        if not abs(found[figure] - wanted) <= NEAR * wanted:
+            what = f"{figure} is {found[figure]:.6g}, not {wanted:.6g}"
+            raise SystemExit(f"{PEERS[work['variant']]} and the reference do not do the same work: {what}")
+
+
+def amount(variant: str, nodes: int, rounds: int, repeats: int) -> tuple[int, int]:
+    """(rounds, repeats), which are few where a round takes seconds."""
+    slow = nodes > DIGITS or (variant == "flwr" and nodes == DIGITS)
+    return (min(rounds, 5), 1) if slow else (rounds, repeats)
+
+
+def measure(
+    algorithm: str, data: dict[str, Any], rounds: int, repeats: int, peers: Sequence[str] = ()
+) -> dict[str, Any]:
+    """A row: every run of every variant, and the ratios of CPU times of neighbouring runs."""
+    nodes = data["nodes"]
+    variants = VARIANTS[:2] if nodes > DIGITS else (*VARIANTS, *(peers if algorithm == "fedavg" else ()))
+    counts = {variant: amount(variant, nodes, rounds, repeats) for variant in variants}
     runs: dict[str, list[dict[str, Any]]] = {variant: [] for variant in variants}
-    for _ in range(repeats):
-        for variant in variants:
-            runs[variant].append(play({**data, "algorithm": algorithm, "rounds": rounds, "variant": variant}))
-            print(
-                f"{algorithm}, {data['nodes']} nodes, {variant}: {runs[variant][-1]['cpu_ms']:.2f} ms", file=sys.stderr
-            )
-    each = [ours["cpu_ms"] / theirs["cpu_ms"] for ours, theirs in zip(runs["metadist"], runs["vmap"], strict=True)]
+    for number in range(repeats):
+        for variant in (v for v in variants if number < counts[v][1]):
+            work = {**data, "algorithm": algorithm, "rounds": counts[variant][0], "variant": variant}
+            found = play(work)
+            if variant in PEERS:
+                check_peer(work, found)
+            runs[variant].append(found)
+            print(f"{algorithm}, {nodes} nodes, {variant}: {found['cpu_ms']:.2f} ms", file=sys.stderr)
+    rounds, repeats = counts["metadist"]
     return {
         "algorithm": algorithm,
-        "nodes": data["nodes"],
+        "nodes": nodes,
         "rows": data["rows"],
         "rounds": rounds,
         "repeats": repeats,
         "runs": runs,
-        "ratio": {"median": statistics.median(each), "min": min(each), "max": max(each)},
+        "ratio": compare(runs["metadist"], runs["vmap"]),
+        "peers": {variant: compare(runs[variant], runs["metadist"]) for variant in variants if variant in PEERS},
     }
+
+
+def compare(ones: list[dict[str, Any]], others: list[dict[str, Any]]) -> dict[str, float]:
+    """How many times the CPU time of the others the ones take; of the first runs where one has fewer."""
+    each = [one["cpu_ms"] / other["cpu_ms"] for one, other in zip(ones, others, strict=False)]
+    return {"median": statistics.median(each), "min": min(each), "max": max(each)}
 
 
 def table(found: dict[str, Any]) -> str:
@@ -142,7 +179,9 @@ def table(found: dict[str, Any]) -> str:
     when = f"{found['date']}, metadist at {here['commit']}"
     runs = "medians of runs, the first two rounds left out"
     heads = ["algorithm", "nodes", "runs x rounds", "CPU ms a round: metadist / vmap / loop", "metadist / vmap"]
-    heads += [f"at most {MOST}", "wall ms", "s to the end of round 1", "peak MB", "of metadist's wall time"]
+    heads += [f"at most {MOST}", *(f"{title} / metadist" for title in PEERS.values())]
+    heads.append(f"at {DIGITS:,} nodes at least {' and '.join(map(str, LEAST.values()))}")
+    heads += ["wall ms", "s to the end of round 1", "peak MB", "of metadist's wall time"]
     lines = [f"{where}; {when}; {runs}.", "", f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for row in found["rows"]:
         ratio = row["ratio"]
@@ -154,16 +193,35 @@ def table(found: dict[str, Any]) -> str:
         ]
         cells += [f"{ratio['median']:.2f} ({ratio['min']:.2f} to {ratio['max']:.2f})"]
         cells.append("met" if ratio["median"] <= MOST else "not met")
+        cells += _peers(row)
         cells += [_three(row, figure) for figure in ("wall_ms", "first_round_s", "peak_mb")]
         cells.append(_shares(row["runs"]["metadist"]))
         lines.append(f"| {' | '.join(cells)} |")
+    if found.get("missing"):
+        lines += ["", f"Not installed: {', '.join(PEERS[variant] for variant in found['missing'])}."]
     return "\n".join(lines) + "\n"
 
 
 def _three(row: dict[str, Any], figure: str) -> str:
     variants = (row["runs"][variant] for variant in VARIANTS if variant in row["runs"])
     medians = (statistics.median(run[figure] for run in runs) for runs in variants)
-    return " / ".join(f"{value:.1f}" if value < 100 else f"{value:,.0f}" for value in medians)
+    return " / ".join(map(_number, medians))
+
+
+def _number(value: float) -> str:
+    return f"{value:.1f}" if value < 100 else f"{value:,.0f}"
+
+
+def _peers(row: dict[str, Any]) -> list[str]:
+    """The cells of the frameworks' ratios, and whether they are what is wanted."""
+    cells, wanted, found = [], [], row.get("peers", {})
+    for variant, title in PEERS.items():
+        ratio = found.get(variant)
+        low, high = (_number(ratio[key]) if ratio else "" for key in ("min", "max"))
+        cells.append(f"{_number(ratio['median'])} ({low} to {high})" if ratio else "-")
+        if ratio and row["nodes"] == DIGITS:
+            wanted.append(f"{title} {'met' if ratio['median'] >= LEAST[variant] else 'not met'}")
+    return [*cells, ", ".join(wanted) or "-"]
 
 
 def _shares(runs: list[dict[str, Any]]) -> str:
@@ -178,6 +236,7 @@ def _shares(runs: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     from common import machine, put
+    from rounds_peers import missing
 
     from metadist_cli import files
 
@@ -186,6 +245,7 @@ def main() -> None:
     parser.add_argument("--algorithms", nargs="+", choices=ALGORITHMS, default=ALGORITHMS)
     parser.add_argument("--rounds", type=int, default=40, help="at least 3: the first two are not timed")
     parser.add_argument("--repeats", type=int, default=5, help="runs of each variant")
+    parser.add_argument("--peers", nargs="*", choices=PEERS, default=[*PEERS], help="frameworks, where installed")
     parser.add_argument("--out", type=Path, default=HERE / "rounds.json")
     parser.add_argument("--readme", type=Path, help="a Markdown file in which the table is put between its marks")
     parser.add_argument("--table", action="store_true", help="run nothing, write the table of what is there")
@@ -194,15 +254,17 @@ def main() -> None:
         parser.error("at least 3 rounds, 1 repeat and 1 node")
     if not told.table:
         date, far, here = datetime.now(UTC).strftime("%Y-%m-%d"), check(), machine() | {"threads": 1}
+        absent = [variant for variant in told.peers if missing(variant)]
+        peers = [variant for variant in told.peers if variant not in absent]
         with TemporaryDirectory() as folder:
             data = [write_digits(Path(folder), nodes) for nodes in told.nodes]
             rows = [
-                measure(algorithm, some, told.rounds, told.repeats)
+                measure(algorithm, some, told.rounds, told.repeats, peers)
                 for algorithm in told.algorithms
                 for some in data
                 if some["nodes"] <= DIGITS or algorithm == "fedavg"
             ]
-        about = {"machine": here, "date": date, "difference": far}
+        about = {"machine": here, "date": date, "difference": far, "missing": absent}
         files.write(told.out, files.to_json(about | {"rows": rows}))
     text = table(json.loads(told.out.read_text()))
     if told.readme:

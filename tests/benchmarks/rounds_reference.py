@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -34,10 +33,19 @@ def play(work: dict[str, Any], mark: Callable[[], None]) -> dict[str, Any]:
     """All rounds of a variant; mark is called at the end of each."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    first = {name: p.detach().clone() for name, p in model().named_parameters()}
+    first = weights_of(model())
     train = {"vmap": vmap_rounds, "loop": loop_rounds}[work["variant"]]
     last = train(first, *rows(work), work["algorithm"], work["rounds"], LR, mark)
-    return {"norm": norm(last)}
+    return ended(first, last)
+
+
+def weights_of(network: nn.Module) -> Weights:
+    return {name: p.detach().clone() for name, p in network.named_parameters()}
+
+
+def ended(first: Weights, last: Weights) -> dict[str, float]:
+    """What two variants that start alike are compared by: few rounds change the norm itself by hardly anything."""
+    return {"norm": norm(last), "moved": norm({name: last[name] - w for name, w in first.items()})}
 
 
 def norm(weights: Weights) -> float:
@@ -104,7 +112,6 @@ def loop_rounds(
     """One node after the other."""
     network = model()
     parameters = dict(network.named_parameters())
-    gradient = partial(loop_gradient, network, parameters, algorithm)
     nodes = [batches(x[i : i + 1], y[i : i + 1]) for i in range(len(x))]
     for _ in range(rounds):
         mean = {name: torch.zeros_like(w) for name, w in weights.items()}
@@ -112,16 +119,23 @@ def loop_rounds(
             with torch.no_grad():
                 for name, w in weights.items():
                     parameters[name].copy_(w)
-            for some, labels in epoch:
-                found = gradient(some[0], labels[0])
-                with torch.no_grad():
-                    for p, g in zip(parameters.values(), found, strict=True):
-                        p.sub_(g, alpha=lr)
+            loop_epoch(network, parameters, algorithm, epoch, lr)
             for name, p in parameters.items():
                 mean[name].add_(p.detach(), alpha=1 / len(nodes))
         weights = mean
         mark()
     return weights
+
+
+def loop_epoch(
+    network: nn.Module, parameters: Mapping[str, Tensor], algorithm: str, epoch: list[tuple[Tensor, Tensor]], lr: float
+) -> None:
+    """Steps of the network's parameters, in place, on the batches (1, rows, ...) of one node."""
+    for x, y in epoch:
+        found = loop_gradient(network, parameters, algorithm, x[0], y[0])
+        with torch.no_grad():
+            for p, g in zip(parameters.values(), found, strict=True):
+                p.sub_(g, alpha=lr)
 
 
 def loop_gradient(
