@@ -19,7 +19,7 @@ rounds = import_module("rounds")
 rounds_metadist, rounds_reference = import_module("rounds_metadist"), import_module("rounds_reference")
 rounds_peers = import_module("rounds_peers")
 
-SHORT = ("--nodes=10", "--algorithms", "fedavg", "second", "--rounds=4", "--repeats=1", "--peers")
+SHORT = ("--nodes=10", "--synthetic=20", "--algorithms", "fedavg", "second", "--rounds=4", "--repeats=1", "--peers")
 FIGURES = {"cpu_ms", "wall_ms", "mean_wall_ms", "first_round_s", "imports_s", "peak_mb", "norm"}
 
 
@@ -36,8 +36,9 @@ def test_rounds_of_a_short_table(tmp_path: Path) -> None:
     assert found["machine"]["torch"] == torch.__version__
     assert 0 <= found["difference"] < rounds.CLOSE
     rows = [(row["algorithm"], row["nodes"], row["rows"]) for row in found["rows"]]
-    assert rows == [("fedavg", 10, 180), ("second", 10, 180)]
-    for row in found["rows"]:
+    assert rows == [("fedavg", 10, 180), ("fedavg", 20, 30), ("second", 10, 180)]
+    assert list(found["rows"][1]["runs"]) == ["metadist", "vmap"]
+    for row in (found["rows"][0], found["rows"][2]):
         (ours,), (vmap,), (loop,) = (row["runs"][variant] for variant in rounds.VARIANTS)
         assert (row["rounds"], row["repeats"]) == (4, 1)
         assert set(vmap) == set(loop) == FIGURES | {"moved"}
@@ -94,7 +95,7 @@ def test_rounds_of_a_slow_framework_are_few(tmp_path: Path, monkeypatch) -> None
 
     monkeypatch.setattr(rounds, "play", play)
     monkeypatch.setattr(rounds, "check_peer", lambda work, found: None)
-    data = {"nodes": 1000, "rows": 18, "data": None}
+    data = {"nodes": 1000, "rows": 18, "data": "a file"}
     row = rounds.measure("fedavg", data, 40, 2, ("pfl", "flwr"))
     each = [(variant, 40) for variant in (*rounds.VARIANTS, "pfl")]
     assert played == [*each, ("flwr", 5), *each]
@@ -105,20 +106,39 @@ def test_rounds_of_a_slow_framework_are_few(tmp_path: Path, monkeypatch) -> None
     assert rounds.amount("metadist", 100_000, 40, 2) == (5, 1)
 
 
-def test_rounds_of_frameworks_have_columns() -> None:
-    run = {"cpu_ms": 10.0, "wall_ms": 1.0, "mean_wall_ms": 1.0, "first_round_s": 1.0, "peak_mb": 1.0, "noted_ms": {}}
-    row = {"algorithm": "fedavg", "rounds": 3, "repeats": 1, "ratio": {"median": 1.0, "min": 1.0, "max": 1.0}}
-    row["runs"] = {variant: [run] for variant in rounds.VARIANTS}
+def test_rounds_say_what_is_wanted_and_met() -> None:
+    noted = {"train": 6.0, "files": 2.0}
+    run = {
+        "cpu_ms": 10.0,
+        "wall_ms": 9.0,
+        "mean_wall_ms": 9.0,
+        "first_round_s": 1.0,
+        "peak_mb": 13.0,
+        "noted_ms": noted,
+    }
+    small, large = {"metadist": [run], "vmap": [run]}, {"metadist": [run | {"peak_mb": 4295.0}], "vmap": [run]}
+    one, more = ({"median": value, "min": value, "max": 12.5} for value in (1.0, 1.2))
+    row = {"algorithm": "fedavg", "rounds": 3, "repeats": 1, "peers": {}, "data": "synthetic"}
     pfl, flwr = {"median": 6.9, "min": 6.0, "max": 7.9}, {"median": 412.3, "min": 99.9, "max": 1500.0}
-    many = row | {"nodes": 1000, "peers": {"pfl": pfl, "flwr": flwr}}
+    rows = [
+        row | {"nodes": 100, "ratio": one, "runs": small},
+        row | {"nodes": 1000, "ratio": more, "runs": small, "data": "digits", "peers": {"pfl": pfl, "flwr": flwr}},
+        row | {"nodes": 100_000, "ratio": one, "runs": large},
+    ]
     machine = {"cpu": "a", "threads": 1, "torch": "b", "python": "c", "commit": "d"}
-    about = {"machine": machine, "date": "e", "rows": [row | {"nodes": 100, "peers": {"pfl": pfl}}, many]}
-    text = rounds.table(about)
-    assert "| met | 6.9 (6.0 to 7.9) | - | - | 1.0" in text
-    assert "| met | 6.9 (6.0 to 7.9) | 412 (99.9 to 1,500) | pfl not met, Flower met | 1.0" in text
-    assert "| pfl / metadist | Flower / metadist | at 1,000 nodes at least 7 and 100 |" in text
-    assert rounds.table(about | {"missing": []}) == text
-    assert rounds.table(about | {"missing": ["pfl", "flwr"]}) == f"{text}\nNot installed: pfl, Flower.\n"
+    about = {"machine": machine, "date": "e", "rows": rows, "missing": []}
+    first, second, third = rounds.table(about).splitlines()[-3:]
+    assert "| 1.00 (1.00 to 12) | - | - | CPU 1.1 x: met, memory 1.3 x: met, files 25%: met |" in first
+    assert "| 1.20 (1.20 to 12) | 6.90 (6.00 to 7.90) | 412 (100 to 1500) | CPU 1.1 x: not met," in second
+    assert "files 25%: met, pfl 7 x: not met, Flower 100 x: met |" in second
+    assert "memory 1.3 x: not met, a node's cost 1.2 x that of 100 (0.00): met, 4 GiB: not met |" in third
+    slow = run | {"noted_ms": noted | {"files": 3.0}}
+    rows[0]["runs"] = {"metadist": [slow | {"cpu_ms": 1e-3}], "vmap": [run]}
+    first, _, third = (
+        rounds.table(about | {"missing": ["flwr"]}).partition("\n\nNot installed: Flower.")[0].splitlines()[-3:]
+    )
+    assert "files 25%: not met" in first
+    assert "of 100 (10.00): not met" in third
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc, which Linux alone has")
@@ -159,7 +179,6 @@ def test_rounds_of_the_references_agree(algorithm: str, nodes: int, tmp_path: Pa
 @pytest.mark.parametrize("algorithm", rounds.ALGORITHMS)
 def test_rounds_of_more_nodes_have_data_made_for_them(algorithm: str, tmp_path: Path) -> None:
     """A round of metadist on as many rows as the reference draws, every node of which takes one batch."""
-    assert rounds.write_digits(tmp_path, 1001) == {"nodes": 1001, "rows": 30, "data": None}
     work = {"nodes": 20, "rows": 30, "data": None, "algorithm": algorithm, "rounds": 1, "folder": tmp_path}
     marks: list[None] = []
     training, _ = rounds_metadist.trained(work, lambda: marks.append(None))

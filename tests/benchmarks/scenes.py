@@ -63,7 +63,7 @@ def collect(scene: str, runs: Path) -> dict[str, Any] | None:
         gaps = [s["difference"] for seed in stats for s in seed]
         rows.append({"label": label, "scores": figures, "gaps": gaps if all(gaps) else None})
     seconds = [
-        sum(sum(json.loads(line)["seconds"].values()) for line in path.read_text().splitlines())
+        sum(sum(json.loads(line).get("seconds", {}).values()) for line in path.read_text().splitlines())
         for s in seeds
         for place in places(scene, s, runs).values()
         for path in place.rglob("metrics.jsonl")
