@@ -10,6 +10,7 @@ from itertools import count
 import meta_jax
 import torch
 import torch.nn.functional as F
+from meta_loop import accumulate
 from meta_workloads import BATCHES, Workload, data, experiment, plan, pool, tasks_of
 from torch import Tensor, nn
 
@@ -18,10 +19,8 @@ from metadist_cli.episodes import Episode
 from metadist_cli.execution import settle, sizes
 from metadist_cli.experiment import start
 from metadist_cli.rounds import run_nodes
-from metadist_cli.tree import Params
 
 FEW = 4  # nodes of their own that a loop cycles through; its time is linear in them
-ACTIVATIONS = {"relu": F.relu, "softplus": F.softplus}
 Take = Callable[[int], None]
 """take(n): n units of work."""
 
@@ -44,29 +43,6 @@ def metadist(w: Workload, threads: int, compiled: bool = False) -> tuple[Take, f
                 pass
 
     return take, 1
-
-
-def forward(p: Params, x: Tensor, activation: str) -> Tensor:
-    """The model of metadist, in the usual operations."""
-    act = ACTIVATIONS[activation]
-    if "layer0.weight" in p:
-        return F.linear(act(F.linear(x, p["layer0.weight"], p["layer0.bias"])), p["head.weight"], p["head.bias"])
-    x = x[:, None]
-    for i in range(4):
-        x = F.conv2d(x, p[f"conv{i}.weight"], p[f"conv{i}.bias"], stride=2, padding=1)
-        x = act(F.batch_norm(x, None, None, p[f"norm{i}.scale"], p[f"norm{i}.shift"], True))
-    return F.linear(x.mean((2, 3)), p["head.weight"], p["head.bias"])
-
-
-def accumulate(w: Workload, params: Params, tasks: Sequence[Episode], activation: str = "relu") -> None:
-    """The plain loop: the meta-gradient of a step goes into params' `grad`, task by task."""
-    for task in tasks:
-        fast = params
-        for _ in range(w.steps):
-            loss = F.cross_entropy(forward(fast, task.support_x, activation), task.support_y)
-            slope = torch.autograd.grad(loss, list(fast.values()), create_graph=not w.first_order)
-            fast = {k: v - w.lr * d for (k, v), d in zip(fast.items(), slope, strict=True)}
-        (F.cross_entropy(forward(fast, task.query_x, activation), task.query_y) / len(tasks)).backward()
 
 
 Route = tuple[Sequence[Tensor], Callable[[Sequence[Episode]], None]]

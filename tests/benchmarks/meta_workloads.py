@@ -20,6 +20,7 @@ class Workload(NamedTuple):
     """Steps of MAML. support, query: rows of a task; tasks: of a step; steps, lr: of the inner loop.
 
     nodes, local_steps: with more than one node a step is a whole round of them, each with parameters of its own.
+    affine: what conv4's normalisation learns.
     """
 
     model: str
@@ -31,6 +32,7 @@ class Workload(NamedTuple):
     first_order: bool = False
     nodes: int = 1
     local_steps: int = 1
+    affine: str = "both"
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -86,7 +88,7 @@ def experiment(w: Workload, activation: str = "relu", **outer: Any) -> Experimen
         "name": "meta-steps",
         "task": local if w.model == "mlp" else episodic,
         "partition": {"nodes": w.nodes + 1},
-        "model": {"name": w.model, "activation": activation} | ({} if w.model == "mlp" else {"affine": "both"}),
+        "model": {"name": w.model, "activation": activation} | ({} if w.model == "mlp" else {"affine": w.affine}),
         "learner": {"name": "maml", "inner_lr": w.lr, "inner_steps": w.steps, "first_order": w.first_order},
         "train": {"meta_batch": w.tasks, "local_steps": w.local_steps, "outer": outer or {"name": "adam", "lr": 1e-3}},
     }
