@@ -52,7 +52,7 @@ def absent(only: Sequence[str], cores: Sequence[int], images: Path) -> dict[str,
         except Problem:
             left_out = dict.fromkeys(sorted(wanted), "the images of Omniglot are not in METADIST_DATA")
     if len(cores) < 2 and "ranks" in wanted:
-        left_out["ranks"] = "one core is not enough"
+        left_out.setdefault("ranks", "one core is not enough")
     return left_out
 
 
