@@ -312,7 +312,8 @@ def _speak(work: Callable[[Console], dict[str, Any]], json: bool, quiet: bool, v
     """Run a command's body; every way out has its message and its exit code."""
     from metadist_cli.console import Console
 
-    if "TORCHELASTIC_RUN_ID" in os.environ and os.environ["RANK"] != "0":  # one rank tells what is done
+    ranked = "TORCHELASTIC_RUN_ID" in os.environ
+    if ranked and os.environ["RANK"] != "0":  # one rank tells what is done
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     console = Console(json=json, quiet=quiet, verbose=verbose)
     command = shlex.join(["metadist", *sys.argv[1:]])
@@ -321,7 +322,8 @@ def _speak(work: Callable[[Console], dict[str, Any]], json: bool, quiet: bool, v
     except Problem as problem:
         if verbose:
             console.detail(_traceback())
-        console.problem(problem)
+        if not ranked or os.environ["LOCAL_RANK"] == "0":  # and one of each machine, what is wrong there
+            console.problem(problem)
         raise typer.Exit(problem.code) from None
     except (KeyboardInterrupt, _Terminated) as stop:
         code = INTERRUPTED if isinstance(stop, KeyboardInterrupt) else TERMINATED

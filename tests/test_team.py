@@ -100,6 +100,13 @@ def test_four_ranks_change_no_byte(lab: Lab):
     assert results(lab.run()) == alone
 
 
+def test_a_wrong_config_is_told_once(lab: Lab):
+    done = torchrun(2, *lab.arguments("run", "train.round=3"))
+    assert done.returncode != 0
+    assert done.stderr.count("did you mean") == 1, done.stderr
+    assert not lab.run().exists()
+
+
 def test_two_machines_each_with_its_own_shards(lab: Lab):
     """The second has the shards of every other node alone, and nothing is written there."""
     alone = trained(lab, "alone", ONE)
