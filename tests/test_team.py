@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 from runner import ROOT, Lab, contents, environment, proc, results, start
 
+from metadist_cli.files import from_json
+
 ONE = "execution.block=1"
 SETTINGS = {
     "all nodes": (),
@@ -35,6 +37,16 @@ def test_workers_change_no_byte(lab: Lab, settings: tuple[str, ...]):
     alone = trained(lab, "alone", ONE, *settings)
     for workers in (2, 3):
         assert trained(lab, f"w{workers}", ONE, *settings, f"execution.workers={workers}") == alone
+
+
+@proc
+def test_the_memory_of_every_process_is_noted(lab: Lab):
+    lab("run", ONE, "execution.workers=3")
+    entry = from_json((lab.run() / "manifest.json").read_bytes(), "manifest")["commands"][1]
+    assert entry["command"] == "train"
+    hosts = [peak["host"] for peak in (entry["peak_memory"], *entry["result"]["peak_memory_of_others"])]
+    assert len(hosts) == 3
+    assert min(hosts) > 50 << 20  # torch alone takes more
 
 
 def test_more_workers_than_blocks(lab: Lab):

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import torch
 from torch.distributed.rendezvous import rendezvous
 
-from metadist_cli import store, tree
+from metadist_cli import memory, store, tree
 from metadist_cli.aggregators import Updates
 from metadist_cli.config import Config
 from metadist_cli.console import Console
@@ -106,10 +106,11 @@ def _home(params: Params) -> Params:
 
 
 class Team(NamedTuple):
-    """The leader's side: its own part, and a channel to each other process."""
+    """The leader's side: its own part, a channel to each other process, and the memory that each of these has taken."""
 
     leader: Member
-    others: Sequence[Channel] = ()
+    others: Sequence[Channel]
+    peaks: list[dict[str, int]]
 
     def updates(
         self, nodes: list[int], number: int, before: int, shared: Params, owns: dict[int, Params]
@@ -134,6 +135,7 @@ class Team(NamedTuple):
         """What another process made of the first of these nodes."""
         header, parts = receive(self.others[other])
         self.leader.room.lower(header["room"])
+        self.peaks[other] = header["memory"]
         weights = header["weights"]
         return Updates(nodes[: len(weights)], parts["shared"], parts["own"], weights, header["metrics"])
 
@@ -149,7 +151,7 @@ def _open(others: Sequence[Channel], leader: Member, manifest: dict[str, Any], r
     }
     for channel in others:
         send(channel, header)
-    return Team(leader, others)
+    return Team(leader, others, [{} for _ in others])
 
 
 def serve(channel: Channel, folder: Path | None = None) -> None:
@@ -172,6 +174,7 @@ def serve(channel: Channel, folder: Path | None = None) -> None:
             owns = {node: tree.index(parts["own"], i) for i, node in enumerate(nodes)}
             for some in member.updates(nodes, header["round"], header["before"], parts["shared"], owns):
                 figures = {"weights": some.weights, "metrics": some.metrics, "room": member.room.nodes}
+                figures["memory"] = memory.peak()
                 channel.send(packed(figures, shared=some.shared, own=some.own))
         except Problem as problem:
             channel.send(told(problem))

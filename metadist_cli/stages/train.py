@@ -66,6 +66,7 @@ def train(config: Config, run: Run, console: Console, close_last: bool = False, 
             "next": "aggregate" if run.last_closed() < rounds else "finetune",
             "global": sha256,
             "seconds": round(time.monotonic() - began, 3),
+            "peak_memory_of_others": crew.peaks,
         }
     if run.last_closed() < rounds:
         console.say(f"{label}: round {rounds} is trained and open, it waits to be aggregated")
