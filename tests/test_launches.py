@@ -41,6 +41,7 @@ def verdicts(row: dict[str, Any]) -> list[bool]:
     return [line.met for line in lines]
 
 
+@pytest.mark.slow
 def test_a_start_and_the_hashes(tmp_path: Path) -> None:
     out, readme = tmp_path / "launches.json", tmp_path / "README.md"
     printed = script("--only", "start", "hashes", "--repeats=1", "--out", str(out))
@@ -48,10 +49,11 @@ def test_a_start_and_the_hashes(tmp_path: Path) -> None:
     assert found["machine"]["torch"] == torch.__version__
     assert found["left_out"] == {}
     start, hashes = found["rows"]
-    (ours,), (bare,) = start["metadist"], start["bare"]
-    assert min(ours, bare) > 0
-    gap = f"{ours - bare:.2f}"
-    assert f"| **{gap} ({gap} to {gap}) s more**: {ours:,.2f} s, {bare:,.2f} s |" in printed
+    ours, bare = start["metadist"], start["bare"]
+    assert len(ours) == len(bare) == 3
+    assert min(*ours, *bare) > 0
+    more = sorted(one - other for one, other in zip(ours, bare, strict=True))
+    assert f"| **{more[1]:.2f} ({more[0]:.2f} to {more[2]:.2f}) s more**: " in printed
     ways = ["plain", "2 workers", "torchrun 1", "torchrun 2", "torchrun 4", "by hand"]
     assert sorted(hashes["found"]) == sorted(ways)
     assert len(set(hashes["found"].values())) == 1
@@ -65,9 +67,8 @@ def test_a_start_and_the_hashes(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_omniglot_and_ranks(tmp_path: Path) -> None:
     folder = Path(os.environ.get("METADIST_DATA") or "nowhere") / "omniglot"
-    if not all(
-        any((folder / f"images_{p}{end}").exists() for end in ("", ".zip")) for p in ("background", "evaluation")
-    ):
+    parts = ("images_background", "images_evaluation")
+    if not all(any((folder / f"{part}{end}").exists() for end in (".zip", "")) for part in parts):
         pytest.skip("the images of Omniglot are not in METADIST_DATA")
     out = tmp_path / "launches.json"
     printed = script("--only", "omniglot", "ranks", "--rounds=1", "--repeats=1", "--out", str(out))
@@ -76,13 +77,11 @@ def test_omniglot_and_ranks(tmp_path: Path) -> None:
     assert omniglot["gradient_gap"] < 1e-9
     assert omniglot["done"] == {"tasks": 640, "rows": 6400, "adaptations": 8, "steps": 3, "weights": 112_005}
     (ours,), (loop,) = omniglot["metadist"], omniglot["loop"]
-    assert (
-        f"| **{ours / loop:.2f} ({ours / loop:.2f} to {ours / loop:.2f}) x**: {ours:,.2f} s, {loop:,.2f} s" in printed
-    )
+    times = f"{ours / loop:.2f}"
+    assert f"| **{times} ({times} to {times}) x**: {ours:,.2f} s, {loop:,.2f} s" in printed
     if len(os.sched_getaffinity(0)) > 1:
         ranks = found["rows"][1]
         for way in ("torchrun", "workers"):
-            assert f"{ranks['alone'][0] / ranks[way][0]:.2f} x as fast" not in printed  # it is a range
             assert f"**{ranks['alone'][0] / ranks[way][0]:.2f} (" in printed
     else:
         assert list(found["left_out"]) == ["ranks"]

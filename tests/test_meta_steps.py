@@ -15,7 +15,7 @@ from runner import ROOT, environment
 SCRIPT = ROOT / "tests" / "benchmarks" / "meta_steps.py"
 sys.path.insert(0, str(SCRIPT.parent))
 meta_steps = import_module("meta_steps")
-BEST = "loop / metadist of 1 or 2 threads"
+BEST = "loop / metadist of 1 or 2"
 
 
 def run(*arguments: str) -> str:

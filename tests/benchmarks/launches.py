@@ -5,7 +5,7 @@
     python tests/benchmarks/launches.py --only start hashes
 
 start: `metadist run tiny`, from the start of the process until round 1 is closed (the time at which its checkpoint got
-its name), beside a process that imports torch and takes a first `torch.func.grad`.
+its name), beside a process that imports torch and takes a first `torch.func.grad`, until it has it.
 omniglot: all of `metadist run omniglot-maml` beside all of launches_reference.py, a bare loop with the same settings;
 one core, one thread. Judging, both adapt two models to every new task, the trained one and a random one, and answer
 its query before and after each step; metadist adapts to the first task once more, for the model that it saves. Both
@@ -15,8 +15,8 @@ ranks: omniglot-maml at two nodes of 16 tasks: one process on one core, two rank
 hashes: the last global checkpoint of tiny from one process, workers, ranks, and by hand, with `execution.block=1`; all
 cores, no repeats.
 What is timed is pinned to the last cores of those at hand (`taskset -c 2,3` chooses), and what is compared takes turns,
---repeats times. Writes --out and the table between the marks of --readme; --table runs nothing. Set TMPDIR to choose
-the disk.
+--repeats times, starts three times as often. Writes --out and the table between the marks of --readme; --table runs
+nothing. Set TMPDIR to choose the disk.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def measure(only: Sequence[str], cores: Sequence[int], repeats: int, rounds: int
     with TemporaryDirectory() as folder:
         images = Path(folder) / "images.npy"
         makers: dict[str, Callable[[], dict[str, Any]]] = {
-            "start": lambda: start(cores, repeats),
+            "start": lambda: start(cores, 3 * repeats),  # short, and of unlike lengths
             "omniglot": lambda: whole(cores, repeats, rounds, images),
             "ranks": lambda: ranks(cores, repeats, 1 + min(5, rounds)),
             "hashes": lambda: hashes(cores),

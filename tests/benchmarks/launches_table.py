@@ -96,6 +96,6 @@ def table(found: dict[str, Any]) -> str:
     notes = [_note(row) for row in found["rows"] if row["what"] == "omniglot"]
     notes += [f"Left out: {what}, for {why}." for what, why in found["left_out"].items()]
     place = f"{here['cpu']}, {here['cores']} cores at hand, torch {here['torch']}, Python {here['python']}"
-    told = f"medians and ranges, repeats: {found['repeats']}, one thread a process"
+    told = f"medians and ranges, repeats: {found['repeats']} (start: {3 * found['repeats']}), one thread a process"
     where = f"{place}; {found['date']}, metadist at {here['commit']}; {told}."
     return "\n\n".join(["\n".join(["| what | figure | wanted | |", "|---|---|---|---|", *rows]), *notes, where]) + "\n"

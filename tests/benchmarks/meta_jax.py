@@ -93,7 +93,12 @@ def meta_gradient(w: Workload, activation: str) -> Callable[[Arrays, Batch], Arr
             fast = {k: fast[k] - w.lr * slope[k] for k in fast}
         return loss(fast, x[n:], y[n:])
 
-    return jax.grad(lambda p, batch: jax.vmap(task, (None, 0, 0))(p, *batch).mean())
+    def each(p: Arrays, batch: Batch) -> Any:
+        if w.model == "mlp":
+            return jax.vmap(task, (None, 0, 0))(p, *batch)
+        return jax.lax.map(lambda one: task(p, *one), batch)  # vmap takes twice as long
+
+    return jax.grad(lambda p, batch: each(p, batch).mean())
 
 
 def gradient(w: Workload, params: Mapping[str, torch.Tensor], x: torch.Tensor, y: torch.Tensor) -> list[torch.Tensor]:

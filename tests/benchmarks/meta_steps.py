@@ -49,12 +49,12 @@ class Way(NamedTuple):
 
 WAYS = {
     "metadist": Way("metadist", ((1, 1),)),
-    "compiled": Way("compiled", ((1, 1), (1, 2))),
+    "compiled": Way("compiled", ((1, 1), (1, 2), (2, 1))),
     "loop": Way("loop", ((1, 1), (1, 2))),
     "l2l": Way("learn2learn", ((1, 1), (1, 2))),
     "higher": Way("higher", ((1, 1), (1, 2))),
     "jax": Way("jax", ((1, 1), (1, 2))),
-    "metadist2": Way("metadist", ((1, 2),)),
+    "metadist2": Way("metadist", ((1, 2), (2, 1))),
     "loop2": Way("loop", ((2, 1),)),
 }
 
