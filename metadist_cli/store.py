@@ -244,6 +244,10 @@ def read_shards(run: Run, manifest: dict[str, Any], nodes: Iterable[int]) -> lis
         if not re.fullmatch(r"nodes?-[0-9]+(-[0-9]+)?\.safetensors", name):
             raise Problem(f"{name!r} is no name of a shard file", str(run.shards / "manifest.json"), "partition again")
         told = manifest["files"][name]
+        if not (run.shards / name).exists():
+            node = next(e["node"] for e in entries if e["file"] == name)
+            hint = f"fetch it, or make it from the data: metadist partition CONFIG --nodes {node}"
+            raise Problem("the shard is not here", str(run.shards / name), hint)
         data = files.read(run.shards / name, told["bytes"], "shard")
         if files.sha256(data) != told["sha256"]:
             raise Problem(

@@ -58,7 +58,7 @@ def test_the_part_of_an_array_task(monkeypatch: pytest.MonkeyPatch):
         ("0-9999999", "'0-9999999' is more than a million nodes"),
         ("8/8", "there is no part 8/8"),
         ("0/0", "there is no part 0/0"),
-        ("slurm", "--nodes slurm, but SLURM_ARRAY_TASK_ID is not set"),
+        ("slurm", "slurm, but SLURM_ARRAY_TASK_ID is not set"),
     ],
 )
 def test_wrong_nodes(text: str, told: str, monkeypatch: pytest.MonkeyPatch):

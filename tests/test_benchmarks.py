@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from runner import ROOT, environment
+from runner import ROOT, environment, proc
 
 SCRIPT = ROOT / "tests" / "benchmarks" / "rounds.py"
 sys.path.insert(0, str(SCRIPT.parent))
@@ -141,7 +141,7 @@ def test_rounds_say_what_is_wanted_and_met() -> None:
     assert "of 100 (10.00): not met" in third
 
 
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc, which Linux alone has")
+@proc
 def test_rounds_count_the_time_of_processes_below() -> None:
     """A process below one below, while it lives and when it has ended."""
     burn = "import time; [0 for _ in iter(lambda: time.process_time() < 0.3, False)]; print(1, flush=True); input()"

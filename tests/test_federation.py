@@ -112,7 +112,10 @@ def test_each_site_writes_the_shards_of_its_own_nodes(lab: Lab):
         assert found == {name: every[name] for name in ("manifest.json", "partition.png", *own)}
         assert "already done" in lab("partition", "--nodes", told, name=site).out
         lab("train", "execution.block=1", "train.rounds=1", "--nodes", told, name=site)
-    assert "node-003.safetensors" in lab("train", "--nodes", "3", name="a", code=4).err
+    told = lab("train", "--nodes", "3", name="a", code=4).err
+    assert "node-003.safetensors: the shard is not here" in told
+    assert "metadist partition CONFIG --nodes 3" in told
+    assert "partition: done" not in lab("partition", "--dry-run", name="a").out
     shutil.copy(lab.run("b") / "rounds/0001/nodes-003-005.safetensors", lab.run("a") / "rounds/0001")
     lab("aggregate", "execution.block=1", "train.rounds=1", name="a")
     assert lab.checkpoint(1, "a") == lab.checkpoint(1, "whole")

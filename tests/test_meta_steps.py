@@ -53,12 +53,18 @@ def test_two_workloads_for_a_moment(tmp_path: Path) -> None:
 
 def test_ratios_are_taken_within_a_window() -> None:
     times = [("loop", 6.0, 0), ("loop", 4.0, 0), ("metadist", 2.0, 0), ("loop", 9.0, 1), ("metadist", 3.0, 1)]
-    samples = [{"variant": variant, "ms": ms, "window": window} for variant, ms, window in times]
+    one = {"processes": 1, "threads": 1}
+    samples = [one | {"variant": variant, "ms": ms, "window": window} for variant, ms, window in times]
     alone = {"median": 2.5, "min": 2.0, "max": 3.0}
     assert meta_steps.ratios(samples) == {"loop / metadist": alone, BEST: alone}
-    samples += [{"variant": "metadist2", "ms": ms, "window": window} for window, ms in enumerate((1.0, 4.0))]
+    two = {"processes": 2, "threads": 1}
+    samples += [two | {"variant": "metadist2", "ms": ms, "window": window} for window, ms in enumerate((1.0, 4.0))]
     better = meta_steps.ratios(samples)
     assert better == {"loop / metadist": alone, BEST: {"median": 3.5, "min": 3.0, "max": 4.0}}
+    samples += [one | {"variant": "jax", "ms": 6.0, "window": window} for window in range(2)]
+    found = meta_steps.ratios(samples)
+    assert found["JAX / metadist, compiled or not"] == {"median": 4.0, "min": 2.0, "max": 6.0}
+    assert found["the same on one core"] == {"median": 2.5, "min": 2.0, "max": 3.0}
 
 
 @pytest.mark.parametrize(

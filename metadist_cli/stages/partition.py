@@ -35,7 +35,7 @@ def partition(
     manifest is of all, so that what other machines write from the same data fits together.
     """
     store.agree(config, run)
-    if manifest := _complete(run, which):
+    if manifest := complete(run, which):
         console.say(f"partition: already done, {run.shards}")
         return _summary(manifest, run)
     data = load_data(config)
@@ -71,7 +71,7 @@ def _same_data(run: Run, data: Dataset) -> None:
         )
 
 
-def _complete(run: Run, which: Callable[[list[int]], list[int]] | None) -> dict[str, Any] | None:
+def complete(run: Run, which: Callable[[list[int]], list[int]] | None = None) -> dict[str, Any] | None:
     """The manifest, if it is there and every file that is wanted has the size that it names."""
     if not (run.shards / "manifest.json").exists():
         return None

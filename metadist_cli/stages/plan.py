@@ -22,15 +22,14 @@ from metadist_cli.newtasks import new_tasks
 from metadist_cli.rounds import choose
 from metadist_cli.shards import account
 from metadist_cli.skew import of_manifest, of_shards, per_node, skew_of, summary
-from metadist_cli.stages.partition import check_new_tasks, show
+from metadist_cli.stages.partition import check_new_tasks, complete, show
 from metadist_cli.store import Run
 
 
 def plan(config: Config, run: Run, console: Console) -> dict[str, Any]:
     """Shapes, sizes and bytes of every stage; reads the data (or the shards' manifest) and writes nothing."""
     store.agree(config, run)
-    if (run.shards / "manifest.json").exists():
-        manifest = store.shard_manifest(run)
+    if manifest := complete(run):
         spec = store.spec_in(manifest)
         nodes = [n["node"] for n in manifest["nodes"] if n["role"] == "train"]
         kept = [n for n in manifest["nodes"] if n["role"] == config.finetune.held_out]

@@ -68,7 +68,7 @@ def _slurm() -> tuple[int, int]:
     for name, value in zip(names, values, strict=True):
         if not value.isdecimal() or (name.endswith(("STEP", "COUNT")) and int(value) == 0):
             hint = "it is set in the jobs of sbatch --array; elsewhere write --nodes 0/8, or 0-3,7"
-            raise Problem(f"--nodes slurm, but {name} is {value or 'not set'}", "--nodes", hint, USAGE)
+            raise Problem(f"slurm, but {name} is {value or 'not set'}", "--nodes", hint, USAGE)
     task, first, step, count = map(int, values)
     return (task - first) // step, count
 
