@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -23,9 +23,10 @@ from metadist_cli.errors import SYSTEM, Problem
 from metadist_cli.learners.types import Episode
 from metadist_cli.optim import Optimizer
 from metadist_cli.parallel import side_by_side
+from metadist_cli.tape import Replayed
 from metadist_cli.tree import Params
 
-_GATHERED = 1 << 20  # values of the rows that are gathered at a time: vmap's own cost is paid once for all their steps
+_GATHERED = 1 << 20  # values of the rows that are gathered at a time
 
 
 class Room:
@@ -132,83 +133,61 @@ def _run_block(
 ) -> tuple[Carry, dict[str, np.ndarray]]:
     """All steps of the pool's nodes. Returns the carry and, by name, each node's mean over its active steps, (B,)."""
     device = pool.x.device
-    active = plan.active
-    count = active.shape[1]
-    task_seeds, mask = torch.from_numpy(plan.seeds).to(device), torch.from_numpy(active).to(device)
-    values = (plan.support[:, 0].size + plan.query[:, 0].size) * pool.x[:1].numel() if count else 1
-    few = 1 if algorithm.compiled else max(1, _GATHERED // max(1, values))
+    support, query, task_seeds, active = (np.swapaxes(leaf, 0, 1) for leaf in (*plan[:2], plan.seeds, plan.active))
+    numbers, mask = torch.from_numpy(task_seeds).to(device), torch.from_numpy(active).to(device)
+    few = max(1, _GATHERED // max(1, (support[:1].size + query[:1].size) * pool.x[:1].numel()))
+    steps = torch.arange(steps_before, steps_before + len(active), device=device)
+    which = slice(None) if batched else 0
+    # tasks one by one are thousands of operations, but large ones: torch.func's cost is nothing there
+    replayed = algorithm.tasks_at_once != 1 or task_seeds.shape[-1] == 1
     seen: list[dict[str, Tensor]] = []
-    carry: Any = own  # opened inside vmap: so the first step has one set of weights for all nodes, and is one product
-    if algorithm.compiled:
-        carry = _laid_out(vmap(lambda own, _: algorithm.open(shared, own))(own, mask))
-    for begin in range(0, max(count, 1), few):
+    carry: Any = own
+    if algorithm.compiled or not len(active):
+        carry = _opened(algorithm, shared, own, len(pool.nodes) if batched else None)
+    for begin in range(0, len(active), few):
         now = slice(begin, begin + few)
-        episodes = gather(pool, plan.support[:, now], plan.query[:, now], plan.labels)
-        episodes = algorithm.augment(episodes, plan.seeds[:, now])
-        step = torch.tensor(steps_before + begin, device=device)
-        start = Carry._make if begin else partial(algorithm.open, shared)
-        program = _program(algorithm, start, [bool(a.all()) for a in active[:, now].T], batched)
-        carry, metrics = program(carry, episodes, task_seeds[:, now], mask[:, now], step)
-        seen.append(metrics)
-    weight = active / np.maximum(active.sum(1, keepdims=True), 1)  # (B, S)
-    whole = {k: torch.cat([m[k] for m in seen], 1).cpu().double().numpy() for k in seen[0]}
-    return carry, {k: (values * weight).sum(1) for k, values in whole.items()}
+        episodes = gather(pool, support[now], query[now], plan.labels)
+        episodes = algorithm.augment(episodes, task_seeds[now])
+        for s in range(begin, min(begin + few, len(active))):
+            tasks = Episode(*(leaf[s - begin, which] for leaf in episodes))
+            first = s == 0 and not algorithm.compiled
+            program = _program(algorithm, first, bool(active[s].all()), batched, replayed)
+            carry, metrics = program(shared if first else {}, carry, tasks, numbers[s, which], mask[s, which], steps[s])
+            seen.append(metrics if batched else tree.expand(metrics, 1))
+    weight = active / np.maximum(active.sum(0), 1)  # (S, B)
+    whole = {k: torch.stack([m[k] for m in seen]).cpu().double().numpy() for k in (seen[0] if seen else ())}
+    return carry, {k: (values * weight).sum(0) for k, values in whole.items()}
 
 
-Program = Callable[[Any, Episode, Tensor, Tensor, Tensor], tuple[Carry, dict[str, Tensor]]]
-"""(carry, episodes, seeds, active, first step) -> (carry, metrics (B, S)); all but the step's number has B nodes."""
-
-
-def _program(algorithm: Algorithm, start: Callable[[Any], Carry], everywhere: list[bool], batched: bool) -> Program:
-    """Some steps of a block: compiled, vmapped, or of its only node, whose carry has no axis of nodes."""
-    if algorithm.compiled:
-        return _compiled(algorithm)
-    run = partial(_steps, algorithm, start, everywhere)
-    if batched:
-        return vmap(run, in_dims=(0, 0, 0, 0, None))
-
-    def alone(carry: Any, episodes: Episode, task_seeds: Tensor, active: Tensor, first: Tensor):
-        carry, metrics = run(carry, Episode(*(leaf[0] for leaf in episodes)), task_seeds[0], active[0], first)
-        return carry, tree.expand(metrics, 1)
-
-    return alone
-
-
-@lru_cache(maxsize=4)
-def _compiled(algorithm: Algorithm) -> Program:
-    """One step of a block as one kernel; each size of a block takes its time once, 30 s to 50 s."""
-    step = vmap(partial(_steps, algorithm, Carry._make, [False]), in_dims=(0, 0, 0, 0, None))
-    return torch.compile(step, dynamic=False)
-
-
-def _laid_out(carry: Carry) -> Carry:
-    """Without the strides of what is expanded, which would be another kernel's."""
+def _opened(algorithm: Algorithm, shared: Params, own: Params, nodes: int | None) -> Carry:
+    """The carry at the beginning, for those that do not open it with the first step. nodes: None for one alone."""
+    if nodes is None:
+        return algorithm.open(shared, own)
+    carry = vmap(lambda own, _: algorithm.open(shared, own))(own, torch.empty(nodes))
+    # without the strides of what is expanded, which would be another kernel's
     return Carry._make(v.contiguous() if isinstance(v, Tensor) else tree.apply(Tensor.contiguous, v) for v in carry)
 
 
-def _steps(
-    algorithm: Algorithm,
-    start: Callable[[Any], Carry],
-    everywhere: list[bool],
-    carry: Any,
-    episodes: Episode,
-    task_seeds: Tensor,
-    active: Tensor,
-    first: Tensor,
-) -> tuple[Carry, dict[str, Tensor]]:
-    """Some local steps of ONE node, one after the other; returns the carry and the metrics of each step, (S,).
+Program = Callable[[Params, Any, Episode, Tensor, Tensor, Tensor], tuple[Carry, dict[str, Tensor]]]
+"""(shared, carry, episodes, seeds, active, step) -> (carry, metrics): of a block's nodes, or of one without an axis."""
 
-    everywhere: of each step, whether all nodes of the block take it. episodes: leaves (S, T, n, ...); first: the first
-    step's number.
+
+@lru_cache(maxsize=32)
+def _program(algorithm: Algorithm, first: bool, everywhere: bool, batched: bool, replayed: bool) -> Program:
+    """A step of a block, compiled, replayed or as it is. Compiling takes 30 s to 50 s for each size of a block.
+
+    first: it opens the carry from the parameters, in one program, so that all nodes have one set of weights in the
+    first product. everywhere: all nodes take this step.
     """
-    carry = start(carry)
-    seen: list[dict[str, Tensor]] = []
-    for s, all_of_them in enumerate(everywhere):
-        now = Episode(*(leaf[s] for leaf in episodes))
-        running = None if all_of_them else active[s]
-        carry, metrics = node_step(algorithm, carry, now, task_seeds[s], running, first + s)
-        seen.append(metrics)
-    return carry, tree.stack(seen)
+
+    def step(shared: Params, carry: Any, episodes: Episode, task_seeds: Tensor, active: Tensor, step: Tensor):
+        begun = algorithm.open(shared, carry) if first else carry
+        return node_step(algorithm, begun, episodes, task_seeds, None if everywhere else active, step)
+
+    program = vmap(step, in_dims=(None, 0, 0, 0, 0, None)) if batched else step
+    if algorithm.compiled:
+        return torch.compile(program, dynamic=False)
+    return Replayed(program) if replayed else program
 
 
 def close_round(

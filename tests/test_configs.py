@@ -134,7 +134,7 @@ def test_teaches(path: Path):
 @every
 def test_dry_run(path: Path, tmp_path: Path):
     needs_data(path)
-    done = metadist(tmp_path, "run", str(path), "--dry-run", "--json", "execution.threads=1")
+    done = metadist(tmp_path, "run", str(path), "--dry-run", "--json", "execution.threads=1", EXACT)
     planned = json.loads(done.out)
     assert planned["closed"] == -1
     assert planned["nodes"] == 1 if path.stem in CENTRAL else planned["nodes"] >= 2

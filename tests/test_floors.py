@@ -19,7 +19,7 @@ SOURCES = {p.relative_to(ROOT / PACKAGE).as_posix(): p.read_text() for p in (ROO
 # A module may import from its own floor and from below. Floors 0 to 2, but files.py and datasets/, know neither disk
 # nor console nor config.
 FLOORS = {
-    0: "errors.py files.py formats.py gradients.py parallel.py seeds.py tree.py",
+    0: "errors.py files.py formats.py gradients.py parallel.py seeds.py tape.py tree.py",
     1: "aggregators.py augment.py datasets/ dealing.py drift.py episodes.py holdout.py learners/ losses.py models/ "
     "optim.py partitioners/ personal.py pooled.py scaling.py scores.py shards.py skew.py solvers.py",
     2: "algorithm.py evaluation.py rounds.py",

@@ -1,0 +1,200 @@
+"""Recordings: the bits of what they stand for, for every learner and model, and nothing recorded that can't be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from maths import (
+    LEARNER_CASES,
+    MODEL_CASES,
+    Case,
+    One,
+    apart,
+    inputs_of,
+    learner_of,
+    model_of,
+    name_of,
+    nodes_of,
+    same,
+    shape_of,
+)
+from torch import Tensor
+from torch.func import grad, vmap
+
+from metadist_cli import tape
+from metadist_cli.algorithm import Algorithm
+from metadist_cli.drift import DRIFTS
+from metadist_cli.episodes import Plan, Pool, episodic
+from metadist_cli.optim import OPTIMIZERS
+from metadist_cli.personal import Personal
+from metadist_cli.rounds import first_global, first_own, run_nodes
+from metadist_cli.tape import Replayed
+
+MANY = 20
+
+
+class Counted:
+    """A function that knows how often it was called."""
+
+    def __init__(self, f: Callable[..., Any]):
+        self.f, self.calls = f, 0
+
+    def __call__(self, *args: Any) -> Any:
+        self.calls += 1
+        return self.f(*args)
+
+
+def played(f: Callable[..., Any], *each: Callable[[int], Any]) -> Counted:
+    """f after MANY calls with arguments of their own, of which every result was f's."""
+    counted = Counted(f)
+    replayed = Replayed(counted)
+    for i in range(MANY):
+        want, got = f(*[a(i) for a in each]), replayed(*[a(i) for a in each])
+        assert torch.equal(want, got)
+        assert want.stride() == got.stride()
+    return counted
+
+
+def rand(*shape: int) -> Callable[[int], Tensor]:
+    return lambda i: torch.randn(*shape, generator=torch.Generator().manual_seed(i))
+
+
+KEPT = torch.zeros(3)
+
+
+def step(w: Tensor, x: Tensor) -> Tensor:
+    return vmap(grad(lambda w, x: (w @ x).tanh().sum()), in_dims=(None, 0))(w, x)
+
+
+def gated(x: Tensor) -> Tensor:
+    """Several results of one operation, one of them left out; views of a view; a constant; a view of a constant."""
+    left, _, right = x.t()[1:].split(2)
+    values, places = right.max(0)
+    return left * torch.tensor([[1.0, 2.0]]).t() + values.expand(2, -1) * (places + torch.arange(5)[0])
+
+
+@pytest.mark.parametrize(
+    ("f", "each"),
+    [
+        (step, (rand(3, 4), rand(5, 4, 2))),
+        (gated, (rand(6, 7),)),
+        (lambda x: x, (rand(2),)),
+        (lambda x: x.exp().unsqueeze_(0).add_(x[:1]).mul_(x.sum()).mT, (rand(4, 1),)),
+        (lambda x: x.view(torch.int32)[1:].view(torch.float32)[1:] + x[2:], (rand(5),)),
+    ],
+    ids=["gradients", "views", "nothing", "in place", "other type"],
+)
+def test_a_recording_is_the_function(f: Callable[..., Any], each: tuple[Callable[[int], Any], ...]) -> None:
+    counted = played(f, *each)
+    assert counted.calls < MANY / 2 + 2  # from then on nobody called it
+
+
+def test_arguments_may_begin_anywhere_in_their_memory() -> None:
+    whole = torch.randn(MANY, 8, 6)
+    counted = played(lambda x: x.t()[1:, 2:] * 2 + x.t()[:-1, 1:-1], lambda i: whole[i])
+    assert counted.calls < MANY / 2 + 2
+
+
+def test_trees_of_arguments_and_of_results() -> None:
+    f = lambda leaves, rest: ({"sum": leaves["a"] + leaves["b"]}, (rest[0], leaves["a"].mean()))  # noqa: E731
+    replayed = Replayed(f)
+    for i in range(MANY):
+        leaves = {"a": torch.full((3,), float(i)), "b": torch.ones(3)}
+        if i % 2:
+            leaves = dict(reversed(leaves.items()))  # another order is another kind of arguments
+        sums, (rest, mean) = replayed(leaves, (torch.tensor(i),))
+        assert sums["sum"].tolist() == [i + 1.0] * 3
+        assert (int(rest), float(mean)) == (i, i)
+
+
+def test_other_sizes_and_strides_are_recorded_apart() -> None:
+    kinds = [rand(3, 4), rand(5, 4), lambda i: rand(4, 3)(i).t(), lambda i: rand(3, 4)(i).double()]
+    counted = Counted(lambda x: x.reshape(-1) * 2)
+    replayed = Replayed(counted)
+    for i in range(MANY):
+        for kind in kinds:
+            x = kind(i)
+            assert torch.equal(replayed(x), x.reshape(-1) * 2)
+    assert counted.calls < len(kinds) * (MANY / 2 + 2)
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda x: x * float(x.sum()),
+        lambda x: x if x.sum() > 0 else -x,
+        lambda x: KEPT.copy_(x) * 1,
+        lambda x: x.mul_(2) * 1,
+        lambda x: x + 0 * torch.rand(3),
+        lambda x: sum((x * i for i in range(tape._OPERATIONS)), x),
+    ],
+    ids=["number", "branch", "a constant", "an argument", "random", "too long"],
+)
+def test_what_cannot_be_recorded_is_called(f: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tape, "_OPERATIONS", 50)
+    assert played(f, rand(3)).calls == MANY
+
+
+def test_a_recording_that_is_not_the_function_is_not_used() -> None:
+    """What it took for a constant was none."""
+    seen = Counted(lambda x: x)
+    counted = played(lambda x: x + 0 * seen.calls, rand(3))  # a constant after all
+    assert counted.calls < MANY
+    number = iter(range(100))
+    counted = Counted(lambda x: x + next(number))
+    replayed = Replayed(counted)
+    assert [int(replayed(torch.zeros(()))) for _ in range(MANY)] == list(range(MANY))
+
+
+def pool_of(model: Case) -> Pool:
+    """Three nodes with rows for a model."""
+    rows = nodes_of([18, 30, 24], shape=shape_of(model))
+    return rows._replace(x=inputs_of(model, len(rows.x)).float())
+
+
+def algorithm(case: Case, model: Case) -> Algorithm:
+    learner = learner_of(case, model_of(model))
+    return Algorithm(learner, OPTIMIZERS["adam"](lr=0.05, decay_steps=30), "average", DRIFTS["none"](), Personal())
+
+
+def updates(algo: Algorithm, pool: Pool, block: int) -> list[One]:
+    """Of three rounds of five steps, of which one node takes three."""
+    shared, own = first_global(algo, OPTIMIZERS["sgd"](lr=1.0), 0), first_own(algo, 0)
+
+    def sample(part: Pool) -> Plan:
+        plan = episodic(0, 5, 2, way=3, shot=1, query=2)(part, 1)
+        return plan._replace(active=plan.active & ((part.nodes != pool.nodes[1])[:, None] | (np.arange(5) < 3)))
+
+    return [u for _ in range(3) for u in apart(run_nodes(algo, shared, lambda n: own, pool, sample, block))]
+
+
+NORMED: Case = ("mlp", {"hidden": [5], "norm": "batch_running"})
+CASES = [(learner, NORMED, block) for learner in LEARNER_CASES for block in (1, 3)]
+CASES += [(("maml", {"inner_steps": 2}), model, 3) for model in MODEL_CASES]
+
+
+@pytest.mark.parametrize(("case", "model", "block"), CASES, ids=lambda v: str(v) if isinstance(v, int) else name_of(v))
+def test_every_learner_and_model_is_recorded_and_keeps_its_bits(
+    case: Case, model: Case, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record, recordings = tape.record, []
+
+    def watched(f: Callable[..., Any], args: Any) -> Any:
+        result, found = record(f, args)
+        recordings.append(found)
+        return result, found
+
+    monkeypatch.setattr(tape, "record", watched)
+    monkeypatch.setattr(tape, "_BEFORE", 10**9)
+    plain = updates(algorithm(case, model), pool_of(model), block)
+    assert not recordings
+    monkeypatch.setattr(tape, "_BEFORE", 0)
+    for one, two in zip(plain, updates(algorithm(case, model), pool_of(model), block), strict=True):
+        assert same(one.shared, two.shared)
+        assert one.metrics == two.metrics
+    assert len(recordings) >= 3
+    assert (None in recordings) == (case[0] == "svm")  # its solver ends when it is near enough
