@@ -52,6 +52,8 @@ def test_a_row_over_two_seeds(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("before\n<!-- papers -->\n\nold\n\n<!-- end of papers -->\nafter\n")
     assert papers(tmp_path, "--table", "--readme", str(tmp_path / "README.md")) == printed
     text = (tmp_path / "README.md").read_text()
+    (tmp_path / "runs").rename(tmp_path / "elsewhere")
+    assert papers(tmp_path, "--table") == printed  # a row without runs stays
     assert text == f"before\n<!-- papers -->\n\n{printed}\n<!-- end of papers -->\nafter\n"
 
 

@@ -5,8 +5,8 @@
     python tests/benchmarks/papers.py --jobs 3 --set execution.threads=1
 
 Runs go to runs/papers/ (--runs-dir) and are kept: what is done is not done again, a killed table goes on. Writes
-papers.json beside this file (--out) and the table into a README (--readme), with every row of which a seed is there;
---table trains nothing.
+papers.json beside this file (--out) and the table into a README (--readme), with every row of which a seed is there; a
+row without runs stays as papers.json has it. --table trains nothing.
 """
 
 from __future__ import annotations
@@ -342,9 +342,11 @@ def main() -> None:
             seeds = [(row, seed) for row in chosen for seed in range(min(row.seeds, told.seeds or row.seeds))]
             for _ in pool.map(lambda pair: work(pair[0], pair[1], runs, told.set), seeds):
                 pass
-    found = [row for row in (collect(row, runs) for row in ROWS) if row]
-    made = {"machine": machine(), "rows": found}
-    files.write(told.out / "papers.json", files.to_json(made))
+    path, where = told.out / "papers.json", machine()
+    before = {row["config"]: row for row in json.loads(path.read_text())["rows"]} if path.exists() else {}
+    here = {row.config: {**made, "machine": where} for row in ROWS if (made := collect(row, runs))}
+    found = [{**before, **here}[row.config] for row in ROWS if row.config in {*before, *here}]
+    files.write(path, files.to_json({"rows": found}))
     if told.readme:
         put(table(found, "configs"), told.readme, "papers")
     print(table(found, "configs"), end="")
