@@ -133,12 +133,13 @@ def _run_block(
 ) -> tuple[Carry, dict[str, np.ndarray]]:
     """All steps of the pool's nodes. Returns the carry and, by name, each node's mean over its active steps, (B,)."""
     device = pool.x.device
-    support, query, task_seeds, active = (np.swapaxes(leaf, 0, 1) for leaf in (*plan[:2], plan.seeds, plan.active))
+    by_step = (np.ascontiguousarray(np.swapaxes(v, 0, 1)) for v in (*plan[:2], plan.seeds, plan.active))
+    support, query, task_seeds, active = by_step
     numbers, mask = torch.from_numpy(task_seeds).to(device), torch.from_numpy(active).to(device)
     few = max(1, _GATHERED // max(1, (support[:1].size + query[:1].size) * pool.x[:1].numel()))
     steps = torch.arange(steps_before, steps_before + len(active), device=device)
     which = slice(None) if batched else 0
-    # tasks one by one are thousands of operations, but large ones: torch.func's cost is nothing there
+    # where several tasks go one by one they are large: thousands of operations, and torch.func's cost is nothing there
     replayed = algorithm.tasks_at_once != 1 or task_seeds.shape[-1] == 1
     seen: list[dict[str, Tensor]] = []
     carry: Any = own
@@ -151,7 +152,8 @@ def _run_block(
         for s in range(begin, min(begin + few, len(active))):
             tasks = Episode(*(leaf[s - begin, which] for leaf in episodes))
             first = s == 0 and not algorithm.compiled
-            program = _program(algorithm, first, bool(active[s].all()), batched, replayed)
+            everywhere = bool(active[s].all()) and not algorithm.compiled  # which compiles one program
+            program = _program(algorithm, first, everywhere, batched, replayed)
             carry, metrics = program(shared if first else {}, carry, tasks, numbers[s, which], mask[s, which], steps[s])
             seen.append(metrics if batched else tree.expand(metrics, 1))
     weight = active / np.maximum(active.sum(0), 1)  # (S, B)
@@ -180,9 +182,9 @@ def _program(algorithm: Algorithm, first: bool, everywhere: bool, batched: bool,
     first product. everywhere: all nodes take this step.
     """
 
-    def step(shared: Params, carry: Any, episodes: Episode, task_seeds: Tensor, active: Tensor, step: Tensor):
+    def step(shared: Params, carry: Any, episodes: Episode, task_seeds: Tensor, active: Tensor, number: Tensor):
         begun = algorithm.open(shared, carry) if first else carry
-        return node_step(algorithm, begun, episodes, task_seeds, None if everywhere else active, step)
+        return node_step(algorithm, begun, episodes, task_seeds, None if everywhere else active, number)
 
     program = vmap(step, in_dims=(None, 0, 0, 0, 0, None)) if batched else step
     if algorithm.compiled:

@@ -10,6 +10,7 @@ here each such tensor is one `as_strided` of its base.
 from __future__ import annotations
 
 import operator
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 from typing import Any, NamedTuple
@@ -21,51 +22,56 @@ from torch.utils._pytree import tree_iter, tree_map_only
 from torch.utils.weak import WeakIdKeyDictionary
 
 _BEFORE = 8  # calls before one is recorded, which takes about as long as these
-_LAYOUTS = 64  # of arguments that there are recordings for
+_KINDS = 16  # of arguments, for which there are recordings: each holds a megabyte or two
 _OPERATIONS = 10_000  # of a recording: with more, Python's compiler takes seconds
+_RECORDING = threading.Lock()  # torch keeps in a variable of all threads that a mode is on
 
 
 class Replayed:
-    """f(*args), a pure function of trees of tensors that decides nothing by their values.
+    """f(*args), a pure function of trees of tensors, in which neither a branch nor a size depends on their values.
 
-    A call whose tensors have the sizes and strides of earlier ones is replayed, once a recording has given f's own bits
-    in another call. What can't be recorded (random numbers, numbers taken out of tensors, tensors that are overwritten)
-    is called as it is. Several threads may call.
+    A call whose tensors have the sizes and strides of earlier ones is replayed, once a recording has given f's own
+    result in another call. What can't be recorded (random numbers, `item`, writing into arguments) is called as it is.
+    Results are not to be written into: what depends on no argument is the same tensor every time. Several threads may
+    call.
     """
 
     def __init__(self, f: Callable[..., Any]):
         self._f = f
         self._known: dict[Any, _Calls] = {}
 
+    @torch.no_grad()
     def __call__(self, *args: Any) -> Any:
         kind: list[Any] = []
         leaves = _flat(args, [], kind)
         key = tuple(kind)
-        if key not in self._known and len(self._known) == _LAYOUTS:
+        if key not in self._known and len(self._known) >= _KINDS:
             return self._f(*args)
         calls = self._known.setdefault(key, _Calls())
-        if calls.proved and calls.tape:
-            with torch.no_grad():
-                return calls.tape(*leaves)
-        if calls.tape:
+        tape = calls.tape
+        if tape and calls.proved:
+            return tape(*leaves)
+        if tape:
             result = self._f(*args)
-            calls.proved = _same(result, calls.tape(*leaves))
-            calls.tape = calls.tape if calls.proved else None
+            calls.proved = _gives(result, tape, leaves)
+            calls.failed = not calls.proved
+            calls.tape = tape if calls.proved else None
             return result
         calls.count += 1
-        if calls.count != _BEFORE + 1:
+        if calls.count <= _BEFORE or calls.failed:
             return self._f(*args)
         result, calls.tape = record(self._f, args)
+        calls.failed = calls.tape is None
         return result
 
 
 class _Calls:
-    """What is known of the calls of one kind."""
+    """What is known of the calls with one kind of arguments."""
 
     def __init__(self) -> None:
         self.count = 0
         self.tape: Tape | None = None
-        self.proved = False
+        self.proved = self.failed = False
 
 
 def _flat(tree: Any, leaves: list[Tensor], kind: list[Any]) -> list[Tensor]:
@@ -82,19 +88,34 @@ def _flat(tree: Any, leaves: list[Tensor], kind: list[Any]) -> list[Tensor]:
 
 
 Tape = Callable[..., Any]
-"""A recording: the leaves of the arguments -> the result. To be called without gradients."""
+"""A recording: the leaves of the arguments -> the result."""
 
 
 def record(f: Callable[..., Any], args: Sequence[Any]) -> tuple[Any, Tape | None]:
     """f(*args), and its recording for arguments of the same sizes and strides; None where it can't be recorded."""
+    args = tree_map_only(Tensor, torch.detach, args)  # two that are one object now need not be so again
     recorder = _Recorder(_flat(args, [], []))
-    with torch.no_grad(), recorder:
+    with _RECORDING, recorder:
         result = f(*args)
     if recorder.failed:
         return result, None
     recorder.graph.output(tree_map_only(Tensor, recorder.place, result))
-    recorder.graph.eliminate_dead_code()
+    recorder.graph.eliminate_dead_code(_acts)
     return result, fx.GraphModule(recorder.constants, recorder.graph).forward
+
+
+def _gives(result: Any, tape: Tape, leaves: Sequence[Tensor]) -> bool:
+    """Whether a recording gives this result; not where there is a NaN, nor where memory lacks for both."""
+    try:
+        return all(map(torch.equal, tree_iter(result), tree_iter(tape(*leaves))))
+    except (RuntimeError, MemoryError):
+        return False
+
+
+def _acts(node: fx.Node) -> bool:
+    """Whether it is more than its result: it writes into a tensor, or raises an error."""
+    schema = getattr(node.target, "_schema", None)
+    return node.is_impure() or (schema is not None and not schema.returns)
 
 
 class _Place(NamedTuple):
@@ -150,27 +171,33 @@ class _Recorder(TorchDispatchMode):
         return result
 
     def _write(self, func: Any, args: Any, kwargs: Any, result: Any) -> None:
-        given = _tensors((*args, *kwargs.values()))
+        given, overwritten = _tensors((*args, *kwargs.values())), _written(func, args, kwargs)
         several = isinstance(result, list | tuple)
         results = list(result) if several else [result]
-        self.failed |= torch.Tag.nondeterministic_seeded in func.tags or len(self.graph.nodes) > _OPERATIONS
+        self.failed |= _decided_by_values(func, given) or len(self.graph.nodes) > _OPERATIONS
         if not any(v in self._places for v in given):
             return
         self.failed |= not all(v is None or isinstance(v, Tensor) for v in results)
-        overwritten = _written(func, args, kwargs)
         self.failed |= any(v not in self._places or self._places[v].base.op == "placeholder" for v in overwritten)
         if self.failed:
             return
         memory = {_memory(v): v for v in given}
         fresh = [v is not None and _memory(v) not in memory for v in results]
         node: Any = None
-        if overwritten or any(fresh):
+        if overwritten or any(fresh) or not func._schema.returns:
             node = self.graph.call_function(func, self._placed(args), {k: self._placed(v) for k, v in kwargs.items()})
         for i, (tensor, new) in enumerate(zip(results, fresh, strict=True)):
             if new:
                 self._put(tensor, self.graph.call_function(operator.getitem, (node, i)) if several else node)
             elif tensor is not None and (base := memory[_memory(tensor)]) in self._places:
                 self._places[tensor] = self._places[base]._replace(layout=_layout(tensor))
+
+
+def _decided_by_values(func: Any, given: Sequence[Tensor]) -> bool:
+    """Whether another call of an operation may have another size, or draws other numbers."""
+    if torch.Tag.dynamic_output_shape in func.tags:  # indices have it for the sake of masks
+        return func is not torch.ops.aten.index.Tensor or any(v.dtype == torch.bool for v in given)
+    return torch.Tag.nondeterministic_seeded in func.tags
 
 
 def _written(func: Any, args: Any, kwargs: Any) -> list[Tensor]:
@@ -194,8 +221,3 @@ def _memory(tensor: Tensor) -> tuple[int, torch.dtype]:
 
 def _layout(tensor: Tensor) -> tuple[Any, ...]:
     return tuple(tensor.shape), tensor.stride(), tensor.storage_offset()
-
-
-def _same(one: Any, other: Any) -> bool:
-    """Whether two trees of tensors have the same values; not where there is a NaN."""
-    return all(map(torch.equal, tree_iter(one), tree_iter(other)))

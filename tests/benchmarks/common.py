@@ -59,4 +59,5 @@ def _cpu() -> str:
     table = Path("/proc/cpuinfo")
     lines = table.read_text().splitlines() if table.exists() else []
     named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(named, platform.processor() or platform.machine())
+    name = next(named, platform.processor() or platform.machine())
+    return f"{name} ({torch.backends.cpu.get_cpu_capability()})"
