@@ -173,7 +173,7 @@ class Execution(Model):
     compile: bool = Field(
         False,
         description="Make a block's step one kernel by torch.compile: half a minute to a minute for each size of a "
-        "block, then small networks are 1.4 to 2.8 times as fast; convolutions are not.",
+        "block, then small networks are about 1.5 times as fast; convolutions are not.",
     )
     precision: Literal["float32", "tf32", "bf16"] = Field(
         "float32",
