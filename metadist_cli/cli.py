@@ -132,12 +132,13 @@ def partition(
     """Split the data over nodes, one shard a node; keep some classes or nodes for new tasks."""
 
     def body(config: Config, run: Run, console: Console) -> dict[str, Any]:
+        from metadist_cli.stages.partition import draw
         from metadist_cli.stages.partition import partition as stage
         from metadist_cli.stages.waiting import which_nodes
 
-        if nodes is None:
-            return stage(config, run, console)
-        return stage(config, run, console, which_nodes(nodes)) | {"next": f"train --nodes {nodes}"}
+        result = stage(config, run, console, None if nodes is None else which_nodes(nodes))
+        draw(run, console)
+        return result if nodes is None else result | {"next": f"train --nodes {nodes}"}
 
     _stage(body, file, overrides, runs_dir, name, (json, quiet, verbose), dry_run, restart)
 

@@ -233,3 +233,13 @@ def test_the_report_shows_the_same_picture(lab: Lab) -> None:
     assert (lab.run() / "finetune/new/partition.png").read_bytes() == (lab.run() / "shards/partition.png").read_bytes()
     text = partition_text(lab.shards())
     assert html.escape(text) in (lab.run() / "finetune/new/report.html").read_text()
+
+
+def test_a_picture_that_is_missing_is_drawn_again(lab: Lab) -> None:
+    lab("partition")
+    picture = lab.run() / "shards/partition.png"
+    drawn = picture.read_bytes()
+    for again in ("partition", "run"):
+        picture.unlink()
+        assert "picture in" in lab(again).out
+        assert picture.read_bytes() == drawn

@@ -5,12 +5,15 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
 from maths import (
     AGGREGATOR_CASES,
     LEARNER_CASES,
@@ -33,7 +36,7 @@ from torch import Tensor
 from torch.func import vmap
 
 from metadist_cli import rounds, seeds, tree
-from metadist_cli.aggregators import AGGREGATORS
+from metadist_cli.aggregators import AGGREGATORS, Updates
 from metadist_cli.algorithm import Algorithm, node_step
 from metadist_cli.drift import DRIFTS, Drift
 from metadist_cli.episodes import Plan, Pool, episodic, epochs, gather, local
@@ -212,6 +215,21 @@ def test_the_mean_is_the_weighted_mean(aggregator: Case) -> None:
     np.testing.assert_array_max_ulp(combined["meta/w"].numpy(), expected, maxulp=1)
     assert combined["meta/w"].dtype == torch.float32
     assert torch.equal(combined["stats/n"], torch.tensor(7))
+
+
+@every_aggregator
+@given(cuts=st.sets(st.integers(1, 69)), large=st.booleans())
+def test_the_mean_has_the_same_bits_however_its_nodes_come(aggregator: Case, cuts: set[int], large: bool) -> None:
+    """One at a time from files, or in blocks; large: few values are held at a time. The sums are not exact."""
+    turned = rand(40, 70) * 10.0 ** (12 * rand(40, 70, seed=1))
+    shared = {"meta/w": turned.t().reshape(70, 5, 8).clone(), "meta/turned": turned.t(), "stats/n": torch.arange(70)}
+    whole = Updates([*range(70)], shared, {}, [1 + 7 * i % 11 for i in range(70)], {})
+    ends = [0, *sorted(cuts), 70]
+    parts = [whole.take([*range(begin, end)]) for begin, end in pairwise(ends)]
+    combine = AGGREGATORS[aggregator[0]](**aggregator[1]).combine
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("metadist_cli.aggregators._VALUES", 100 if large else 1 << 22)
+        assert same(combine(iter(parts)), combine(iter([whole])))
 
 
 # ---------------------------------------------------------------------------------------- the mistake to be avoided

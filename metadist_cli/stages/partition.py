@@ -51,14 +51,21 @@ def partition(
     with command("partition", config, run, experiment) as result:
         manifest = with_skew(store.write_shards(run, shards, spec, data, config, wanted), held, skew)
         del data, shards  # the text of a manifest of 100,000 nodes takes as much room
-        from metadist_cli.report.heatmap import partition_png
-
-        files.write(run.shards / "partition.png", partition_png(manifest))
         files.write(run.shards / "manifest.json", files.to_json(manifest))
         result |= _summary(manifest, run)
     of = f" of {len(manifest['nodes']):,}" if which else ""
-    console.say(f"partition: {len(wanted):,}{of} shards in {run.shards}, picture in partition.png")
+    console.say(f"partition: {len(wanted):,}{of} shards in {run.shards}")
     return result
+
+
+def draw(run: Run, console: Console) -> None:
+    """partition.png beside the shards, where it is missing. A stage of its own: it costs half a second of imports."""
+    path = run.shards / "partition.png"
+    if not path.exists():
+        from metadist_cli.report.heatmap import partition_png
+
+        files.write(path, partition_png(store.shard_manifest(run)))
+        console.say(f"partition: picture in {path}")
 
 
 def _same_data(run: Run, data: Dataset) -> None:

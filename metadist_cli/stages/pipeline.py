@@ -7,7 +7,7 @@ from typing import Any
 from metadist_cli.config import Config, variants
 from metadist_cli.console import Console
 from metadist_cli.stages.finetune import finetune
-from metadist_cli.stages.partition import partition
+from metadist_cli.stages.partition import draw, partition
 from metadist_cli.stages.train import train
 from metadist_cli.store import Run
 
@@ -19,4 +19,5 @@ def pipeline(config: Config, run: Run, console: Console) -> dict[str, Any]:
     result["baselines"] = {}
     for name, variant in variants(config).items():
         result["baselines"][name] = train(variant, run.baseline(name), console, close_last=True, label=name)
+    draw(run, console)  # not before the first round, which would wait for it
     return result | {"finetune": finetune(config, run, console)}
