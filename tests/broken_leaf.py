@@ -93,6 +93,11 @@ CASES: list[tuple[str, Make, str]] = [
     ("no num_samples", leaf(good(num_samples=None)), "own.json: the key 'num_samples' is missing" + KEYS),
     ("no user_data", leaf(good(user_data=None)), "own.json: the key 'user_data' is missing" + KEYS),
     (
+        "null for users",
+        leaf(json.dumps({**json.loads(good()), "users": None})),
+        "own.json: users is no list of names" + KEYS,
+    ),
+    (
         "num_samples of text",
         leaf(good(num_samples=["2", "2"])),
         "own.json: num_samples is no list of whole numbers" + KEYS,

@@ -577,6 +577,9 @@ def test_bytes_and_seconds_are_what_files_and_clock_say(lab: Lab):
         lab("train", "--nodes", str(node), "train.rounds=1")
     sent = (lab.run() / "rounds" / "0001" / "nodes-000-000.safetensors").stat().st_size
     lab("aggregate", "train.rounds=1")
+    told = [json.loads(line) for line in (lab.run() / "rounds/0001/jobs.jsonl").read_text().splitlines()]
+    assert [job["files"] for job in told] == [[f"nodes-00{node}-00{node}.safetensors"] for node in range(6)]
+    assert all(job["peak_memory"]["host"] > 0 and job["execution"]["device"] == "cpu" for job in told)
     lab("train", "train.rounds=2")
     lab("aggregate", "train.rounds=2")
     lab("run", "train.rounds=3", "finetune.episodes=2")
@@ -584,7 +587,8 @@ def test_bytes_and_seconds_are_what_files_and_clock_say(lab: Lab):
     assert [line["bytes"]["down"] for line in lines] == [len(lab.checkpoint(number)) for number in range(3)]
     assert all(abs(line["bytes"]["up"] - sent) <= 12 for line in lines)  # digits of its loss
     assert all(line["seconds"].keys() == {"train", "aggregate", "files"} for line in lines)
-    assert lines[2]["seconds"]["train"] > 0
+    assert lines[0]["seconds"]["train"] == pytest.approx(sum(job["seconds"] for job in told))
+    assert all(line["seconds"]["train"] > 0 for line in lines)
 
 
 @proc

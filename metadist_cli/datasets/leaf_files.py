@@ -64,9 +64,11 @@ def _agree(lists: dict[str, Any], counts: dict[str, int], where: str) -> dict[st
     users, numbers = lists["users"], lists["num_samples"]
     above = lists.get("hierarchies")
     for key, items, kind in (("users", users, str), ("num_samples", numbers, int), ("hierarchies", above, str)):
-        if items is not None and (not isinstance(items, list) or any(type(item) is not kind for item in items)):
+        if key == "hierarchies" and items is None:
+            continue
+        if not isinstance(items, list) or any(type(item) is not kind for item in items):
             raise Problem(f"{key} is no list of {'names' if kind is str else 'whole numbers'}", where, _KEYS, DATA)
-        if items is not None and len(items) != len(users):
+        if len(items) != len(users):
             raise Problem(f"there are {len(users):,} users and {len(items):,} {key}", where, _AGAIN, DATA)
     said = dict(zip(users, numbers, strict=True))
     if len(said) < len(users):

@@ -6,12 +6,12 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from metadist_cli import checkpoints, files, store, tree
+from metadist_cli import checkpoints, files, memory, store, tree
 from metadist_cli.aggregators import Updates
 from metadist_cli.config import Config
 from metadist_cli.console import Console
 from metadist_cli.errors import RETRY, USAGE, Problem
-from metadist_cli.stages.metrics import mend, round_metrics
+from metadist_cli.stages.metrics import mend, note_job, round_metrics
 from metadist_cli.stages.setting import command
 from metadist_cli.stages.team import Team, ranks, team
 from metadist_cli.stages.training import Training, close, close_frozen, open_training
@@ -25,7 +25,7 @@ def train(config: Config, run: Run, console: Console, close_last: bool = False, 
     rounds = config.train.rounds
     with command(label, config, run, training.setting.experiment) as result:
         parent, sha256 = _parent(training)
-        mend(run, training.first)
+        mend(run, training.first, training.up)
         done = run.last_closed()
         if done >= rounds:
             asked = f" (train.rounds is {rounds})" if done > rounds else ""
@@ -52,7 +52,7 @@ def train(config: Config, run: Run, console: Console, close_last: bool = False, 
                 updates = _updates(training, crew, chosen, ready, parent, owns, number)
                 last = number == rounds and not close_last
                 if last:
-                    checkpoints.leave_open(run, number, sha256, _not_in(ready, updates))
+                    _leave_open(training, number, sha256, _not_in(ready, updates))
                     progress.advance()
                     break
                 if config.train.keep_nodes != "none":
@@ -113,7 +113,7 @@ def train_nodes(
         owns = _owns(training, number, todo)
         with team(training.setting, run, console) as crew:
             updates = _updates(training, crew, todo, {}, parent, owns, number)
-            names = checkpoints.leave_open(run, number, sha256, updates)
+            names = _leave_open(training, number, sha256, updates)
     late = [name for name in checkpoints.late_files(run, number) if name in names]
     if late:
         console.warn(f"round {number} was closed meanwhile, so these are not used: {', '.join(late)}")
@@ -156,6 +156,17 @@ def _updates(
                 yield from (some.take([places[node]]) if node in places else ready[node] for node in some.nodes)
     if ready:
         owns |= _owns(training, number + 1, ready)
+
+
+def _leave_open(training: Training, number: int, parent_sha256: str, updates: Iterable[Updates]) -> list[str]:
+    """Node files for `aggregate`, and a line on what they took. Returns their names."""
+    began, clock = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), time.monotonic()
+    names = checkpoints.leave_open(training.run, number, parent_sha256, updates)
+    if names:
+        seconds = round(time.monotonic() - clock, 3)
+        told = {"began": began, "seconds": seconds, "files": names, "peak_memory": memory.peak()}
+        note_job(training.run, number, told | {"execution": training.setting.execution})
+    return names
 
 
 def _not_in(ready: dict[int, Updates], updates: Iterable[Updates]) -> Iterator[Updates]:

@@ -12,7 +12,7 @@ from metadist_cli.config import Config
 from metadist_cli.console import Console
 from metadist_cli.experiment import start, training_nodes
 from metadist_cli.rounds import Room, choose, close_round
-from metadist_cli.stages.metrics import mean_metrics, note
+from metadist_cli.stages.metrics import job_seconds, mean_metrics, note, sizes
 from metadist_cli.stages.setting import Setting, open_setting
 from metadist_cli.store import Run
 from metadist_cli.tree import Params
@@ -59,10 +59,12 @@ def close(
     clock: float,
     dropped: list[int] | None = None,
     room: Room | None = None,
+    jobs: float | None = None,
 ) -> tuple[Params, str, dict[str, float]]:
     """Close a round: aggregate, commit what nodes keep, commit the global checkpoint, and note the metrics.
 
-    room: of the process that trains; what is less than a block is noted, for the last bits depend on it.
+    room: of the process that trains; what is less than a block is noted, for the last bits depend on it. jobs: seconds
+    that others took to train, whose files the updates are read from.
     """
     run, experiment = training.run, training.setting.experiment
     seen: list[Updates] = []
@@ -92,10 +94,21 @@ def close(
         checkpoints.prune_states(run, number)
     _tidy(training, number)
     seconds = {"train": trained, "aggregate": combined - clock - trained, "files": time.monotonic() - combined}
-    size = {"down": run.checkpoint(number - 1).stat().st_size, "up": training.up}
+    if jobs is not None:
+        seconds |= {"train": jobs, "files": seconds["files"] + trained}
     times = {kind: round(spent, 6) for kind, spent in seconds.items()}
     fewer = {} if room is None or room.nodes >= training.setting.block else {"room": room.nodes}
-    note(run, {"round": number, "nodes": count, **metrics, "bytes": size, "seconds": times, **fewer})
+    note(
+        run,
+        {
+            "round": number,
+            "nodes": count,
+            **metrics,
+            "bytes": sizes(run, number, training.up),
+            "seconds": times,
+            **fewer,
+        },
+    )
     return result, sha256, metrics
 
 
@@ -105,7 +118,8 @@ def close_frozen(
     """Close a round with the node files that were frozen for it."""
     weights = {n: training.weights[n] for n in training.chosen(number)}
     updates = checkpoints.frozen_updates(training.run, number, parent_sha256, training.template, weights, inputs)
-    return close(training, number, parent, parent_sha256, updates, time.monotonic(), inputs["dropped"])
+    jobs = job_seconds(training.run, number)
+    return close(training, number, parent, parent_sha256, updates, time.monotonic(), inputs["dropped"], jobs=jobs)
 
 
 def _tidy(training: Training, number: int) -> None:

@@ -54,17 +54,17 @@ def child(work: dict[str, Any]) -> dict[str, Any]:
     modules = {"metadist": "rounds_metadist", **dict.fromkeys(PEERS, "rounds_peers")}
     variant = importlib.import_module(modules.get(work["variant"], "rounds_reference"))
     imported = time.perf_counter() - clock
-    cpu = variant.tree_seconds if work["variant"] == "flwr" else time.process_time
+    used = variant.tree_seconds if work["variant"] == "flwr" else time.process_time
     marks: list[tuple[float, float, float]] = []
-    found = variant.play(work, lambda: marks.append((cpu(), time.perf_counter(), time.time())))
+    found = variant.play(work, lambda: marks.append((used(), time.perf_counter(), time.time())))
     from metadist_cli import memory  # not before: its imports are not theirs
 
     later = list(pairwise(marks[1:]))
-    wall = [1e3 * (b[1] - a[1]) for a, b in later]
+    cpu = [1e3 * (b[0] - a[0]) for a, b in later]
     return {
-        "cpu_ms": statistics.median(1e3 * (b[0] - a[0]) for a, b in later),
-        "wall_ms": statistics.median(wall),
-        "mean_wall_ms": statistics.fmean(wall),
+        "cpu_ms": statistics.median(cpu),
+        "mean_cpu_ms": statistics.fmean(cpu),
+        "wall_ms": statistics.median(1e3 * (b[1] - a[1]) for a, b in later),
         "first_round_s": marks[0][2] - work["began"],
         "imports_s": imported,
         "peak_mb": memory.peak().get("host", 0) / 1e6,
@@ -181,7 +181,7 @@ def table(found: dict[str, Any]) -> str:
     runs = "medians of runs, the first two rounds left out"
     heads = ["algorithm", "nodes", "runs x rounds", "CPU ms a round: metadist / vmap / loop", "metadist / vmap"]
     heads += [*(f"{title} / metadist" for title in PEERS.values()), "wanted"]
-    heads += ["wall ms", "s to the end of round 1", "peak MB", "of metadist's wall time"]
+    heads += ["wall ms", "s to the end of round 1", "peak MB", "of metadist's CPU time"]
     lines = [f"{where}; {when}; {runs}.", "", f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for row in found["rows"]:
         cells = [
@@ -206,7 +206,7 @@ def _wanted(row: dict[str, Any], rows: Sequence[dict[str, Any]]) -> Iterator[tup
     ours, vmap = (row["runs"][variant] for variant in VARIANTS[:2])
     yield f"CPU {CPU} x", row["ratio"]["median"] <= CPU
     yield f"memory {MEMORY} x", _median(ours, "peak_mb") <= MEMORY * _median(vmap, "peak_mb")
-    if row["nodes"] in (100, MANY):  # files by their wall time, of which waiting for the disk is a part
+    if row["nodes"] in (100, MANY):
         yield f"files {FILES:.0%}", statistics.median(_parts(run)["files"] for run in ours) <= FILES
     for variant, ratio in row["peers"].items():
         if row["nodes"] == MANY:
@@ -234,7 +234,7 @@ def _ratio(ratio: dict[str, float]) -> str:
 
 def _parts(run: dict[str, Any]) -> dict[str, float]:
     """Shares of each kind of work that metadist notes."""
-    return {kind: run["noted_ms"][kind] / run["mean_wall_ms"] for kind in sorted(run["noted_ms"], reverse=True)}
+    return {kind: run["noted_ms"][kind] / run["mean_cpu_ms"] for kind in sorted(run["noted_ms"], reverse=True)}
 
 
 def _shares(runs: list[dict[str, Any]]) -> str:
