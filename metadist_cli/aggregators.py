@@ -67,7 +67,7 @@ class _Sums:
         self._like = like
         self._at_once = max(1, min(_NODES, _VALUES // tree.size(like)))
         self._sums = {k: torch.zeros(v.numel(), dtype=torch.float64) for k, v in like.items()}
-        self._held = {k: v.expand(self._at_once, -1).clone() for k, v in self._sums.items()}
+        self._held = {k: v.new_empty(self._at_once, len(v)) for k, v in self._sums.items()}
         self._weights: list[float] = []
 
     def add(self, leaves: Params, weights: list[int]) -> None:

@@ -123,15 +123,13 @@ def pack(tensors: dict[str, Tensor], header: dict[str, Any]) -> bytes:
     SHA-256 of the whole file with 64 zeros in its own place, so that it covers every bit. safetensors keeps metadata in
     no fixed order, which is why there is one key.
     """
-    from safetensors.torch import save
+    from safetensors.numpy import save  # a third of the time of its torch form, which looks for shared memory
 
     if "sha256" in header:
         raise ValueError("the seal is made here: the header may not bring a sha256")
     text = json.dumps(header, sort_keys=True, separators=(",", ":"), allow_nan=False)
     text = f'{{"sha256":"{_BLANK}"' + (f",{text[1:]}" if header else "}")
-    copies = {name: t.detach().to("cpu", copy=True).contiguous() for name, t in tensors.items()}
-    out = save(copies, {"metadist": text})
-    del copies  # a thousand shards in one file are many bytes
+    out = save({name: t.detach().cpu().contiguous().numpy() for name, t in tensors.items()}, {"metadist": text})
     if out[8 : _SEAL.start] != _START or out[_SEAL] != _BLANK.encode():
         raise RuntimeError("this version of safetensors lays out its header in a way that metadist does not know")
     return b"".join([out[: _SEAL.start], sha256(out).encode(), memoryview(out)[_SEAL.stop :]])
