@@ -10,13 +10,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
 import pytest
+import torch
 from runner import ROOT, Lab, contents, environment, proc, results, start
 
 from metadist_cli.files import from_json
+from metadist_cli.stages.team import _meeting
 
 ONE = "execution.block=1"
 SETTINGS = {
@@ -112,6 +115,21 @@ def test_four_ranks_change_no_byte(lab: Lab):
     assert results(lab.run()) == alone
 
 
+def test_ranks_that_were_started_anew_meet_under_a_new_name():
+    """In torchrun's old store, where the dead ones have left theirs; whoever comes first."""
+    store, names = torch.distributed.HashStore(), set()
+    for late in (0, 2, 1):
+        with ThreadPoolExecutor() as ranks:
+            found = []
+            for rank in sorted(range(3), key=lambda r: r == late):
+                found.append(ranks.submit(_meeting, store, rank, 3))
+                time.sleep(0.3)
+            met = {name.result() for name in found}
+        assert len(met) == 1
+        names |= met
+    assert len(names) == 3
+
+
 def test_a_wrong_config_is_told_once(lab: Lab):
     done = torchrun(2, *lab.arguments("run", "train.round=3"))
     assert done.returncode != 0
@@ -127,8 +145,7 @@ def test_two_machines_each_with_its_own_shards(lab: Lab):
     before = contents(lab.run())
     there = lab.arguments("run", ONE)
     lab.runs = lab.folder / "first"
-    with closing(socket.create_server(("127.0.0.1", 0))) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     agents = [
         popen(
             1,
@@ -176,6 +193,34 @@ def test_a_rank_that_is_killed_comes_back(lab: Lab):
         out, err = running.communicate(timeout=300)
     assert running.returncode == 0, out + err
     assert results(lab.run()) == alone
+
+
+@pytest.mark.slow
+@proc
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_rank_that_is_killed_on_one_of_two_machines_comes_back(lab: Lab, victim: int):
+    """Only that machine's torchrun counts a failure, the other starts its rank anew beside it."""
+    settings = ("train.rounds=60", "train.local_steps=5", ONE)
+    alone = trained(lab, "alone", *settings)
+    port = free_port()
+    meet = ("--nnodes=2", "--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{port}", "--rdzv-id=two")
+    labs = [Lab(lab.folder / name) for name in ("one", "two")]
+    for each in labs:
+        each("partition", *settings)
+    agents = [popen(1, *each.arguments("run", *settings), restarts=2, machine=meet) for each in labs]
+    until(lambda: any(rounds(each.run()) > 2 for each in labs), agents[0])
+    ranks = [pid for agent in agents for pid in descendants(agent.pid) if "metadist_cli" in command(pid)]
+    os.kill(next(pid for pid in ranks if variable(pid, "RANK") == str(victim)), signal.SIGKILL)
+    said = [running.communicate(timeout=300) for running in agents]
+    assert [running.returncode for running in agents] == [0, 0], said
+    whole = [each for each in labs if rounds(each.run()) == 60]
+    assert len(whole) == 1  # torchrun chooses who leads
+    assert results(whole[0].run()) == alone
+
+
+def free_port() -> int:
+    with closing(socket.create_server(("127.0.0.1", 0))) as free:
+        return free.getsockname()[1]
 
 
 def trained(lab: Lab, place: str, *settings: str) -> dict[str, bytes]:

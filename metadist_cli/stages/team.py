@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import secrets
 import signal
 import threading
 import time
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch.distributed import Store  # pyright: ignore[reportPrivateImportUsage]
 from torch.distributed.rendezvous import rendezvous
 
 from metadist_cli import memory, store, tree
@@ -265,9 +267,8 @@ def among_ranks(folder: Path) -> Iterator[bool]:
         return
     threading.Thread(target=_watch_agent, args=(os.getppid(),), daemon=True).start()
     found, rank, count = next(rendezvous("env://"))
-    # torchrun keeps its store when it starts the ranks anew: under the old names they find the dead ones' addresses
-    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    mine = torch.distributed.PrefixStore(f"metadist {attempt}", found)  # pyright: ignore[reportPrivateImportUsage]
+    name = _meeting(found, rank, count)
+    mine = torch.distributed.PrefixStore(name, found)  # pyright: ignore[reportPrivateImportUsage]
     torch.distributed.init_process_group("gloo", store=mine, rank=rank, world_size=count, timeout=_FOREVER)
     try:
         if torch.distributed.get_rank() > 0:
@@ -282,6 +283,27 @@ def among_ranks(folder: Path) -> Iterator[bool]:
             send(Rank(rank), {"end": True})
     finally:
         torch.distributed.destroy_process_group()
+
+
+def _meeting(store: Store, rank: int, count: int) -> str:
+    """A name that all ranks know and no earlier start of theirs had, agreed upon through torchrun's store.
+
+    torchrun keeps its store when it starts the ranks anew: under the old names they find the dead ones' addresses. How
+    often it did so is no name either, for the agents of several machines may count differently. So the leader makes one
+    up, the others put themselves down for it, and a name holds for those that the leader saw.
+    """
+    me = secrets.token_hex(8)
+    if rank == 0:
+        store.set("metadist", me)
+        seen = [store.get(f"metadist {me} {other}").decode() for other in range(1, count)]
+        store.set(f"metadist {me}", " ".join(seen))
+        return me
+    while True:
+        leader = store.get("metadist").decode()  # perhaps a dead one's
+        store.set(f"metadist {leader} {rank}", me)
+        if store.check([f"metadist {leader}"]) and me in store.get(f"metadist {leader}").decode().split():
+            return leader
+        time.sleep(0.1)
 
 
 def _watch_agent(agent: int) -> None:
