@@ -19,7 +19,7 @@ import torch
 from runner import ROOT, Lab, contents, environment, proc, results, start
 
 from metadist_cli.files import from_json
-from metadist_cli.stages.team import _meeting
+from metadist_cli.stages.team import _gpu, _meeting
 
 ONE = "execution.block=1"
 SETTINGS = {
@@ -128,6 +128,12 @@ def test_ranks_that_were_started_anew_meet_under_a_new_name():
         assert len(met) == 1
         names |= met
     assert len(names) == 3
+
+
+def test_each_rank_has_a_gpu_of_its_own():
+    assert [_gpu("cuda", rank, 2) for rank in range(3)] == ["cuda:0", "cuda:1", "cuda:0"]
+    assert [_gpu("cuda:1", rank, 4) for rank in range(4)] == ["cuda:1", "cuda:2", "cuda:3", "cuda:0"]
+    assert _gpu("cuda", 0, 0) == "cuda:0"  # which is then told to be missing
 
 
 def test_a_wrong_config_is_told_once(lab: Lab):

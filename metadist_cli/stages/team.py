@@ -32,7 +32,7 @@ from metadist_cli.config import Config
 from metadist_cli.console import Console
 from metadist_cli.episodes import Pool
 from metadist_cli.errors import BUG, RETRY, Problem
-from metadist_cli.execution import computed, settle
+from metadist_cli.execution import computed, device, settle
 from metadist_cli.experiment import Experiment, assemble
 from metadist_cli.pooled import union
 from metadist_cli.rounds import Room, run_nodes
@@ -189,9 +189,15 @@ def _joined(opened: dict[str, Any], folder: Path | None) -> Member:
     experiment = assemble(Config.model_validate(opened["config"]), store.spec_in(opened["manifest"]))
     run, execution = Run.at(Path(opened["folder"]) if folder is None else folder), opened["execution"]
     if execution["device"].startswith("cuda") and "LOCAL_RANK" in os.environ:
-        execution["device"] = f"cuda:{os.environ['LOCAL_RANK']}"
+        mine = _gpu(execution["device"], int(os.environ["LOCAL_RANK"]), torch.cuda.device_count())
+        execution["device"] = str(device(mine))
     settle(execution["precision"])
     return Member(computed(experiment, execution), run, opened["manifest"], execution, Room(opened["room"]))
+
+
+def _gpu(leaders: str, rank: int, count: int) -> str:
+    """Which of a machine's GPUs a rank takes: one after the other from the leader's on, then from the first."""
+    return f"cuda:{((torch.device(leaders).index or 0) + rank) % max(1, count)}"
 
 
 @contextmanager
