@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
@@ -98,6 +99,18 @@ def _runs(nodes: list[int]) -> list[list[int]]:
 
 def update_files(run: Run, number: int) -> list[Path]:
     return sorted(run.round(number).glob("nodes-*.safetensors"))
+
+
+def named_nodes(run: Run, number: int) -> set[int] | None:
+    """The nodes that node files of a round have in their names; None where a name, for it may be anything, has none."""
+    found: set[int] = set()
+    for path in update_files(run, number):
+        ends = re.fullmatch(r"nodes-([0-9]{3,7})-([0-9]{3,7})\.safetensors", path.name)
+        first, last = map(int, ends.groups()) if ends else (0, PACK)
+        if last - first >= PACK:
+            return None
+        found.update(range(first, last + 1))
+    return found
 
 
 def read_updates(path: Path, number: int, parent: str, template: Params, weights: dict[int, int]) -> Updates:

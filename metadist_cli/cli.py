@@ -207,7 +207,7 @@ def aggregate(
         from metadist_cli.stages.waiting import patiently
 
         def once(last: bool) -> dict[str, Any]:
-            return stage(config, run, console, min_nodes if last else None, round_)
+            return stage(config, run, console, min_nodes if last else None, round_, again=not last)
 
         return patiently(once, wait, console)
 

@@ -91,6 +91,22 @@ def test_aggregate_waits_for_a_node_that_is_late(lab: Lab):
     assert inputs(lab, 1)["dropped"] == []
 
 
+def test_files_are_not_read_while_their_names_lack_nodes(lab: Lab, monkeypatch: pytest.MonkeyPatch):
+    """A hundred jobs may have sent gigabytes, and the next look is in a few seconds. Other names may be anything."""
+    read: list[str] = []
+    of = checkpoints.read_updates
+    monkeypatch.setattr(checkpoints, "read_updates", lambda path, *rest: read.append(path.name) or of(path, *rest))
+    lab("partition", ONE)
+    lab("train", ONE, "--nodes", "0,1,3,4")
+    lab("aggregate", ONE, "--wait", "3s", "--round", "1", code=75)
+    assert read == ["nodes-000-001.safetensors", "nodes-003-004.safetensors"]  # once, when the wait is over
+    for name in read:
+        (lab.run() / "rounds/0001" / name).rename(lab.run() / "rounds/0001" / f"nodes-of-{name}")
+    lab("train", ONE, "--nodes", "2,5")
+    assert "lacks" not in lab("aggregate", ONE, "--wait", "60s", "--round", "1").out
+    assert inputs(lab, 1)["dropped"] == []
+
+
 def test_quorum_counts_when_the_wait_is_over(lab: Lab):
     """Then the others are dropped by name, and what they send later is named and not used."""
     lab("partition", ONE)

@@ -14,12 +14,18 @@ from metadist_cli.store import Run
 
 
 def aggregate(
-    config: Config, run: Run, console: Console, min_nodes: int | None = None, meant: int | None = None
+    config: Config,
+    run: Run,
+    console: Console,
+    min_nodes: int | None = None,
+    meant: int | None = None,
+    again: bool = False,
 ) -> dict[str, Any]:
     """Close the open round. Wants every chosen node, or at least min_nodes; others are recorded as dropped.
 
     meant: the round that is to be closed, for jobs that may be started again: one that is closed already is left alone,
-    and one that has not begun is not there yet.
+    and one that has not begun is not there yet. again: there will be another look, so that files are not read before
+    their names speak of all nodes.
 
     What goes in is frozen in inputs.json before the sum, so that neither a crash nor a late node changes the result.
     Raises Problem(RETRY) naming the nodes that are missing.
@@ -39,7 +45,7 @@ def aggregate(
         raise Problem(f"round {meant} needs the checkpoint of round {meant - 1}", str(run.path), hint, RETRY)
     with command("aggregate", config, run, training.setting.experiment) as result:
         parent, _, sha256 = checkpoints.read_global(run, closed, training.first)
-        inputs = _freeze(training, number, sha256, min_nodes, console)
+        inputs = _freeze(training, number, sha256, min_nodes, console, again)
         _, sha256, metrics = close_frozen(training, number, parent, sha256, inputs)
         result |= {"round": number, "closed": True, "global": sha256, "dropped": inputs["dropped"], "metrics": metrics}
         result |= {"late": late} if late else {}
@@ -49,13 +55,17 @@ def aggregate(
     return result
 
 
-def _freeze(training: Training, number: int, parent: str, min_nodes: int | None, console: Console) -> dict[str, Any]:
+def _freeze(
+    training: Training, number: int, parent: str, min_nodes: int | None, console: Console, again: bool
+) -> dict[str, Any]:
     """inputs.json of the round: {files: {name: sha256}, dropped: [node], rejected: {name: why}}."""
     frozen = checkpoints.frozen_inputs(training.run, number)
     if frozen is not None:
         return frozen
     chosen = training.chosen(number)
     weights = {n: training.weights[n] for n in chosen}
+    if again and (named := checkpoints.named_nodes(training.run, number)) is not None:
+        _enough(training, number, named, None)
     there: set[int] = set()
     accepted: dict[str, str] = {}
     rejected: dict[str, str] = {}
@@ -68,19 +78,27 @@ def _freeze(training: Training, number: int, parent: str, min_nodes: int | None,
             continue
         accepted[file.name] = checkpoints.file_sha256(file)
         there.update(nodes)
+    missing = _enough(training, number, there, min_nodes)
+    inputs = {"files": accepted, "dropped": missing, "rejected": rejected}
+    files.publish(training.run.round(number) / "inputs.json", files.to_json(inputs))
+    return inputs
+
+
+def _enough(training: Training, number: int, there: set[int], min_nodes: int | None) -> list[int]:
+    """The nodes that are missing. Raises Problem(RETRY) where these are too many."""
+    chosen = training.chosen(number)
     missing = [n for n in chosen if n not in there]
-    if len(there) < (len(chosen) if min_nodes is None else min(min_nodes, len(chosen))) or not there:
+    have = len(chosen) - len(missing)
+    if have < (len(chosen) if min_nodes is None else min(min_nodes, len(chosen))) or not have:
         named = ", ".join(map(str, missing[:20])) + (" ..." if len(missing) > 20 else "")
         raise Problem(
             f"round {number} lacks {len(missing)} of {len(chosen)} nodes: {named}",
             str(training.run.round(number)),
             f"train them (metadist train {training.run.path} --nodes {missing[0]}), wait"
-            + (f", or allow it with --min-nodes {len(there)}" if there else ""),
+            + (f", or allow it with --min-nodes {have}" if have else ""),
             RETRY,
         )
-    inputs = {"files": accepted, "dropped": missing, "rejected": rejected}
-    files.publish(training.run.round(number) / "inputs.json", files.to_json(inputs))
-    return inputs
+    return missing
 
 
 def _tell_late(run: Run, closed: int, console: Console) -> list[str]:
