@@ -18,7 +18,7 @@ from metadist_cli import tree
 from metadist_cli.tree import Params
 
 _NODES = 32  # summed at a time, in the caches: 7 us a node of 9,610 values; 16 at a time 8 us, one by one 12 us
-_VALUES = 1 << 22  # of 8 bytes at a time, however large a model is
+_VALUES = 1 << 22  # of 8 bytes at a time, or those of one node
 
 
 class Updates(NamedTuple):

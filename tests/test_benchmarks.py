@@ -20,7 +20,7 @@ rounds_metadist, rounds_reference = import_module("rounds_metadist"), import_mod
 rounds_peers = import_module("rounds_peers")
 
 SHORT = ("--nodes=10", "--synthetic=20", "--algorithms", "fedavg", "second", "--rounds=4", "--repeats=1", "--peers")
-FIGURES = {"cpu_ms", "wall_ms", "mean_cpu_ms", "first_round_s", "imports_s", "peak_mb", "norm"}
+FIGURES = {"cpu_ms", "wall_ms", "first_round_s", "imports_s", "peak_mb", "norm"}
 
 
 def script(folder: Path, *arguments: str) -> str:
@@ -44,7 +44,7 @@ def test_rounds_of_a_short_table(tmp_path: Path) -> None:
         assert set(vmap) == set(loop) == FIGURES | {"moved"}
         assert set(ours) == FIGURES | {"partition_s", "noted_ms", "block"}
         assert min(run[figure] for run in (ours, vmap, loop) for figure in FIGURES) > 0
-        assert sum(ours["noted_ms"].values()) < ours["mean_cpu_ms"]
+        assert all(spent > 0 for spent in ours["noted_ms"].values())
         assert ours["imports_s"] + ours["partition_s"] < ours["first_round_s"]
         assert set(row["ratio"].values()) == {ours["cpu_ms"] / vmap["cpu_ms"]}
         assert vmap["norm"] == pytest.approx(loop["norm"])
@@ -111,7 +111,6 @@ def test_rounds_say_what_is_wanted_and_met() -> None:
     run = {
         "cpu_ms": 10.0,
         "wall_ms": 9.0,
-        "mean_cpu_ms": 9.0,
         "first_round_s": 1.0,
         "peak_mb": 13.0,
         "noted_ms": noted,

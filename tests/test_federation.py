@@ -89,7 +89,7 @@ def test_another_machine(lab: Lab, tmp_path: Path, data: str):
     assert there.exit_code == 0, there.output
     assert CliRunner().invoke(app, ["train", str(other), "--nodes", "2"]).exit_code == 4  # its rows are not there
     new = set(contents(other)) - {*carry, "shards/node-003.safetensors", "log.txt"}
-    assert new == {"rounds/0001/jobs.jsonl", "rounds/0001/nodes-003-003.safetensors"}
+    assert new == {"rounds/0001/job-003-003.json", "rounds/0001/nodes-003-003.safetensors"}
 
     missing = lab("aggregate", *settings, code=75).err
     assert "lacks 1 of 6 nodes: 3" in missing

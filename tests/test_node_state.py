@@ -179,7 +179,7 @@ def test_a_node_is_trained_on_another_machine_in_every_round(lab: Lab, tmp_path:
         carried = travel(here, there, number, node)
         done = CliRunner().invoke(app, ["train", str(there), "--nodes", str(node)])
         assert done.exit_code == 0, done.output
-        new = set(contents(there)) - carried - {"log.txt", f"rounds/{number:04d}/jobs.jsonl"}
+        new = set(contents(there)) - carried - {"log.txt", f"rounds/{number:04d}/job-{node:03d}-{node:03d}.json"}
         if node in choose(0, number, lab.trained(), 0.5 if sampling == SAMPLED else "all"):
             assert sorted(name.split("-")[0] for name in new) == [
                 f"rounds/{number:04d}/{k}" for k in ("nodes", "state")

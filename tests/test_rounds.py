@@ -224,12 +224,22 @@ def test_the_mean_has_the_same_bits_however_its_nodes_come(aggregator: Case, cut
     turned = rand(40, 70) * 10.0 ** (12 * rand(40, 70, seed=1))
     shared = {"meta/w": turned.t().reshape(70, 5, 8).clone(), "meta/turned": turned.t(), "stats/n": torch.arange(70)}
     whole = Updates([*range(70)], shared, {}, [1 + 7 * i % 11 for i in range(70)], {})
-    ends = [0, *sorted(cuts), 70]
-    parts = [whole.take([*range(begin, end)]) for begin, end in pairwise(ends)]
+    parts = [whole.take([*range(begin, end)]) for begin, end in pairwise([0, *sorted(cuts), 70])]
     combine = AGGREGATORS[aggregator[0]](**aggregator[1]).combine
+    summed: list[list[int]] = []  # rows at a time: some machines' sums depend on it
+    addmv_ = Tensor.addmv_
+
+    def watched(into: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
+        summed[-1].append(len(weights))
+        return addmv_(into, rows, weights)
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("metadist_cli.aggregators._VALUES", 100 if large else 1 << 22)
-        assert same(combine(iter(parts)), combine(iter([whole])))
+        patch.setattr("metadist_cli.aggregators._VALUES", 1000 if large else 1 << 22)
+        patch.setattr(Tensor, "addmv_", watched)
+        ends = [summed.append([]) or combine(iter(updates)) for updates in (parts, [whole])]
+    assert same(*ends)
+    assert summed[0] == summed[1]
+    assert max(summed[0]) == (12 if large else 32)
 
 
 # ---------------------------------------------------------------------------------------- the mistake to be avoided

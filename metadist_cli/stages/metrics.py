@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
-from collections.abc import Iterator
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,12 @@ import numpy as np
 
 from metadist_cli import checkpoints, files
 from metadist_cli.aggregators import Updates
+from metadist_cli.errors import Problem
 from metadist_cli.store import Run
 from metadist_cli.tree import Params
+
+_JOB_MAX = 1 << 20  # bytes
+_LONGEST = 1e9  # seconds, of a job
 
 
 def mean_metrics(updates: list[Updates], known: tuple[str, ...]) -> dict[str, float]:
@@ -31,47 +34,54 @@ def mean_metrics(updates: list[Updates], known: tuple[str, ...]) -> dict[str, fl
 
 def note(run: Run, line: dict[str, Any]) -> None:
     """Append the line of a round."""
-    _append(run.path / "metrics.jsonl", line)
-
-
-def note_job(run: Run, number: int, line: dict[str, Any]) -> None:
-    """Append what a job did for an open round: "seconds", and whatever else it tells."""
-    _append(run.round(number) / "jobs.jsonl", line)
-
-
-def job_seconds(run: Run, number: int) -> float:
-    """What all jobs of a round took together."""
-    told = [line.get("seconds") for line in _lines(run.round(number) / "jobs.jsonl")]
-    return sum(seconds for seconds in told if isinstance(seconds, float) and 0 <= seconds < math.inf)
-
-
-def _append(path: Path, line: dict[str, Any]) -> None:
-    with path.open("a") as log:
+    with (run.path / "metrics.jsonl").open("a") as log:
         log.write(_line(line))
+
+
+def note_job(run: Run, number: int, told: dict[str, Any]) -> None:
+    """What a job did for an open round: "files", "seconds", and whatever else it tells. Work does not fail for it."""
+    name = told["files"][0].replace("nodes-", "job-").replace(".safetensors", ".json")
+    with contextlib.suppress(Problem):
+        files.write(run.round(number) / name, files.to_json(told))
+
+
+def job_files(run: Run, number: int) -> list[Path]:
+    return sorted(run.round(number).glob("job-*.json"))
+
+
+def job_seconds(run: Run, number: int, used: Collection[str]) -> float | None:
+    """What the jobs took together that wrote these files; None where no job that is known did. It is what they say."""
+    known: list[float] = []
+    for path in job_files(run, number):
+        with contextlib.suppress(Problem):
+            told = files.from_json(files.read(path, _JOB_MAX, "notes of a job"), str(path))
+            written, seconds = (told.get(key) if isinstance(told, dict) else None for key in ("files", "seconds"))
+            if isinstance(written, list) and isinstance(seconds, float) and 0 <= seconds < _LONGEST:
+                known += [seconds] if any(name in used for name in written if isinstance(name, str)) else []
+    return sum(known) if known else None
 
 
 def _line(line: dict[str, Any]) -> str:
     return json.dumps(line, sort_keys=True) + "\n"
 
 
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The objects of a file, one a line; what a kill cut short is left out."""
-    for text in path.read_text().splitlines() if path.exists() else ():
-        with contextlib.suppress(ValueError):
-            line = json.loads(text)
-            if isinstance(line, dict):
-                yield line
-
-
 def round_metrics(run: Run) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl, one a closed round, in order."""
-    lines = {line["round"]: line for line in _lines(run.path / "metrics.jsonl") if type(line.get("round")) is int}
+    """The lines of metrics.jsonl, one a closed round, in order; what a kill cut short is left out."""
+    path = run.path / "metrics.jsonl"
+    lines: dict[int, dict[str, Any]] = {}
+    for text in path.read_text().splitlines() if path.exists() else ():
+        try:
+            line = json.loads(text)
+            lines[int(line["round"])] = line
+        except (ValueError, TypeError, KeyError):
+            continue
     return [lines[r] for r in sorted(lines)]
 
 
 def sizes(run: Run, number: int, up: int) -> dict[str, int]:
-    """Bytes of the files that a node is sent for a round, and sends (up)."""
-    return {"down": run.checkpoint(number - 1).stat().st_size, "up": up}
+    """Bytes of the files that a node is sent for a round, where that is still there, and sends (up)."""
+    sent = run.checkpoint(number - 1)
+    return ({"down": sent.stat().st_size} if sent.exists() else {}) | {"up": up}
 
 
 def mend(run: Run, template: Params, up: int) -> None:

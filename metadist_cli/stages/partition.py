@@ -51,6 +51,7 @@ def partition(
     with command("partition", config, run, experiment) as result:
         manifest = with_skew(store.write_shards(run, shards, spec, data, config, wanted), held, skew)
         del data, shards  # the text of a manifest of 100,000 nodes takes as much room
+        (run.shards / "partition.png").unlink(missing_ok=True)  # of other shards
         files.write(run.shards / "manifest.json", files.to_json(manifest))
         result |= _summary(manifest, run)
     of = f" of {len(manifest['nodes']):,}" if which else ""

@@ -11,7 +11,7 @@ from metadist_cli.aggregators import Updates
 from metadist_cli.config import Config
 from metadist_cli.console import Console
 from metadist_cli.errors import RETRY, USAGE, Problem
-from metadist_cli.stages.metrics import mend, note_job, round_metrics
+from metadist_cli.stages.metrics import job_seconds, mend, note_job, round_metrics
 from metadist_cli.stages.setting import command
 from metadist_cli.stages.team import Team, ranks, team
 from metadist_cli.stages.training import Training, close, close_frozen, open_training
@@ -58,7 +58,8 @@ def train(config: Config, run: Run, console: Console, close_last: bool = False, 
                 if config.train.keep_nodes != "none":
                     updates = list(updates)
                     checkpoints.leave_open(run, number, sha256, _not_in(ready, updates))
-                parent, sha256, metrics = close(training, number, parent, sha256, updates, clock, room=crew.leader.room)
+                room, jobs = crew.leader.room, _jobs(run, number) if ready else 0.0
+                parent, sha256, metrics = close(training, number, parent, sha256, updates, clock, room=room, jobs=jobs)
                 progress.advance(1, **{k: f"{v:.3f}" for k, v in metrics.items()})
         result |= {
             "round": run.last_closed(),
@@ -159,12 +160,12 @@ def _updates(
 
 
 def _leave_open(training: Training, number: int, parent_sha256: str, updates: Iterable[Updates]) -> list[str]:
-    """Node files for `aggregate`, and a line on what they took. Returns their names."""
+    """Node files for `aggregate`, and what they took. Returns their names."""
     began, clock = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), time.monotonic()
     names = checkpoints.leave_open(training.run, number, parent_sha256, updates)
     if names:
         seconds = round(time.monotonic() - clock, 3)
-        told = {"began": began, "seconds": seconds, "files": names, "peak_memory": memory.peak()}
+        told = {"files": names, "began": began, "seconds": seconds, "peak_memory": memory.peak()}
         note_job(training.run, number, told | {"execution": training.setting.execution})
     return names
 
@@ -182,6 +183,11 @@ def _ready(training: Training, number: int, parent_sha256: str) -> dict[int, Upd
         for i, node in enumerate(there.nodes):
             found.setdefault(node, there.take([i]))
     return found
+
+
+def _jobs(run: Run, number: int) -> float:
+    """Seconds that jobs took to train the nodes whose files are there."""
+    return job_seconds(run, number, {path.name for path in checkpoints.update_files(run, number)}) or 0.0
 
 
 def _fits(run: Run) -> int | None:

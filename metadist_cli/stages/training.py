@@ -12,7 +12,7 @@ from metadist_cli.config import Config
 from metadist_cli.console import Console
 from metadist_cli.experiment import start, training_nodes
 from metadist_cli.rounds import Room, choose, close_round
-from metadist_cli.stages.metrics import job_seconds, mean_metrics, note, sizes
+from metadist_cli.stages.metrics import job_files, job_seconds, mean_metrics, note, sizes
 from metadist_cli.stages.setting import Setting, open_setting
 from metadist_cli.store import Run
 from metadist_cli.tree import Params
@@ -59,12 +59,12 @@ def close(
     clock: float,
     dropped: list[int] | None = None,
     room: Room | None = None,
-    jobs: float | None = None,
+    jobs: float | None = 0.0,
 ) -> tuple[Params, str, dict[str, float]]:
     """Close a round: aggregate, commit what nodes keep, commit the global checkpoint, and note the metrics.
 
     room: of the process that trains; what is less than a block is noted, for the last bits depend on it. jobs: seconds
-    that others took to train, whose files the updates are read from.
+    that others took to train those that are read from their files, None where nobody knows.
     """
     run, experiment = training.run, training.setting.experiment
     seen: list[Updates] = []
@@ -93,9 +93,8 @@ def close(
     if training.first_own:  # it looks through all rounds: 0.2 s after 5,000 of them
         checkpoints.prune_states(run, number)
     _tidy(training, number)
-    seconds = {"train": trained, "aggregate": combined - clock - trained, "files": time.monotonic() - combined}
-    if jobs is not None:
-        seconds |= {"train": jobs, "files": seconds["files"] + trained}
+    seconds = {} if jobs is None else {"train": trained + jobs}
+    seconds |= {"aggregate": combined - clock - trained, "files": time.monotonic() - combined}
     times = {kind: round(spent, 6) for kind, spent in seconds.items()}
     fewer = {} if room is None or room.nodes >= training.setting.block else {"room": room.nodes}
     note(
@@ -118,13 +117,14 @@ def close_frozen(
     """Close a round with the node files that were frozen for it."""
     weights = {n: training.weights[n] for n in training.chosen(number)}
     updates = checkpoints.frozen_updates(training.run, number, parent_sha256, training.template, weights, inputs)
-    jobs = job_seconds(training.run, number)
+    jobs = job_seconds(training.run, number, inputs["files"])
     return close(training, number, parent, parent_sha256, updates, time.monotonic(), inputs["dropped"], jobs=jobs)
 
 
 def _tidy(training: Training, number: int) -> None:
-    """Node files of closed rounds go, as train.keep_nodes says."""
+    """Node files of closed rounds go, as train.keep_nodes says, and what jobs said of them."""
     keep = training.setting.experiment.config.train.keep_nodes
     old = {"none": number, "last": number - 1, "all": 0}[keep]
-    for path in checkpoints.update_files(training.run, old) if old > 0 else ():
-        path.unlink(missing_ok=True)
+    if old > 0:
+        for path in (*checkpoints.update_files(training.run, old), *job_files(training.run, old)):
+            path.unlink(missing_ok=True)

@@ -6,6 +6,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from statistics import median
 from typing import Any
 from unittest.mock import patch
 
@@ -91,6 +92,6 @@ def play(work: dict[str, Any], mark: Callable[[], None]) -> dict[str, Any]:
     return {
         "norm": norm(last),
         "partition_s": partitioning,
-        "noted_ms": {kind: 1e3 * sum(line[kind] for line in lines) / len(lines) for kind in lines[0]},
+        "noted_ms": {kind: 1e3 * median(line[kind] for line in lines) for kind in lines[0]},
         "block": training.setting.block,
     }
