@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -118,13 +119,14 @@ def test_four_ranks_change_no_byte(lab: Lab):
 def test_ranks_that_were_started_anew_meet_under_a_new_name():
     """In torchrun's old store, where the dead ones have left theirs; whoever comes first."""
     store, names = torch.distributed.HashStore(), set()
+    store.set_timeout(timedelta(seconds=20))
     for late in (1, 0, 2):
         with ThreadPoolExecutor() as ranks:
             found = []
             for rank in sorted(range(3), key=lambda r: r == late):
                 found.append(ranks.submit(_meeting, store, rank, 3))
                 time.sleep(0.3)
-            met = {name.result(timeout=60) for name in found}
+            met = {name.result() for name in found}
         assert len(met) == 1
         names |= met
     assert len(names) == 3
