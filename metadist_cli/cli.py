@@ -206,8 +206,11 @@ def aggregate(
         from metadist_cli.stages.aggregate import aggregate as stage
         from metadist_cli.stages.waiting import patiently
 
+        open_now = max(run.last_closed(), 0) + 1
+        meant = open_now if wait and round_ is None and open_now <= config.train.rounds else round_
+
         def once(last: bool) -> dict[str, Any]:
-            return stage(config, run, console, min_nodes if last else None, round_, again=not last)
+            return stage(config, run, console, min_nodes if last else None, meant, again=not last)
 
         return patiently(once, wait, console)
 
@@ -290,11 +293,8 @@ def _stage(
                 return plan(config, run, console)
             if restart and (kept := store.archive(run)):
                 console.say(f"the old run is kept in {kept}")
-            if path.exists():
-                console.open_log(path / "log.txt")
+            console.open_log(path / "log.txt")
             result = body(config, run, console)
-            if path.exists():
-                console.open_log(path / "log.txt")
             if step := result.get("next"):
                 console.say(f"next: metadist {step} {_again(file, overrides, runs_dir, name)}")
             return result
@@ -331,6 +331,13 @@ def _speak(work: Callable[[Console], dict[str, Any]], json: bool, quiet: bool, v
         hint = f"go on with the same command: {command}"
         console.problem(Problem("stopped; what was finished is kept", hint=hint, code=code))
         raise typer.Exit(code) from None
+    except PermissionError as error:
+        from metadist_cli.files import failed
+
+        console.detail(_traceback())
+        problem = failed("use", error.filename or "", error)
+        console.problem(problem)
+        raise typer.Exit(problem.code) from None
     except Exception as error:
         console.detail(_traceback())
         hint = "run the same command with -v and send us what it prints" if not verbose else "send us what stands above"

@@ -84,11 +84,11 @@ class Console:
             _put(sys.stderr, str(problem))
 
     def open_log(self, path: str | Path) -> None:
-        """Append every line, details too, with the time (UTC) to this file; what cannot be logged is let go."""
+        """Append every line, details too, with the time (UTC) to this file; what cannot be logged is let go.
+
+        Where its folder is not there yet, lines wait until it is.
+        """
         self._log = Path(path)
-        for line in self._early:
-            self._append(line)
-        self._early = []
 
     @property
     def _stream(self) -> TextIO:
@@ -115,17 +115,18 @@ class Console:
 
     def _write_log(self, text: str) -> None:
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        for line in text.splitlines():
-            if self._log is None:
-                self._early.append(f"{now} {line}\n")
-            else:
-                self._append(f"{now} {line}\n")
+        self._early += [f"{now} {line}\n" for line in text.splitlines()]
+        with contextlib.suppress(OSError):
+            if self._log is not None and self._log.parent.is_dir():
+                for line in self._early:
+                    self._append(self._log, line)
+                self._early = []
 
-    def _append(self, line: str) -> None:
+    def _append(self, log: Path, line: str) -> None:
         """One write a line, and no open file in between: lines of two processes do not mix."""
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         with contextlib.suppress(OSError):
-            fd = os.open(self._log or "", flags, 0o666)
+            fd = os.open(log, flags, 0o666)
             try:
                 os.write(fd, line.encode(errors="backslashreplace"))
             finally:

@@ -18,7 +18,7 @@ from typing import NoReturn
 from metadist_cli.errors import DATA, RETRY, SYSTEM, Problem
 from metadist_cli.formats import check, from_json, pack, sha256, to_json, unpack
 
-__all__ = ["check", "from_json", "lock", "pack", "publish", "read", "sha256", "to_json", "unpack", "write"]
+__all__ = ["check", "failed", "from_json", "lock", "pack", "publish", "read", "sha256", "to_json", "unpack", "write"]
 
 _REMEDY = {
     errno.ENOSPC: "the disk is full: free some space, then run the same command again",
@@ -82,7 +82,7 @@ def _commit(path: Path, data: bytes | str, place: Callable[[Path, Path, bytes], 
             with contextlib.suppress(OSError):
                 os.unlink(temp)
     except (OSError, ValueError) as error:  # ValueError: a path with a zero byte or half a surrogate pair
-        raise _failed("write", path, error) from error
+        raise failed("write", path, error) from error
 
 
 def _stage(name: str) -> None:
@@ -110,7 +110,8 @@ def _sync_folder(folder: Path) -> None:
         os.close(fd)
 
 
-def _failed(doing: str, path: str | Path, error: OSError | ValueError) -> Problem:
+def failed(doing: str, path: str | Path, error: OSError | ValueError) -> Problem:
+    """What the system says of a file, with the remedy."""
     reason, number = (error.strerror, error.errno) if isinstance(error, OSError) else (str(error), None)
     hint = _REMEDY.get(number or 0, "look at the disk and the path, then run the same command again")
     return Problem(f"cannot {doing} this file: {reason}", str(path), hint, SYSTEM)
@@ -148,7 +149,7 @@ def read(path: str | Path, limit: int, what: str) -> bytes:
     except (OSError, ValueError) as error:
         if isinstance(error, OSError) and error.errno in (errno.ELOOP, errno.ENXIO):
             bad("is not a regular file (a symbolic link?)", "put a plain file there")
-        raise _failed("read", path, error) from error
+        raise failed("read", path, error) from error
     if left != 1:
         bad("changed while it was read", "another program writes to it: stop that, then run the same command again")
     return b"".join(chunks)
@@ -165,7 +166,7 @@ def lock(path: str | Path) -> Iterator[None]:
         _make_folder(Path(path).parent)
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
     except (OSError, ValueError) as error:
-        raise _failed("open", path, error) from error
+        raise failed("open", path, error) from error
     try:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -174,7 +175,7 @@ def lock(path: str | Path) -> Iterator[None]:
             raise Problem("another metadist process is at work here", str(path), hint, RETRY) from None
         except OSError as error:
             if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP):
-                raise _failed("lock", path, error) from error
+                raise failed("lock", path, error) from error
         yield
     finally:
         with contextlib.suppress(OSError):  # closing alone leaves it to a child that is just being started

@@ -91,6 +91,16 @@ def test_aggregate_waits_for_a_node_that_is_late(lab: Lab):
     assert inputs(lab, 1)["dropped"] == []
 
 
+def test_waiting_alone_means_the_round_that_is_open(lab: Lab):
+    """Also where no job has begun; when all rounds are closed there is nothing to wait for."""
+    lab("partition", ONE)
+    assert "round 1 needs" in lab("aggregate", ONE, "--wait", "1s", "train.rounds=1", code=75).err
+    lab("train", ONE, "train.rounds=1", "--nodes", "0-5")
+    lab("aggregate", ONE, "--wait", "60s", "train.rounds=1")
+    assert "nothing is open, round 1 is closed" in lab("aggregate", ONE, "--wait", "60s", "train.rounds=1").out
+    assert "beyond train.rounds=1" in lab("aggregate", ONE, "--wait", "60s", "train.rounds=1", "--round", "3").out
+
+
 def test_files_are_not_read_while_their_names_lack_nodes(lab: Lab, monkeypatch: pytest.MonkeyPatch):
     """A hundred jobs may have sent gigabytes, and the next look is in a few seconds. Other names may be anything."""
     read: list[str] = []

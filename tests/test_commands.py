@@ -483,6 +483,16 @@ def test_traceback_only_where_something_is_wrong(lab: Lab, monkeypatch: pytest.M
     assert (lab.run() / "log.txt").read_text().count("ZeroDivisionError: division by zero") >= 2
 
 
+def test_what_may_not_be_read_is_no_bug(lab: Lab, monkeypatch: pytest.MonkeyPatch):
+    def denied(*_: object) -> None:
+        raise PermissionError(13, "Permission denied", "shards/manifest.json")
+
+    monkeypatch.setattr("metadist_cli.stages.pipeline.pipeline", denied)
+    said = lab("run", code=5).err
+    assert "shards/manifest.json: cannot use this file: Permission denied" in said
+    assert "check who may read" in said
+
+
 def test_plain_text_without_a_terminal(lab: Lab):
     for command in COMMANDS:
         done = lab(command)

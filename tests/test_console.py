@@ -353,6 +353,17 @@ def test_the_log_holds_everything(tmp_path, capsys, clock):
     assert logged(tmp_path / "log.txt")[-2:] == ["  -> mend it", "appended"]
 
 
+def test_a_log_waits_for_its_folder(tmp_path):
+    """A new run's is made by its first command, which may be stopped at any moment after."""
+    c = Console(quiet=True)
+    c.open_log(tmp_path / "run" / "log.txt")
+    c.say("before there was a run")
+    assert not (tmp_path / "run").exists()
+    (tmp_path / "run").mkdir()
+    c.say("then")
+    assert logged(tmp_path / "run" / "log.txt") == ["before there was a run", "then"]
+
+
 @pytest.mark.timeout(20)
 def test_a_log_that_cannot_be_written_is_no_error(tmp_path, capsys):
     os.mkfifo(tmp_path / "pipe")

@@ -148,6 +148,14 @@ def check_model(lab: Lab, x: np.ndarray, episodes: list[list[dict[str, str]]]) -
 
 
 @pytest.mark.usefixtures("plain")
+def test_new_nodes_of_unlike_sizes_are_told_as_they_are(tmp_path: Path):
+    lab = Lab(tmp_path, SYNTHETIC.replace(", rows: 30", ""))
+    lab("run")
+    sizes = [len(rows) for rows in by_episode(table(lab))]
+    assert min(sizes) < max(sizes)
+    assert f"{min(sizes)} to {max(sizes)} query rows" in metrics(lab)["task_text"]
+
+
 def test_new_classes(tmp_path: Path):
     lab = Lab(tmp_path, DIGITS)
     lab("run")

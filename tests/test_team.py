@@ -61,6 +61,25 @@ def test_more_workers_than_blocks(lab: Lab):
     assert "3 processes share one block of nodes: try execution.block=2" in told.out
 
 
+def test_processes_without_work_are_left_alone(lab: Lab):
+    """As where a baseline has one block, or jobs have trained the others: their answers would be read as later ones."""
+    few = ("train.rounds=3", "baselines={central: {pooled: true}}", ONE)
+    alone = trained(lab, "alone", *few)
+    lab.runs = lab.folder / "crew"
+    lab("partition", *few)
+    lab("train", *few, "--nodes", "1-5")
+    lab("run", *few, "execution.workers=3")
+    assert results(lab.run()) == alone
+
+
+def test_ranks_without_work_are_left_alone(lab: Lab):
+    alone = trained(lab, "alone")
+    lab.runs = lab.folder / "ranks"
+    done = torchrun(3, *lab.arguments("run"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert results(lab.run()) == alone
+
+
 def test_open_rounds_and_single_nodes_with_workers(lab: Lab):
     lab("run", ONE, name="alone")
     lab("partition", ONE)

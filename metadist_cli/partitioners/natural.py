@@ -55,7 +55,8 @@ def natural(
 def _group(items: Items, name: str) -> Group:
     if name not in items.groups:
         known = ", ".join(sorted(items.groups))
-        hint = f"groups here: {known}" if known else "this data set has no natural groups for this task"
+        own = "this data set has no natural groups for this task; those of your own files are named in data.groups"
+        hint = f"groups here: {known}" if known else own
         raise Problem(f"there is no group {name!r} to partition by", "partition.by", hint, CONFIG)
     return items.groups[name]
 

@@ -37,6 +37,9 @@ def aggregate(
     if meant is not None and meant <= closed:
         console.say(f"aggregate: round {meant} is already closed, nothing to do")
         return {"round": closed, "closed": False}
+    if meant is not None and meant > config.train.rounds and not checkpoints.update_files(run, meant):
+        console.say(f"aggregate: round {meant} is beyond train.rounds={config.train.rounds}, nothing to do")
+        return {"round": max(closed, 0), "closed": False}
     if meant is None and (closed < 0 or not checkpoints.update_files(run, number)):
         console.say(f"aggregate: nothing is open, round {max(closed, 0)} is closed")
         return {"round": max(closed, 0), "closed": False}
@@ -94,7 +97,7 @@ def _enough(training: Training, number: int, there: set[int], min_nodes: int | N
         raise Problem(
             f"round {number} lacks {len(missing)} of {len(chosen)} nodes: {named}",
             str(training.run.round(number)),
-            f"train them (metadist train {training.run.path} --nodes {missing[0]}), wait"
+            f"train them (metadist train {training.run.path} --nodes {','.join(map(str, missing[:20]))}), wait"
             + (f", or allow it with --min-nodes {have}" if have else ""),
             RETRY,
         )

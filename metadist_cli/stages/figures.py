@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -61,7 +62,7 @@ def figures(
         "global": main.sha256,
         "seed": config.seed,
         "device": str(setting.device),
-        "task_text": _task_text(config, tasks[0]),
+        "task_text": _task_text(config, tasks),
         "episodes": sum(task.plan.query.shape[2] for task in tasks),
         "steps": steps,
         "transductive": config.finetune.transductive,
@@ -162,13 +163,22 @@ def _or_none(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-def _task_text(config: Config, task: Tasks) -> str:
-    support, query = task.plan.support.shape[-1], task.plan.query.shape[-1]
+def _task_text(config: Config, tasks: Sequence[Tasks]) -> str:
+    task = tasks[0]
     if task.shard.home is not None:
         few = config.finetune.task.support
         return f"every node: {'all' if few is None else few} of its training rows, judged on those that it kept back"
     if isinstance(config.task, Episodic):
         other = config.finetune.task
         way, shot = other.way or config.task.way, other.shot or config.task.shot
-        return f"{way}-way {shot}-shot, {query // way} query rows a class"
+        return f"{way}-way {shot}-shot, {task.plan.query.shape[-1] // way} query rows a class"
+    support, query = (_span(rows) for rows in zip(*(_rows(some) for some in tasks), strict=True))
     return f"local: {support} support rows, {query} query rows"
+
+
+def _rows(task: Tasks) -> tuple[int, int]:
+    return task.plan.support.shape[-1], task.plan.query.shape[-1]
+
+
+def _span(sizes: Sequence[int]) -> str:
+    return f"{min(sizes)} to {max(sizes)}" if min(sizes) < max(sizes) else str(sizes[0])

@@ -122,9 +122,9 @@ class Team(NamedTuple):
         blocks = [nodes[i : i + block] for i in range(0, len(nodes), block)]
         count = len(self.others) + 1
         for i, channel in enumerate(self.others, 1):
-            mine = blocks[i::count]
-            own = tree.stack(owns[node] for block in mine for node in block)
-            send(channel, {"round": number, "before": before, "blocks": mine}, shared=shared, own=own)
+            if mine := blocks[i::count]:  # one without work is not asked: nobody would read its answer
+                own = tree.stack(owns[node] for block in mine for node in block)
+                send(channel, {"round": number, "before": before, "blocks": mine}, shared=shared, own=own)
         mine = self.leader.updates([n for block in blocks[::count] for n in block], number, before, shared, owns)
         for i, block in enumerate(blocks):
             left = block
