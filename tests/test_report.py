@@ -210,6 +210,14 @@ def test_better_is_said_only_where_the_paired_difference_leaves_zero_out(other, 
     assert f" {row} " in page.text.split("Adaptation to")[0].split("fedavg supervised")[1]
 
 
+def test_a_baseline_that_was_trained_for_more_or_fewer_rounds_is_told():
+    for count, told in ((3, "3 rounds, 1 nodes"), (1200, "3 rounds, 1 nodes; fedavg 1,200 rounds")):
+        metrics = example_metrics()
+        metrics["baselines"]["fedavg"]["round"] = count
+        shown = Page(render("t", metrics, [], example_shards(), None)["report.html"]).text
+        assert f"Training {told} Seed" in shown
+
+
 @pytest.mark.parametrize(
     ("before", "said"),
     [

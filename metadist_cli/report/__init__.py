@@ -155,6 +155,13 @@ def _training_nodes(shards: dict) -> int:
     return sum(node["role"] == "train" for node in shards["nodes"])
 
 
+def _efforts(metrics: dict, shards: dict) -> str:
+    """How long the main model was trained, and each baseline that was not trained for as many rounds."""
+    unlike = [(k, b["round"]) for k, b in metrics["baselines"].items() if b["round"] != metrics["round"]]
+    others = "".join(f"; {name} {count:,} rounds" for name, count in unlike)
+    return f"{metrics['round']:,} rounds, {_training_nodes(shards):,} nodes{others}"
+
+
 def _settings(metrics: dict, shards: dict) -> str:
     e = page.escape
     return page.settings(
@@ -165,7 +172,7 @@ def _settings(metrics: dict, shards: dict) -> str:
             ("Task", e(metrics["task_text"])),
             ("Adaptation steps", f"{metrics['steps']:,}"),
             ("Transductive", "yes" if metrics["transductive"] else "no"),
-            ("Training", f"{metrics['round']:,} rounds, {_training_nodes(shards):,} nodes"),
+            ("Training", e(_efforts(metrics, shards))),
             ("Seed", e(metrics["seed"])),
             ("Device", e(metrics["device"])),
             ("Global model", f"<code>sha256 {e(metrics['global'])}</code>"),
