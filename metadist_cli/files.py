@@ -28,6 +28,7 @@ _REMEDY = {
     errno.EPERM: "check who may read and write this folder, and that its file system knows hard links",
     errno.EROFS: "the file system is read-only: choose a folder elsewhere",
     errno.ENOTDIR: "a part of this path is a file, not a folder",
+    errno.EEXIST: "a part of this path is a file, not a folder",
     errno.EISDIR: "there is a folder of this name: move it away",
     errno.ENAMETOOLONG: "choose a shorter name",
     errno.EMFILE: "too many files are open (ulimit -n): raise the limit",

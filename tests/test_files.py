@@ -211,6 +211,13 @@ def test_impossible_places_are_problems(tmp_path, save, kind):
     assert temps(tmp_path) == []
 
 
+def test_a_file_where_a_folder_should_be_is_named_as_such(tmp_path):
+    (tmp_path / "file").write_bytes(b"old")
+    with pytest.raises(Problem) as caught:
+        files.write(tmp_path / "file" / "folder" / "x", b"new")
+    assert caught.value.hint == "a part of this path is a file, not a folder"
+
+
 KILLED = """
 import os, signal, sys
 from metadist_cli import files
