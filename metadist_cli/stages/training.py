@@ -97,17 +97,8 @@ def close(
     seconds |= {"aggregate": combined - clock - trained, "files": time.monotonic() - combined}
     times = {kind: round(spent, 6) for kind, spent in seconds.items()}
     fewer = {} if room is None or room.nodes >= training.setting.block else {"room": room.nodes}
-    note(
-        run,
-        {
-            "round": number,
-            "nodes": count,
-            **metrics,
-            "bytes": sizes(run, number, training.up),
-            "seconds": times,
-            **fewer,
-        },
-    )
+    told = {"bytes": sizes(run, number, training.up), "seconds": times, **fewer}
+    note(run, {"round": number, "nodes": count, **metrics, **told})
     return result, sha256, metrics
 
 
