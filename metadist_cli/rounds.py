@@ -105,10 +105,10 @@ def _block_updates(
 ) -> Updates:
     """The updates of the pool's nodes, which are one block."""
     nodes = pool.nodes.tolist()
-    owns = [own_of(n) for n in nodes]
-    carry, metrics = _run_block(
-        algorithm, shared, tree.stack(owns) if batched else owns[0], pool, plan, batched, steps_before
-    )
+    own = own_of(nodes[0])
+    if own and batched:  # 1,000 nodes that keep nothing take 1.4 ms to say so
+        own = tree.stack(map(own_of, nodes))
+    carry, metrics = _run_block(algorithm, shared, own, pool, plan, batched, steps_before)
     ends = algorithm.close(carry)
     update, kept = ends if batched else (tree.expand(end, 1) for end in ends)
     figures = {name: values.tolist() for name, values in metrics.items()}
