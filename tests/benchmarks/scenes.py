@@ -142,8 +142,10 @@ def main() -> None:
             todo = [(scene, seed) for scene in told.scenes or names for seed in range(SEEDS)]
             for _ in pool.map(lambda pair: work(pair[0], pair[1], runs, told.set), todo):
                 pass
-    found = [one for one in (collect(name, runs) for name in names) if one]
-    files.write(told.out / "scenes.json", files.to_json({"scenes": found}))
+    path = told.out / "scenes.json"
+    before = {one["scene"]: one for one in json.loads(path.read_text())["scenes"]} if path.exists() else {}
+    found = [one for name in names if (one := collect(name, runs) or before.get(name))]  # runs may be elsewhere
+    files.write(path, files.to_json({"scenes": found}))
     text = "\n".join(table(one) for one in found)
     if told.readme:
         put(text, told.readme, "scenes")
