@@ -6,6 +6,7 @@ import os
 import shlex
 import signal
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -47,6 +48,7 @@ Wait = Annotated[
 Restart = Annotated[bool, typer.Option("--restart", help="Begin anew; the old run is kept as NAME.old-1.")]
 
 _RUNS = Path("runs")
+_LATER = 5.0  # seconds
 
 
 class _Terminated(BaseException):
@@ -282,9 +284,10 @@ def _stage(
         config = configs.load(file, overrides or (), name)
         path = Path(file) if (Path(file) / "config.yaml").is_file() and name is None else runs_dir / config.name
         run = store.Run.at(path)
-        from metadist_cli.stages.team import among_ranks
+        from metadist_cli.stages.ranks import among_ranks
+        from metadist_cli.stages.team import serve
 
-        with among_ranks(path) as leads:
+        with among_ranks(lambda leader: serve(leader, path)) as leads:
             if not leads:
                 return {}
             if dry:
@@ -325,6 +328,9 @@ def _speak(work: Callable[[Console], dict[str, Any]], json: bool, quiet: bool, v
             console.detail(_traceback())
         if not ranked or os.environ["LOCAL_RANK"] == "0":  # and one of each machine, what is wrong there
             console.problem(problem)
+        else:  # torchrun ends all ranks when one has failed: let the one that tells be the first
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            time.sleep(_LATER)
         raise typer.Exit(problem.code) from None
     except (KeyboardInterrupt, _Terminated) as stop:
         code = INTERRUPTED if isinstance(stop, KeyboardInterrupt) else TERMINATED

@@ -20,7 +20,8 @@ import torch
 from runner import ROOT, Lab, contents, environment, proc, results, start
 
 from metadist_cli.files import from_json
-from metadist_cli.stages.team import _gpu, _meeting
+from metadist_cli.stages.ranks import _meeting
+from metadist_cli.stages.team import _gpu
 
 ONE = "execution.block=1"
 SETTINGS = {

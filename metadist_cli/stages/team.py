@@ -11,38 +11,32 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
-import secrets
 import signal
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import timedelta
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch.distributed import Store  # pyright: ignore[reportPrivateImportUsage]
-from torch.distributed.rendezvous import rendezvous
 
 from metadist_cli import memory, store, tree
 from metadist_cli.aggregators import Updates
 from metadist_cli.config import Config
 from metadist_cli.console import Console
 from metadist_cli.episodes import Pool
-from metadist_cli.errors import BUG, RETRY, Problem
+from metadist_cli.errors import BUG, Problem
 from metadist_cli.execution import computed, device, settle
 from metadist_cli.experiment import Experiment, assemble
 from metadist_cli.pooled import union
 from metadist_cli.rounds import Room, run_nodes
 from metadist_cli.shards import Shard, pool
 from metadist_cli.stages.channels import Channel, Pipe, Rank, packed, receive, send, told, unpacked
+from metadist_cli.stages.ranks import ranks
 from metadist_cli.stages.setting import Setting
 from metadist_cli.store import Run
 from metadist_cli.tree import Params
-
-_FOREVER = timedelta(days=365)  # a rank waits while the leader partitions and evaluates
 
 
 class Member:
@@ -254,66 +248,3 @@ def _work(connection: Connection, alive: Connection) -> None:
     threading.Thread(target=watch, daemon=True).start()
     with contextlib.suppress(EOFError, OSError):
         serve(Pipe(connection))
-
-
-def ranks() -> int:
-    """How many processes torchrun started; 1 without it."""
-    return int(os.environ["WORLD_SIZE"]) if "TORCHELASTIC_RUN_ID" in os.environ else 1
-
-
-@contextmanager
-def among_ranks(folder: Path) -> Iterator[bool]:
-    """Meet the other ranks of torchrun, if there are any; True for the leader, who is to do the command's work.
-
-    The others serve it until it is done; where it is gone they exit with RETRY, without a word, for torchrun tells.
-    folder: the run directory on this machine.
-    """
-    if ranks() == 1:
-        yield True
-        return
-    threading.Thread(target=_watch_agent, args=(os.getppid(),), daemon=True).start()
-    found, rank, count = next(rendezvous("env://"))
-    name = _meeting(found, rank, count)
-    mine = torch.distributed.PrefixStore(name, found)  # pyright: ignore[reportPrivateImportUsage]
-    torch.distributed.init_process_group("gloo", store=mine, rank=rank, world_size=count, timeout=_FOREVER)
-    try:
-        if torch.distributed.get_rank() > 0:
-            try:
-                serve(Rank(0), folder)
-            except (EOFError, OSError):
-                raise SystemExit(RETRY) from None
-            yield False
-            return
-        yield True
-        for rank in range(1, ranks()):
-            send(Rank(rank), {"end": True})
-    finally:
-        torch.distributed.destroy_process_group()
-
-
-def _meeting(store: Store, rank: int, count: int) -> str:
-    """A name that all ranks know and no earlier start of theirs had, agreed upon through torchrun's store.
-
-    torchrun keeps its store when it starts the ranks anew: under the old names they find the dead ones' addresses. How
-    often it did so is no name either, for the agents of several machines may count differently. So the leader makes one
-    up, the others put themselves down for it, and a name holds for those that the leader saw.
-    """
-    me = secrets.token_hex(8)
-    if rank == 0:
-        store.set("metadist", me)
-        seen = [store.get(f"metadist {me} {other}").decode() for other in range(1, count)]
-        store.set(f"metadist {me}", " ".join(seen))
-        return me
-    while True:
-        leader = store.get("metadist").decode()  # perhaps a dead one's
-        store.set(f"metadist {leader} {rank}", me)
-        if store.check([f"metadist {leader}"]) and me in store.get(f"metadist {leader}").decode().split():
-            return leader
-        time.sleep(0.1)
-
-
-def _watch_agent(agent: int) -> None:
-    """End with the process of torchrun that started this rank, which would train on and hold the run."""
-    while os.getppid() == agent:
-        time.sleep(1)
-    os._exit(RETRY)

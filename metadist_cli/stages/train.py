@@ -12,8 +12,9 @@ from metadist_cli.config import Config
 from metadist_cli.console import Console
 from metadist_cli.errors import RETRY, USAGE, Problem
 from metadist_cli.stages.metrics import job_seconds, mend, note_job, round_metrics
+from metadist_cli.stages.ranks import ranks
 from metadist_cli.stages.setting import command
-from metadist_cli.stages.team import Team, ranks, team
+from metadist_cli.stages.team import Team, team
 from metadist_cli.stages.training import Training, close, close_frozen, open_training
 from metadist_cli.store import Run
 from metadist_cli.tree import Params
