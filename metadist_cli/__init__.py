@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from metadist_cli.adapted import AdaptedModel
+    from metadist_cli.storage.adapted_model import AdaptedModel
 
 __version__ = "0.1.0"
 
 
 def load(path: str | Path) -> AdaptedModel:
     """An adapted model that `metadist finetune` wrote: its `predict(x)` gives class names, or values."""
-    from metadist_cli.adapted import load_adapted  # torch takes seconds to import, `metadist --help` must not
+    from metadist_cli.storage.adapted_model import (
+        load_adapted,  # torch takes seconds to import, `metadist --help` must not
+    )
 
     return load_adapted(path)

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from metadist_cli import __version__
-from metadist_cli.errors import BUG, INTERRUPTED, TERMINATED, USAGE, Problem
+from metadist_cli.core.errors import BUG, INTERRUPTED, TERMINATED, USAGE, Problem
 
 if TYPE_CHECKING:
     from metadist_cli.config import Config
-    from metadist_cli.console import Console
-    from metadist_cli.store import Run
+    from metadist_cli.core.console import Console
+    from metadist_cli.storage.run_directory import Run
 
 app = typer.Typer(
     name="metadist",
@@ -65,7 +65,7 @@ def main() -> None:
     except Exception as error:
         if not hasattr(error, "format_message"):  # what typer says of a wrong command line
             raise
-        from metadist_cli.console import Console
+        from metadist_cli.core.console import Console
 
         message = error.format_message()  # pyright: ignore[reportAttributeAccessIssue]
         Console(json=True).problem(Problem(message, "command line", "see metadist --help", USAGE))
@@ -108,7 +108,7 @@ def run(
     """All of it: partition, train and aggregate for every round, finetune; goes on where it was stopped."""
 
     def body(config: Config, run: Run, console: Console) -> dict[str, Any]:
-        from metadist_cli.stages.pipeline import pipeline
+        from metadist_cli.commands.run import pipeline
 
         return pipeline(config, run, console)
 
@@ -134,9 +134,9 @@ def partition(
     """Split the data over nodes, one shard a node; keep some classes or nodes for new tasks."""
 
     def body(config: Config, run: Run, console: Console) -> dict[str, Any]:
-        from metadist_cli.stages.partition import draw
-        from metadist_cli.stages.partition import partition as stage
-        from metadist_cli.stages.waiting import which_nodes
+        from metadist_cli.commands.partition import draw
+        from metadist_cli.commands.partition import partition as stage
+        from metadist_cli.commands.support.node_selection import which_nodes
 
         result = stage(config, run, console, None if nodes is None else which_nodes(nodes))
         draw(run, console)
@@ -167,9 +167,9 @@ def train(
     """Meta-train every node on its own shard, up to round train.rounds; the last one stays open for aggregate."""
 
     def body(config: Config, run: Run, console: Console) -> dict[str, Any]:
-        from metadist_cli.stages.train import train as stage
-        from metadist_cli.stages.train import train_nodes
-        from metadist_cli.stages.waiting import patiently, which_nodes
+        from metadist_cli.commands.support.node_selection import patiently, which_nodes
+        from metadist_cli.commands.train import train as stage
+        from metadist_cli.commands.train import train_nodes
 
         if nodes is None:
             if round_ is not None:
@@ -205,8 +205,8 @@ def aggregate(
     """Average the nodes' checkpoints of the open round into the next global one."""
 
     def body(config: Config, run: Run, console: Console) -> dict[str, Any]:
-        from metadist_cli.stages.aggregate import aggregate as stage
-        from metadist_cli.stages.waiting import patiently
+        from metadist_cli.commands.aggregate import aggregate as stage
+        from metadist_cli.commands.support.node_selection import patiently
 
         open_now = max(run.last_closed(), 0) + 1
         meant = open_now if wait and round_ is None and open_now <= config.train.rounds else round_
@@ -237,7 +237,7 @@ def finetune(
     """Adapt the global model to new tasks; write the adapted model, metrics.json and report.html."""
 
     def body(config: Config, run: Run, console: Console) -> dict[str, Any]:
-        from metadist_cli.stages.finetune import finetune as stage
+        from metadist_cli.commands.finetune import finetune as stage
 
         return stage(config, run, console, task)
 
@@ -279,22 +279,22 @@ def _stage(
 
     def work(console: Console) -> dict[str, Any]:
         from metadist_cli import config as configs
-        from metadist_cli import store
+        from metadist_cli.storage import run_directory
 
         config = configs.load(file, overrides or (), name)
         path = Path(file) if (Path(file) / "config.yaml").is_file() and name is None else runs_dir / config.name
-        run = store.Run.at(path)
-        from metadist_cli.stages.ranks import among_ranks
-        from metadist_cli.stages.team import serve
+        run = run_directory.Run.at(path)
+        from metadist_cli.runtime.torchrun import among_ranks
+        from metadist_cli.runtime.workers import serve
 
         with among_ranks(lambda leader: serve(leader, path)) as leads:
             if not leads:
                 return {}
             if dry:
-                from metadist_cli.stages.plan import plan
+                from metadist_cli.commands.dry_run import plan
 
                 return plan(config, run, console)
-            if restart and (kept := store.archive(run)):
+            if restart and (kept := run_directory.archive(run)):
                 console.say(f"the old run is kept in {kept}")
             console.open_log(path / "log.txt")
             result = body(config, run, console)
@@ -314,7 +314,7 @@ def _again(file: str, overrides: list[str] | None, runs_dir: Path, name: str | N
 
 def _speak(work: Callable[[Console], dict[str, Any]], json: bool, quiet: bool, verbose: bool) -> None:
     """Run a command's body; every way out has its message and its exit code."""
-    from metadist_cli.console import Console
+    from metadist_cli.core.console import Console
 
     ranked = "TORCHELASTIC_RUN_ID" in os.environ
     if ranked and os.environ["RANK"] != "0":  # one rank tells what is done
@@ -338,7 +338,7 @@ def _speak(work: Callable[[Console], dict[str, Any]], json: bool, quiet: bool, v
         console.problem(Problem("stopped; what was finished is kept", hint=hint, code=code))
         raise typer.Exit(code) from None
     except PermissionError as error:
-        from metadist_cli.files import failed
+        from metadist_cli.core.files import failed
 
         console.detail(_traceback())
         problem = failed("use", error.filename or "", error)

@@ -6,27 +6,28 @@ import math
 from typing import NamedTuple
 
 from metadist_cli import config as configs
-from metadist_cli import episodes, seeds, tree
-from metadist_cli.aggregators import AGGREGATORS, Aggregator
-from metadist_cli.algorithm import Algorithm
-from metadist_cli.augment import AUGMENTS
 from metadist_cli.config import Config
 from metadist_cli.config.schema import Episodic
-from metadist_cli.datasets import DATASETS, Dataset
-from metadist_cli.drift import DRIFTS
-from metadist_cli.episodes import Sampler
-from metadist_cli.errors import CONFIG, Problem
-from metadist_cli.holdout import Held
+from metadist_cli.core import seeds, tree
+from metadist_cli.core.errors import CONFIG, Problem
+from metadist_cli.core.losses import LOSSES, Loss
+from metadist_cli.core.optimizers import OPTIMIZERS, Optimizer
+from metadist_cli.data.sets import DATASETS, Dataset
+from metadist_cli.evaluation.metrics import SCORES
+from metadist_cli.federated.aggregators import AGGREGATORS, Aggregator
+from metadist_cli.federated.drift_corrections import DRIFTS
+from metadist_cli.federated.local_training import Algorithm
+from metadist_cli.federated.personalization import PERSONAL
+from metadist_cli.federated.rounds import first_global, first_own
 from metadist_cli.learners import LEARNERS, Learner
-from metadist_cli.losses import LOSSES, Loss
 from metadist_cli.models import MODELS, Model
 from metadist_cli.models.types import in_bf16
-from metadist_cli.optim import OPTIMIZERS, Optimizer
-from metadist_cli.partitioners import PARTITIONERS
-from metadist_cli.personal import PERSONAL
-from metadist_cli.rounds import first_global, first_own
-from metadist_cli.scores import SCORES
-from metadist_cli.shards import Need, Shard, make_shards
+from metadist_cli.partition.held_out import Held
+from metadist_cli.partition.partitioners import PARTITIONERS
+from metadist_cli.partition.shards import Need, Shard, make_shards
+from metadist_cli.tasks import episodes
+from metadist_cli.tasks.augmentation import AUGMENTS
+from metadist_cli.tasks.episodes import Sampler
 
 
 class Spec(NamedTuple):

@@ -9,15 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metadist_cli import seeds, tree
-from metadist_cli.aggregators import Updates
-from metadist_cli.episodes import Pool
+from metadist_cli.core import seeds, tree
+from metadist_cli.core.losses import CROSS_ENTROPY, Loss
+from metadist_cli.core.tree import Params
+from metadist_cli.federated.aggregators import Updates
 from metadist_cli.learners import LEARNERS, Learner
 from metadist_cli.learners.types import Episode
-from metadist_cli.losses import CROSS_ENTROPY, Loss
 from metadist_cli.models import MODELS, Model
-from metadist_cli.shards import Shard, pool
-from metadist_cli.tree import Params
+from metadist_cli.partition.shards import Shard, pool
+from metadist_cli.tasks.episodes import Pool
 
 Case = tuple[str, dict[str, Any]]
 

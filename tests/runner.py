@@ -83,7 +83,7 @@ class Lab:
         return [node["node"] for node in self.shards(name)["nodes"] if node["role"] == "train"]
 
     def shards(self, name: str = "tiny") -> dict[str, Any]:
-        from metadist_cli.files import from_json
+        from metadist_cli.core.files import from_json
 
         return from_json((self.run(name) / "shards" / "manifest.json").read_bytes(), "manifest")
 
@@ -118,7 +118,7 @@ def contents(folder: Path, *parts: str) -> dict[str, bytes]:
 
 def results(run: Path) -> dict[str, bytes]:
     """What no kill may change: shards, global checkpoints, adapted model and report, metrics.json without its times."""
-    from metadist_cli.files import from_json, to_json
+    from metadist_cli.core.files import from_json, to_json
 
     found = contents(run, "shards", "finetune")
     found |= {k: v for k, v in contents(run, "rounds").items() if k.endswith("global.safetensors")}
@@ -160,7 +160,7 @@ def kill(n: int, stage: str) -> Callable[[str], None]:
 
 def crash(lab: Lab, steps: Sequence[Step], n: int, stage: str) -> bool:
     """Run the steps in turn until the n-th write's stage kills one, then that one again and the rest; was there one?"""
-    from metadist_cli import files
+    from metadist_cli.core import files
 
     left, died, remove = list(steps), False, os.unlink
 
@@ -189,7 +189,8 @@ def _fault(n: int, stage: str) -> None:
 
 
 def _main() -> None:
-    from metadist_cli import cli, files
+    from metadist_cli import cli
+    from metadist_cli.core import files
 
     if os.environ.get("FAULT"):
         signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs are started without it
@@ -206,8 +207,8 @@ def _warm() -> None:
     from torch.func import grad, vmap
 
     from metadist_cli import config
+    from metadist_cli.commands.run import pipeline
     from metadist_cli.report.heatmap import partition_png
-    from metadist_cli.stages.pipeline import pipeline
 
     assert callable(pipeline)
     config.load("quickstart")

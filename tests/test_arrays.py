@@ -17,12 +17,12 @@ from hypothesis.extra import numpy as arrays_of
 from runner import ROOT, Lab
 from safetensors.numpy import save_file
 
-from metadist_cli.datasets import DATASETS
-from metadist_cli.datasets.types import Cast, Dataset
-from metadist_cli.errors import Problem
-from metadist_cli.holdout import Held
-from metadist_cli.partitioners import PARTITIONERS
-from metadist_cli.shards import Need, make_shards
+from metadist_cli.core.errors import Problem
+from metadist_cli.data.sets import DATASETS
+from metadist_cli.data.types import Cast, Dataset
+from metadist_cli.partition.held_out import Held
+from metadist_cli.partition.partitioners import PARTITIONERS
+from metadist_cli.partition.shards import Need, make_shards
 
 RNG = np.random.default_rng(0)
 SIGNALS = {

@@ -13,9 +13,9 @@ from runner import Lab
 from scipy import ndimage
 from torch import Tensor
 
-from metadist_cli.augment import AUGMENTS, affine, warp
-from metadist_cli.errors import Problem
+from metadist_cli.core.errors import Problem
 from metadist_cli.learners.types import Episode
+from metadist_cli.tasks.augmentation import AUGMENTS, affine, warp
 
 SEEDS = np.arange(24).reshape(2, 3, 4) * 1_000_003 + 7
 SIZE, KIND = (9, 14), "classification"

@@ -18,11 +18,11 @@ import pytest
 import torch
 from runner import ROOT, Lab, environment
 
-from metadist_cli import checkpoints
-from metadist_cli.aggregators import Updates
-from metadist_cli.errors import USAGE, Problem
-from metadist_cli.stages.waiting import seconds, which_nodes
-from metadist_cli.store import Run
+from metadist_cli.commands.support.node_selection import seconds, which_nodes
+from metadist_cli.core.errors import USAGE, Problem
+from metadist_cli.federated.aggregators import Updates
+from metadist_cli.storage import checkpoints
+from metadist_cli.storage.run_directory import Run
 
 SCRIPT = ROOT / "configs" / "batch" / "array.sh"
 ONE = "execution.block=1"

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from metadist_cli.cli import app
-from metadist_cli.errors import CONFIG, DATA
+from metadist_cli.core.errors import CONFIG, DATA
 
 READERS = ("arrays", "images", "leaf", "table")
 CASES = [(f"{reader}: {case[0]}", *case[1:]) for reader in READERS for case in import_module(f"broken_{reader}").CASES]

@@ -22,7 +22,8 @@ import torch
 from runner import ROOT, Lab, contents, environment, proc, process, results
 from safetensors.torch import load
 
-from metadist_cli import execution, files, memory
+from metadist_cli.core import files
+from metadist_cli.runtime import execution, memory
 
 COMMANDS = ("partition", "train", "aggregate", "finetune", "run")
 ONE, PRECISION = "execution.block=1", "execution.precision=bf16"
@@ -177,7 +178,7 @@ def test_frozen_inputs_stay(lab: Lab, monkeypatch: pytest.MonkeyPatch, closing: 
         lab("train", ONE, "--nodes", "0-1", name=name)
     lab("aggregate", "--min-nodes", "2", ONE, name="calm")
     with monkeypatch.context() as patch:
-        patch.setattr("metadist_cli.stages.aggregate.close_frozen", lambda *_: 1 / 0)
+        patch.setattr("metadist_cli.commands.aggregate.close_frozen", lambda *_: 1 / 0)
         lab("aggregate", "--min-nodes", "2", ONE, code=1)
     lab("train", ONE, "--nodes", "2-3")
     lab(*closing)
@@ -193,7 +194,7 @@ def test_what_nodes_keep_survives_a_frozen_round(lab: Lab, monkeypatch: pytest.M
         lab("train", *settings, "--nodes", "0-1", name=name)
     lab("aggregate", *settings, "--min-nodes", "2", name="calm")
     with monkeypatch.context() as patch:
-        patch.setattr("metadist_cli.stages.aggregate.close_frozen", lambda *_: 1 / 0)
+        patch.setattr("metadist_cli.commands.aggregate.close_frozen", lambda *_: 1 / 0)
         lab("aggregate", *settings, "--min-nodes", "2", code=1)
     for name in ("tiny", "calm"):
         lab("run", *settings, name=name)
@@ -475,7 +476,7 @@ def test_traceback_only_where_something_is_wrong(lab: Lab, monkeypatch: pytest.M
     assert "Traceback" not in done.out + done.err
     assert "Traceback" not in "".join(lab("run", "seed=1", code=4)[1:])
     assert "Traceback" in lab("run", "-v", "seed=1", code=4).out
-    monkeypatch.setattr("metadist_cli.stages.pipeline.train", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr("metadist_cli.commands.run.train", lambda *_, **__: 1 / 0)
     for more, shown in ((), False), (("-v",), True):
         done = lab("run", *more, code=1)
         assert "a bug of metadist's: ZeroDivisionError" in done.err
@@ -487,7 +488,7 @@ def test_what_may_not_be_read_is_no_bug(lab: Lab, monkeypatch: pytest.MonkeyPatc
     def denied(*_: object) -> None:
         raise PermissionError(13, "Permission denied", "shards/manifest.json")
 
-    monkeypatch.setattr("metadist_cli.stages.pipeline.pipeline", denied)
+    monkeypatch.setattr("metadist_cli.commands.run.pipeline", denied)
     said = lab("run", code=5).err
     assert "shards/manifest.json: cannot use this file: Permission denied" in said
     assert "check who may read" in said

@@ -31,10 +31,10 @@ from metadist_cli.config import (
     to_yaml,
     variants,
 )
-from metadist_cli.config.choice import options, registries
-from metadist_cli.config.yamlfile import MAX_BYTES
-from metadist_cli.config.yamlfile import load as load_yaml
-from metadist_cli.errors import CONFIG, Problem
+from metadist_cli.config.registry_sections import options, registries
+from metadist_cli.config.strict_yaml import MAX_BYTES
+from metadist_cli.config.strict_yaml import load as load_yaml
+from metadist_cli.core.errors import CONFIG, Problem
 
 WRONG = Path(__file__).parent / "wrong_configs"
 MINIMAL = "task: {kind: episodic}\npartition: {nodes: 8}\n"

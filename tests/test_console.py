@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 from rich.cells import cell_len
 
-from metadist_cli import console as module
-from metadist_cli.console import Console
-from metadist_cli.errors import CONFIG, DATA, Problem
+from metadist_cli.core import console as module
+from metadist_cli.core.console import Console
+from metadist_cli.core.errors import CONFIG, DATA, Problem
 
 ROOT = Path(__file__).resolve().parents[1]
 PLAIN = ("CI", "NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES", "TTY_COMPATIBLE", "TTY_INTERACTIVE")
@@ -150,7 +150,9 @@ def test_text_from_files_cannot_command_the_terminal(capsys):
 
 
 def test_a_stream_that_knows_ascii_alone():
-    script = "from metadist_cli.console import Console; c = Console(); c.say('96 ± 1'); c.table('é', ['ü'], [['ö']])"
+    script = (
+        "from metadist_cli.core.console import Console; c = Console(); c.say('96 ± 1'); c.table('é', ['ü'], [['ö']])"
+    )
     assert piped(script, PYTHONIOENCODING="ascii") == ("96 ? 1\n?\n?\n?\n", "")
 
 

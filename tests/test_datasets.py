@@ -24,11 +24,12 @@ from scipy import stats
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
-from metadist_cli import errors
-from metadist_cli.datasets import DATASETS, omniglot_files
-from metadist_cli.datasets.folder import unzip
-from metadist_cli.datasets.types import Dataset, Group, build
-from metadist_cli.errors import Problem
+from metadist_cli.core import errors
+from metadist_cli.core.errors import Problem
+from metadist_cli.data.readers import omniglot_files
+from metadist_cli.data.readers.folder import unzip
+from metadist_cli.data.sets import DATASETS
+from metadist_cli.data.types import Dataset, Group, build
 
 PARTS = ("images_background", "images_evaluation")
 Members = dict[str, bytes]
@@ -172,7 +173,7 @@ def test_hash_covers_every_field() -> None:
 
 def test_import_is_light_and_digits_never_warn() -> None:
     code = (
-        "import sys; from metadist_cli.datasets import DATASETS;"
+        "import sys; from metadist_cli.data.sets import DATASETS;"
         "assert not {'sklearn', 'PIL', 'matplotlib'} & set(sys.modules);"
         "DATASETS['digits'](0)"
     )

@@ -4,9 +4,9 @@ import pytest
 import torch
 from maths import SEED, STEP, double, jitter, rand
 
+from metadist_cli.core.losses import CROSS_ENTROPY, SQUARED_ERROR
 from metadist_cli.learners import LEARNERS
 from metadist_cli.learners.types import Episode
-from metadist_cli.losses import CROSS_ENTROPY, SQUARED_ERROR
 from metadist_cli.models import MODELS
 
 WAY, ROWS = 3, 6

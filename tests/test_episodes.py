@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from maths import nodes_of
 from scipy import stats
 
-from metadist_cli.episodes import Plan, Pool, Sampler, counts, episodic, epochs, gather, local
-from metadist_cli.errors import CONFIG, Problem
-from metadist_cli.shards import Shard, pool
+from metadist_cli.core.errors import CONFIG, Problem
+from metadist_cli.partition.shards import Shard, pool
+from metadist_cli.tasks.episodes import Plan, Pool, Sampler, counts, episodic, epochs, gather, local
 
 SAMPLERS: dict[str, Sampler] = {
     "episodic": episodic(0, 3, 2, way=2, shot=1, query=3),

@@ -11,13 +11,13 @@ import torch.nn.functional as F
 from maths import LEARNER_CASES, Case, double, gap, learner_of, model_of, name_of, nodes_of
 from torch import Tensor
 
-from metadist_cli import seeds
-from metadist_cli.episodes import episodic, gather
-from metadist_cli.evaluation import Outcome, chunk_size, evaluate, summary
+from metadist_cli.core import seeds
+from metadist_cli.core.losses import CROSS_ENTROPY, SQUARED_ERROR
+from metadist_cli.core.tree import Params
+from metadist_cli.evaluation.evaluate import Outcome, chunk_size, evaluate, summary
 from metadist_cli.learners import Learner
 from metadist_cli.learners.types import Episode
-from metadist_cli.losses import CROSS_ENTROPY, SQUARED_ERROR
-from metadist_cli.tree import Params
+from metadist_cli.tasks.episodes import episodic, gather
 
 POOL = nodes_of([40, 60], classes=4)
 PLAN = episodic(0, 1, 4, way=3, shot=2, query=3)(POOL, "new")

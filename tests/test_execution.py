@@ -13,16 +13,16 @@ from maths import LEARNER_CASES, SEED, STEP, WAY, Case, gap, inputs_of, learner_
 from torch import Tensor
 from torch.func import vmap
 
-from metadist_cli import seeds, tree
 from metadist_cli.config import load_yaml
 from metadist_cli.config.schema import Config
-from metadist_cli.execution import apart, row_bytes, sizes
+from metadist_cli.core import seeds, tree
+from metadist_cli.core.gradients import grad_and_value, transformed
+from metadist_cli.core.tree import Params
 from metadist_cli.experiment import Experiment, Spec, assemble
-from metadist_cli.gradients import grad_and_value, transformed
 from metadist_cli.learners.types import Episode
 from metadist_cli.models.layers import normalise
 from metadist_cli.models.types import Model, in_bf16
-from metadist_cli.tree import Params
+from metadist_cli.runtime.execution import apart, row_bytes, sizes
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")  # a name alone needs no GPU
 

@@ -31,19 +31,19 @@ from maths import (
 )
 from torch import Tensor
 
-from metadist_cli import tree
-from metadist_cli.aggregators import AGGREGATORS, Aggregator
-from metadist_cli.algorithm import Algorithm, node_step
-from metadist_cli.drift import DRIFTS
-from metadist_cli.episodes import Plan, Pool, episodic, epochs, gather, local
+from metadist_cli.core import tree
+from metadist_cli.core.losses import SQUARED_ERROR
+from metadist_cli.core.optimizers import OPTIMIZERS, Optimizer
+from metadist_cli.core.tree import Params
+from metadist_cli.federated.aggregators import AGGREGATORS, Aggregator
+from metadist_cli.federated.drift_corrections import DRIFTS
+from metadist_cli.federated.local_training import Algorithm, node_step
+from metadist_cli.federated.personalization import PERSONAL
+from metadist_cli.federated.rounds import close_round, first_global, first_own, run_nodes
 from metadist_cli.learners.types import Episode
-from metadist_cli.losses import SQUARED_ERROR
-from metadist_cli.optim import OPTIMIZERS, Optimizer
-from metadist_cli.personal import PERSONAL
-from metadist_cli.rounds import close_round, first_global, first_own, run_nodes
-from metadist_cli.shards import Shard
-from metadist_cli.shards import pool as pool_of
-from metadist_cli.tree import Params
+from metadist_cli.partition.shards import Shard
+from metadist_cli.partition.shards import pool as pool_of
+from metadist_cli.tasks.episodes import Plan, Pool, episodic, epochs, gather, local
 
 SIZES = [18, 30, 24, 12, 21, 15]
 POOL = nodes_of(SIZES)

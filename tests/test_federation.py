@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from runner import Lab, contents
 
-from metadist_cli import files
+from metadist_cli.core import files
 
 pytestmark = pytest.mark.usefixtures("plain")
 SAMPLED = "train.nodes_per_round=0.5"
@@ -137,11 +137,11 @@ def test_rows_stay_in_the_shards(lab: Lab, monkeypatch: pytest.MonkeyPatch):
     lab("run", *settings)
     lab("train", *settings, "train.rounds=4", "--nodes", "0-1")
     lab("train", *settings, "train.rounds=4")
-    from metadist_cli import store
+    from metadist_cli.storage import run_directory
 
-    run = store.Run.at(lab.run())
-    manifest = store.shard_manifest(run)
-    shards = store.read_shards(run, manifest, [n["node"] for n in manifest["nodes"]])
+    run = run_directory.Run.at(lab.run())
+    manifest = run_directory.shard_manifest(run)
+    shards = run_directory.read_shards(run, manifest, [n["node"] for n in manifest["nodes"]])
     x = np.concatenate([shard.x for shard in shards])
     assert x.shape == (192, 12)
     assert len(np.unique(x)) > 0.99 * x.size  # any of them found elsewhere would mean something

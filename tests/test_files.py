@@ -23,8 +23,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from metadist_cli import files
-from metadist_cli.errors import DATA, RETRY, SYSTEM, Problem
+from metadist_cli.core import files
+from metadist_cli.core.errors import DATA, RETRY, SYSTEM, Problem
 
 ROOT = Path(__file__).resolve().parents[1]
 DTYPES = [torch.float32, torch.float64, torch.int64, torch.int32, torch.uint8, torch.bool]

@@ -11,7 +11,7 @@ import pytest
 from runner import Lab, results
 
 import metadist_cli
-from metadist_cli.datasets import DATASETS
+from metadist_cli.data.sets import DATASETS
 
 QUICK = ("train.rounds=1", "finetune.predictions=true")
 DIGITS = """\
@@ -143,7 +143,7 @@ def check_model(lab: Lab, x: np.ndarray, episodes: list[list[dict[str, str]]]) -
         assert set(answer) <= set(model.classes)
     else:
         assert answer[:, 0] == pytest.approx([float(row["prediction"]) for row in episodes[0]], abs=1e-6)
-    with pytest.raises(metadist_cli.errors.Problem, match="rows of shape"):
+    with pytest.raises(metadist_cli.core.errors.Problem, match="rows of shape"):
         model.predict(rows[..., :0])
 
 

@@ -16,19 +16,14 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = "metadist_cli"
 SOURCES = {p.relative_to(ROOT / PACKAGE).as_posix(): p.read_text() for p in (ROOT / PACKAGE).rglob("*.py")}
 
-# A module may import from its own floor and from below. Floors 0 to 2, but files.py and datasets/, know neither disk
-# nor console nor config.
-FLOORS = {
-    0: "errors.py files.py formats.py gradients.py parallel.py seeds.py tape.py tree.py",
-    1: "aggregators.py augment.py datasets/ dealing.py drift.py episodes.py holdout.py learners/ losses.py models/ "
-    "optim.py partitioners/ personal.py pooled.py scaling.py scores.py shards.py skew.py solvers.py",
-    2: "algorithm.py evaluation.py rounds.py",
-    3: "config/ execution.py experiment.py memory.py newtasks.py",
-    4: "adapted.py checkpoints.py console.py report/ store.py",
-    5: "stages/",
-    6: "__init__.py __main__.py cli.py",  # __init__.py is a door from outside; its __version__ is for everybody
-}
-FLOOR = {name: floor for floor, names in FLOORS.items() for name in names.split()}
+# Rooms from the ground up: a module may import from its own room and from those before it.
+ROOMS = (
+    *("core", "tasks", "models", "learners", "data", "partition", "evaluation", "federated", "config", "experiment"),
+    *("storage", "report", "runtime", "commands", "cli", "__main__"),
+    "__init__",  # a door from outside; its __version__ is for everybody
+)
+PURE = {"tasks", "models", "learners", "partition", "evaluation", "federated"}  # with core: no disk, no console
+CORE_WITH_DISK = {"core/console.py", "core/files.py"}
 OUTSIDE_WORLD = {
     *("argparse", "io", "logging", "matplotlib", "multiprocessing", "os", "pathlib", "rich", "shutil", "socket"),
     *("subprocess", "sys", "tempfile", "typer", "urllib", "yaml", "zipfile"),
@@ -36,12 +31,16 @@ OUTSIDE_WORLD = {
 LAZY = {"matplotlib", "rich", "sklearn"}  # slow to import and rarely needed: inside functions only
 
 
+def room(module: str) -> str:
+    """Room of a file below the package: "data/sets/omniglot.py" is in "data", "cli.py" is a room by itself."""
+    return module.split("/")[0].removesuffix(".py")
+
+
 def floor(module: str) -> int:
-    """Floor of a file below the package, "datasets/omniglot.py"; a folder stands for all its files."""
-    for name in (module, module.split("/")[0] + "/"):
-        if name in FLOOR:
-            return FLOOR[name]
-    pytest.fail(f"{module} has no floor: add it to FLOORS in tests/test_floors.py")
+    """Place of a file's room in ROOMS."""
+    if room(module) not in ROOMS:
+        pytest.fail(f"{module} is in no room: add it to ROOMS in tests/test_floors.py")
+    return ROOMS.index(room(module))
 
 
 def imports(tree: ast.AST, module: str, at_start: bool = False) -> Iterator[str]:
@@ -72,8 +71,7 @@ def own(dotted: str, modules: set[str]) -> str | None:
     path = "/".join(parts[1:])
     parent = "/".join(parts[1:-1])
     tried = (f"{path}.py", f"{path}/__init__.py", f"{parent}.py", f"{parent}/__init__.py".lstrip("/"))
-    missing = parts[1] + ("/" if f"{parts[1]}/" in FLOOR else ".py")  # named, but not written yet
-    return next((name for name in tried if name in modules), missing)
+    return next((name for name in tried if name in modules), f"{parts[1]}/")  # named, but not written yet
 
 
 def upward(sources: dict[str, str]) -> list[str]:
@@ -82,13 +80,18 @@ def upward(sources: dict[str, str]) -> list[str]:
         for name in imports(ast.parse(text), module):
             target = own(name, set(sources))
             if target is not None and name != f"{PACKAGE}.__version__" and floor(target) > floor(module):
-                found.append(f"{module} (floor {floor(module)}) imports {target} (floor {floor(target)})")
+                found.append(f"{module} imports {target}")
     return found
 
 
 @pytest.mark.parametrize("module", sorted(SOURCES))
-def test_every_module_has_a_floor(module):
-    assert floor(module) in range(7)
+def test_every_module_is_in_a_room(module):
+    assert room(module) in ROOMS
+
+
+def test_the_rooms_are_few_and_all_are_there():
+    assert {room(module) for module in SOURCES} == set(ROOMS)
+    assert len(ROOMS) <= 18
 
 
 def test_imports_go_downwards():
@@ -105,12 +108,12 @@ def test_no_circles_at_import():
 
 @pytest.mark.parametrize("module", sorted(SOURCES))
 def test_mathematics_knows_no_disk_and_no_console(module):
-    if floor(module) > 2 or module == "files.py" or module.startswith("datasets/"):
+    if room(module) not in PURE | {"core"} or module in CORE_WITH_DISK:
         return
     tree = ast.parse(SOURCES[module])
     named = set(imports(tree, module))
     assert {name.split(".")[0] for name in named} & OUTSIDE_WORLD == set()
-    assert "files.py" not in {own(name, set(SOURCES)) for name in named}
+    assert not CORE_WITH_DISK & {own(name, set(SOURCES)) for name in named}
     called = {node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
     assert called & {"open", "print", "input"} == set()
 
@@ -124,25 +127,25 @@ def test_slow_libraries_are_imported_where_they_are_needed(module):
 def test_the_rules_can_be_broken():
     """The checks above see what they should see."""
     sources = {
-        "errors.py": "",
+        "core/errors.py": "",
         "__init__.py": "def load():\n    from metadist_cli.config import f",
-        "seeds.py": "from metadist_cli import __version__, load",
-        "tree.py": "def f():\n    from metadist_cli import config",
-        "config/__init__.py": "import metadist_cli.errors",
-        "datasets/__init__.py": "from ..stages.train import run\nfrom .types import Dataset\nfrom .. import errors",
-        "datasets/types.py": "from metadist_cli.cli import main",
-        "stages/train.py": "from metadist_cli.errors import Problem\nfrom metadist_cli import config, errors",
+        "core/seeds.py": "from metadist_cli import __version__, load",
+        "core/tree.py": "def f():\n    from metadist_cli import config",
+        "config/__init__.py": "import metadist_cli.core.errors",
+        "data/sets/__init__.py": "from ...commands.train import run\nfrom .types import Dataset\nfrom ...core import errors",
+        "data/types.py": "from metadist_cli.cli import main",
+        "commands/train.py": "from metadist_cli.core.errors import Problem\nfrom metadist_cli import config",
         "cli.py": "import torch\nif TYPE_CHECKING:\n    import numpy\nclass A:\n    import rich",
     }
     assert upward(sources) == [
-        "seeds.py (floor 0) imports __init__.py (floor 6)",
-        "tree.py (floor 0) imports config/__init__.py (floor 3)",
-        "datasets/__init__.py (floor 1) imports stages/train.py (floor 5)",
-        "datasets/types.py (floor 1) imports cli.py (floor 6)",
+        "core/seeds.py imports __init__.py",
+        "core/tree.py imports config/__init__.py",
+        "data/sets/__init__.py imports commands/train.py",
+        "data/types.py imports cli.py",
     ]
     assert list(imports(ast.parse(sources["cli.py"]), "cli.py", at_start=True)) == ["torch", "rich"]
-    assert list(imports(ast.parse(sources["tree.py"]), "tree.py", at_start=True)) == []
-    with pytest.raises(pytest.fail.Exception, match=r"add it to FLOORS"):
+    assert list(imports(ast.parse(sources["core/tree.py"]), "core/tree.py", at_start=True)) == []
+    with pytest.raises(pytest.fail.Exception, match=r"add it to ROOMS"):
         floor("surprise.py")
 
 
@@ -162,11 +165,11 @@ def test_help_does_not_wait_for_torch(command):
     assert imported_by(*command) & {"torch", "matplotlib", "sklearn", "safetensors"} == set()
 
 
-def test_floor_0_reads_files_without_torch():
-    packages = imported_by("-c", f"import {PACKAGE}.files, {PACKAGE}.console")
+def test_files_and_the_console_do_not_wait_for_torch():
+    packages = imported_by("-c", f"import {PACKAGE}.core.files, {PACKAGE}.core.console")
     assert PACKAGE in packages
     assert packages & {"torch", "numpy", "rich"} == set()
-    assert "torch" in imported_by("-c", f"import {PACKAGE}.tree")  # the measure sees it where it is
+    assert "torch" in imported_by("-c", f"import {PACKAGE}.core.tree")  # the measure sees it where it is
 
 
 # --- nothing that runs what a stranger wrote

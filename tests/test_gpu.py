@@ -11,7 +11,7 @@ import torch
 from runner import Lab
 from safetensors.torch import load
 
-from metadist_cli.execution import settle
+from metadist_cli.runtime.execution import settle
 
 DEVICE = os.environ.get("METADIST_TEST_DEVICE", "cuda:0")  # cpu: to try the tests themselves
 pytestmark = pytest.mark.skipif(

@@ -18,12 +18,12 @@ from sklearn.svm import LinearSVC
 from test_learners import SMOOTH, gradient_of, started
 from torch import Tensor
 
-from metadist_cli import seeds, solvers, tree
+from metadist_cli.core import seeds, solvers, tree
+from metadist_cli.core.losses import SQUARED_ERROR
+from metadist_cli.core.tree import Params
 from metadist_cli.learners import LEARNERS, Learner
 from metadist_cli.learners.types import Episode, last
-from metadist_cli.losses import SQUARED_ERROR
 from metadist_cli.models import Model
-from metadist_cli.tree import Params
 
 STEP = torch.tensor(1)  # of 4 in which the multi-step loss fades out
 LR, C = 0.5, 0.3  # strong enough that a term left out shows

@@ -13,12 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.model_selection import train_test_split
 
-from metadist_cli.datasets import DATASETS
-from metadist_cli.datasets.types import Dataset
-from metadist_cli.errors import DATA, Problem
-from metadist_cli.holdout import Held
-from metadist_cli.partitioners import PARTITIONERS
-from metadist_cli.shards import Need, Shard, make_shards
+from metadist_cli.core.errors import DATA, Problem
+from metadist_cli.data.sets import DATASETS
+from metadist_cli.data.types import Dataset
+from metadist_cli.partition.held_out import Held
+from metadist_cli.partition.partitioners import PARTITIONERS
+from metadist_cli.partition.shards import Need, Shard, make_shards
 
 HOSPITALS = ("cleveland", "hungarian", "switzerland", "va")
 GOOD = [

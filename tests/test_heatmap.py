@@ -21,8 +21,8 @@ from PIL import Image
 from runner import Lab, contents, environment
 from test_skew import manifest
 
+from metadist_cli.partition.heterogeneity import of_manifest
 from metadist_cli.report.heatmap import _bins, _order, partition_png, partition_text
-from metadist_cli.skew import of_manifest
 
 DARKEST = (0x06, 0x21, 0x3F)
 _LEGEND = 135  # pixels of the scale of shades, above all else

@@ -18,9 +18,9 @@ from broken_images import picture, write
 from PIL import Image
 from runner import Lab
 
-from metadist_cli.datasets import DATASETS
-from metadist_cli.datasets.types import Dataset
-from metadist_cli.errors import Problem
+from metadist_cli.core.errors import Problem
+from metadist_cli.data.sets import DATASETS
+from metadist_cli.data.types import Dataset
 
 MODULE = sys.modules[DATASETS["image_folder"].__module__]
 

@@ -20,11 +20,11 @@ from hypothesis import strategies as st
 from runner import Lab, environment, proc
 from test_text import PEAK, members, samples, spelt
 
-from metadist_cli import store
-from metadist_cli.datasets.characters import LEAF
-from metadist_cli.datasets.leaf import leaf
-from metadist_cli.datasets.types import Dataset, Windows
-from metadist_cli.errors import CONFIG, DATA, Problem
+from metadist_cli.core.errors import CONFIG, DATA, Problem
+from metadist_cli.data.readers.characters import LEAF
+from metadist_cli.data.sets.leaf import leaf
+from metadist_cli.data.types import Dataset, Windows
+from metadist_cli.storage import run_directory
 
 Users = dict[str, tuple[list, list]]  # name -> x, y
 
@@ -359,9 +359,9 @@ def crowd(tmp_path: Path) -> Make:
 
 def firsts(lab: Lab, role: str) -> set[int]:
     """The numbers of the rows in the shards of a role."""
-    run = store.Run.at(lab.run())
+    run = run_directory.Run.at(lab.run())
     nodes = [n["node"] for n in lab.shards()["nodes"] if n["role"] == role]
-    return {int(number) for s in store.read_shards(run, lab.shards(), nodes) for number in s.x[:][:, 0]}
+    return {int(number) for s in run_directory.read_shards(run, lab.shards(), nodes) for number in s.x[:][:, 0]}
 
 
 def test_from_rows_judges_on_leafs_test_part(crowd: Make) -> None:

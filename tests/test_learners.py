@@ -34,15 +34,15 @@ from maths import (
 from torch import Tensor
 from torch.func import vmap
 
-from metadist_cli import seeds, tree
-from metadist_cli.errors import Problem
+from metadist_cli.core import seeds, tree
+from metadist_cli.core.errors import Problem
+from metadist_cli.core.losses import CROSS_ENTROPY, LOSSES, SQUARED_ERROR
+from metadist_cli.core.optimizers import sgd
+from metadist_cli.core.tree import Params
 from metadist_cli.learners import LEARNERS, WHOLE_EPISODE, Learner
-from metadist_cli.learners.inner import descend
+from metadist_cli.learners.inner_loop import descend
 from metadist_cli.learners.types import Adapted, Episode, last
-from metadist_cli.losses import CROSS_ENTROPY, LOSSES, SQUARED_ERROR
 from metadist_cli.models import Model
-from metadist_cli.optim import sgd
-from metadist_cli.tree import Params
 
 SOLVED = {"prototypical", "ridge", "svm"}
 NO_FEATURES: list[Case] = [c for c in MODEL_CASES if c[0] == "logistic" or c[1].get("hidden") == []]

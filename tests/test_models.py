@@ -29,12 +29,12 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 from torch.func import grad, vmap
 
-from metadist_cli import seeds, tree
-from metadist_cli.aggregators import AGGREGATORS
-from metadist_cli.errors import CONFIG, Problem
+from metadist_cli.core import seeds, tree
+from metadist_cli.core.errors import CONFIG, Problem
+from metadist_cli.core.tree import Params
+from metadist_cli.federated.aggregators import AGGREGATORS
 from metadist_cli.models import MODELS
 from metadist_cli.models.layers import normalise
-from metadist_cli.tree import Params
 
 every = pytest.mark.parametrize("case", MODEL_CASES, ids=name_of)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from runner import ROOT, TINY, process
 
-from metadist_cli.errors import CONFIG
+from metadist_cli.core.errors import CONFIG
 
 NEW = '''\
 """MAML whose inner loop goes one step size against the sign of every gradient."""

@@ -13,11 +13,12 @@ from test_federation import SAMPLED, by_hand, node_by_node
 from test_resume import SMALL
 from typer.testing import CliRunner
 
-from metadist_cli import checkpoints, files, store
 from metadist_cli.cli import app
 from metadist_cli.config import load
+from metadist_cli.core import files
 from metadist_cli.experiment import assemble, start
-from metadist_cli.rounds import choose
+from metadist_cli.federated.rounds import choose
+from metadist_cli.storage import checkpoints, run_directory
 
 pytestmark = pytest.mark.usefixtures("plain")
 ONE, ROUNDS = "execution.block=1", 4
@@ -46,8 +47,8 @@ def lab(tmp_path: Path) -> Lab:
 
 def state(lab: Lab, name: str = "tiny", below: int = 99) -> dict[int, dict[str, bytes]]:
     """What every training node has after the rounds below a number; the newest where it has it twice."""
-    run = store.Run.at(lab.run(name))
-    first = start(assemble(load(run.path), store.spec_in(store.shard_manifest(run))))[1]
+    run = run_directory.Run.at(lab.run(name))
+    first = start(assemble(load(run.path), run_directory.spec_in(run_directory.shard_manifest(run))))[1]
     kept = checkpoints.read_state(run, below, lab.trained(name), first)
     return {node: {k: v.numpy().tobytes() for k, v in own.items()} for node, own in kept.items()}
 

@@ -8,9 +8,9 @@ from maths import OPTIMIZER_CASES, Case, covered, gap, name_of, rand, same
 from torch import Tensor
 from torch.func import vmap
 
-from metadist_cli import tree
-from metadist_cli.optim import OPTIMIZERS, Optimizer
-from metadist_cli.tree import Params
+from metadist_cli.core import tree
+from metadist_cli.core.optimizers import OPTIMIZERS, Optimizer
+from metadist_cli.core.tree import Params
 
 every = pytest.mark.parametrize("case", OPTIMIZER_CASES, ids=name_of)
 

@@ -18,10 +18,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from metadist_cli.datasets import own_csv, own_images, own_npz
-from metadist_cli.datasets.own_part import natural
-from metadist_cli.datasets.own_task import OwnTask, read_task
-from metadist_cli.errors import DATA, Problem
+from metadist_cli.core.errors import DATA, Problem
+from metadist_cli.data.names import natural
+from metadist_cli.data.user_task import csv_file, image_folder, npz_file
+from metadist_cli.data.user_task.task import OwnTask, read_task
 
 DIGITS = tuple("0123456789")
 
@@ -425,7 +425,7 @@ def test_bad_folders(tmp_path, make, options, message, hint):
 
 
 def test_too_many_entries(tmp_path, monkeypatch):
-    monkeypatch.setattr(own_images, "_ENTRIES", 3)
+    monkeypatch.setattr(image_folder, "_ENTRIES", 3)
     assert len(read(folder("a/1.png", "a/2.png", "b/1.png")(tmp_path)).support_x) == 2
     check(folder("b/2.png")(tmp_path), {}, "there are more than 3 images", "is this the right folder?")
     check(folder("b/3.png", "b/4.png")(tmp_path), {}, "b: there are more than 3 files", "is this the right folder?")
@@ -543,9 +543,9 @@ def test_npz_with_an_array_twice(tmp_path):
 def test_npz_of_too_many_bytes(tmp_path, monkeypatch):
     path = npz(tmp_path / "t.npz", **(GOOD | {"support_x": np.ones((200, 4, 4), dtype=np.uint8)}))
     size = path.stat().st_size
-    monkeypatch.setattr(own_npz, "BYTES", size)
+    monkeypatch.setattr(npz_file, "BYTES", size)
     check(path, {}, f"bytes, more than {size:,}", "use fewer rows")
-    monkeypatch.setattr(own_npz, "BYTES", size - 1)
+    monkeypatch.setattr(npz_file, "BYTES", size - 1)
     check(path, {}, f"the task has {size:,} bytes, more than the {size - 1:,} allowed", "right file")
 
 
@@ -623,9 +623,9 @@ def test_csv_that_is_no_text_or_too_large(tmp_path, monkeypatch):
     (tmp_path / "t.csv").write_bytes(b"part,\xff")
     check(tmp_path / "t.csv", FLAT, "the table is not UTF-8 text", "save it as CSV with UTF-8")
     table(tmp_path / "t.csv", HEAD + BODY)
-    monkeypatch.setattr(own_csv, "ROWS", 2)
+    monkeypatch.setattr(csv_file, "ROWS", 2)
     check(tmp_path / "t.csv", FLAT, "t.csv:4: there are more than 2 rows", "use fewer")
-    monkeypatch.setattr(own_csv, "_BYTES", 10)
+    monkeypatch.setattr(csv_file, "_BYTES", 10)
     check(tmp_path / "t.csv", FLAT, "more than the 10 allowed", "right file")
 
 

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from pydantic.fields import FieldInfo
 from scipy import optimize, stats
 
-from metadist_cli.datasets.types import Group
-from metadist_cli.errors import CONFIG, Problem
-from metadist_cli.partitioners import PARTITIONERS, Items
-from metadist_cli.seeds import numpy_generator
+from metadist_cli.core.errors import CONFIG, Problem
+from metadist_cli.core.seeds import numpy_generator
+from metadist_cli.data.types import Group
+from metadist_cli.partition.partitioners import PARTITIONERS, Items
 
 
 def items(label: typing.Any, **groups: typing.Any) -> Items:

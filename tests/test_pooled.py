@@ -11,13 +11,14 @@ import torch
 import torch.nn.functional as F
 from runner import TINY, Lab, contents, crash, results
 
-from metadist_cli import files, store
 from metadist_cli.config import load
-from metadist_cli.datasets import DATASETS
-from metadist_cli.datasets.types import Windows
+from metadist_cli.core import files
+from metadist_cli.data.sets import DATASETS
+from metadist_cli.data.types import Windows
 from metadist_cli.experiment import assemble
-from metadist_cli.pooled import union
-from metadist_cli.shards import Shard, pool
+from metadist_cli.partition.pooled import union
+from metadist_cli.partition.shards import Shard, pool
+from metadist_cli.storage import run_directory
 
 EPISODIC = """\
 task: {kind: episodic, way: 2, shot: 1, query: 3, new: {from: classes, test: ["7", "8", "9"]}}
@@ -98,7 +99,7 @@ def test_pooled_training_is_gradient_descent_on_all_training_rows(tmp_path: Path
     """Ten full batches of a linear model, by torch alone; under the real classes where nodes renumber them."""
     lab = Lab(tmp_path, SUPERVISED)
     lab("partition", f"partition.relabel={relabel}")
-    shards = store.read_shards(store.Run.at(lab.run()), lab.shards(), lab.trained())
+    shards = run_directory.read_shards(run_directory.Run.at(lab.run()), lab.shards(), lab.trained())
     rows = np.concatenate([s.row for s in shards])
     assert len(set(rows)) == len(rows) > 1300
     lab("run", f"partition.relabel={relabel}", f"baselines.central.train.batch={len(rows)}")
@@ -120,17 +121,17 @@ def test_an_epoch_is_of_all_rows_in_tasks_as_large_as_the_nodes_have_them(lab: L
     """Every row once an epoch, whichever node it is of."""
     lab("partition")
     epochs = ("pooled=true", "learner={name: supervised}", "train={local_epochs: 2, batch: 50}")
-    run = store.Run.at(lab.run())
+    run = run_directory.Run.at(lab.run())
     manifest = lab.shards()
-    experiment = assemble(load(lab.config, epochs), store.spec_in(manifest))
-    rows = pool([union(store.read_shards(run, manifest, lab.trained()))], 16)
+    experiment = assemble(load(lab.config, epochs), run_directory.spec_in(manifest))
+    rows = pool([union(run_directory.read_shards(run, manifest, lab.trained()))], 16)
     plan = experiment.sampler(rows, 1)
     count = int(rows.row_count[0])
     assert experiment.steps == plan.query.shape[1] == 2 * -(-count // 50)
     first = plan.query[0, : experiment.steps // 2].reshape(-1)[:count]
     assert sorted(first) == list(range(count))
-    plain = assemble(load(lab.config), store.spec_in(manifest))
-    assert assemble(load(lab.config, ("pooled=true",)), store.spec_in(manifest)).rows == plain.rows
+    plain = assemble(load(lab.config), run_directory.spec_in(manifest))
+    assert assemble(load(lab.config, ("pooled=true",)), run_directory.spec_in(manifest)).rows == plain.rows
 
 
 # As a baseline of a run

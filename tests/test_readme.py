@@ -17,7 +17,7 @@ import pytest
 from runner import ROOT, environment
 from test_floors import FLOORS
 
-from metadist_cli import errors
+from metadist_cli.core import errors
 
 README = (ROOT / "README.md").read_text()
 CI = (ROOT / ".ci" / "run").read_text()
@@ -244,7 +244,7 @@ def test_the_ten_lines_are_the_quickstart(tmp_path: Path):
 
 
 def test_names_in_the_ten_lines_are_all_that_there_are():
-    from metadist_cli.config.choice import registries
+    from metadist_cli.config.registry_sections import registries
 
     text = block("An experiment in ten lines", "yaml")
     for noun in ("partitioner", "model"):  # data sets have a table
@@ -252,7 +252,7 @@ def test_names_in_the_ten_lines_are_all_that_there_are():
 
 
 def test_learners_and_rules_are_all_that_there_are():
-    from metadist_cli.config.choice import registries
+    from metadist_cli.config.registry_sections import registries
 
     text, known = section("Learners, and what a round makes of them"), registries()
     assert re.findall(r"^\| `(\w+)` \|", text, re.M) == list(known["learner"])
@@ -272,7 +272,7 @@ def test_settings_of_algorithms_are_valid(tmp_path: Path):
 
 
 def test_data_sets_are_all_that_there_are():
-    from metadist_cli.datasets import DATASETS
+    from metadist_cli.data.sets import DATASETS
 
     assert [row[0] for row in table("Data sets", "name")] == [f"`{name}`" for name in DATASETS]
 

@@ -474,7 +474,7 @@ def test_every_node_has_its_row_where_there_are_few():
 
 
 def test_the_console_shows_the_same_figures_in_80_columns(capsys):
-    from metadist_cli.console import Console
+    from metadist_cli.core.console import Console
     from metadist_cli.report import narrow
 
     metrics, names = scored_metrics(13), ("macro_f1", "log_loss", "brier", "balanced_accuracy")

@@ -15,8 +15,9 @@ from typing import Any, NamedTuple
 import pytest
 from runner import TINY, Done, Killed, Lab, Step, crash, kill, results, start
 
-from metadist_cli import files, rounds
-from metadist_cli.aggregators import Updates
+from metadist_cli.core import files
+from metadist_cli.federated import rounds
+from metadist_cli.federated.aggregators import Updates
 
 SMALL = (
     "data={name: synthetic, nodes: 4, rows: 24, features: 12}",
@@ -72,14 +73,14 @@ def test_killed_in_any_write_by_hand(personal_lab: Lab, plain: None):
 
 def with_state(run: Path) -> dict[str, object]:
     """Global checkpoints, and what every node keeps after the last round, in whatever files."""
-    from metadist_cli import checkpoints, store
     from metadist_cli.config import load
     from metadist_cli.experiment import assemble
     from metadist_cli.experiment import start as first
+    from metadist_cli.storage import checkpoints, run_directory
 
-    place = store.Run.at(run)
-    own = first(assemble(load(run), store.spec_in(store.shard_manifest(place))))[1]
-    nodes = [n["node"] for n in store.shard_manifest(place)["nodes"] if n["role"] == "train"]
+    place = run_directory.Run.at(run)
+    own = first(assemble(load(run), run_directory.spec_in(run_directory.shard_manifest(place))))[1]
+    nodes = [n["node"] for n in run_directory.shard_manifest(place)["nodes"] if n["role"] == "train"]
     kept = checkpoints.read_state(place, 99, nodes, own)
     assert any(state["mine/met"] and state["node/head.bias"].any() for state in kept.values())
     found = {name: data for name, data in results(run).items() if name.endswith("global.safetensors")}

@@ -35,17 +35,18 @@ from runner import ROOT, proc
 from torch import Tensor
 from torch.func import vmap
 
-from metadist_cli import rounds, seeds, tree
-from metadist_cli.aggregators import AGGREGATORS, Updates
-from metadist_cli.algorithm import Algorithm, node_step
-from metadist_cli.drift import DRIFTS, Drift
-from metadist_cli.episodes import Plan, Pool, episodic, epochs, gather, local
-from metadist_cli.errors import Problem
+from metadist_cli.core import seeds, tree
+from metadist_cli.core.errors import Problem
+from metadist_cli.core.optimizers import OPTIMIZERS, Optimizer
+from metadist_cli.core.tree import Params
+from metadist_cli.federated import rounds
+from metadist_cli.federated.aggregators import AGGREGATORS, Updates
+from metadist_cli.federated.drift_corrections import DRIFTS, Drift
+from metadist_cli.federated.local_training import Algorithm, node_step
+from metadist_cli.federated.personalization import Personal
+from metadist_cli.federated.rounds import Room, choose, close_round, first_global, first_own, run_nodes
 from metadist_cli.learners.types import Episode
-from metadist_cli.optim import OPTIMIZERS, Optimizer
-from metadist_cli.personal import Personal
-from metadist_cli.rounds import Room, choose, close_round, first_global, first_own, run_nodes
-from metadist_cli.tree import Params
+from metadist_cli.tasks.episodes import Plan, Pool, episodic, epochs, gather, local
 
 every_learner = pytest.mark.parametrize("case", LEARNER_CASES, ids=name_of)
 every_aggregator = pytest.mark.parametrize("aggregator", AGGREGATOR_CASES, ids=name_of)
@@ -234,7 +235,7 @@ def test_the_mean_has_the_same_bits_however_its_nodes_come(aggregator: Case, cut
         return addmv_(into, rows, weights)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("metadist_cli.aggregators._VALUES", 1000 if large else 1 << 22)
+        patch.setattr("metadist_cli.federated.aggregators._VALUES", 1000 if large else 1 << 22)
         patch.setattr(Tensor, "addmv_", watched)
         ends = [summed.append([]) or combine(iter(updates)) for updates in (parts, [whole])]
     assert same(*ends)

@@ -18,8 +18,8 @@ from runner import Lab
 from scipy import stats
 from sklearn import metrics as sk
 
-from metadist_cli.evaluation import Figures, measured, summary, together, told
-from metadist_cli.scores import SCORES, chances, score
+from metadist_cli.evaluation.evaluate import Figures, measured, summary, together, told
+from metadist_cli.evaluation.metrics import SCORES, chances, score
 
 Oracle = Callable[[np.ndarray, np.ndarray], float]  # (chances or values, y)
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from torch.func import vmap
 
-from metadist_cli import seeds
+from metadist_cli.core import seeds
 
 
 def test_keys_do_not_change() -> None:

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from metadist_cli.datasets.types import Dataset, Group, build
-from metadist_cli.errors import CONFIG, Problem
-from metadist_cli.holdout import ROLES, Held, rows_needed
-from metadist_cli.partitioners import PARTITIONERS
-from metadist_cli.shards import Need, Shard, account, make_shards, pool
+from metadist_cli.core.errors import CONFIG, Problem
+from metadist_cli.data.types import Dataset, Group, build
+from metadist_cli.partition.held_out import ROLES, Held, rows_needed
+from metadist_cli.partition.partitioners import PARTITIONERS
+from metadist_cli.partition.shards import Need, Shard, account, make_shards, pool
 
 LOCAL, EPISODIC = Need(False, 0, 2), Need(True, 2, 3)
 DEAL = {

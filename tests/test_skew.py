@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from metadist_cli.datasets.types import Dataset, Group, build
-from metadist_cli.files import from_json, to_json
-from metadist_cli.holdout import Held
-from metadist_cli.partitioners import PARTITIONERS
-from metadist_cli.shards import Need, Shard, make_shards
-from metadist_cli.skew import Holdings, of_manifest, of_shards, per_node, skew_of, summary, with_skew
+from metadist_cli.core.files import from_json, to_json
+from metadist_cli.data.types import Dataset, Group, build
+from metadist_cli.partition.held_out import Held
+from metadist_cli.partition.heterogeneity import Holdings, of_manifest, of_shards, per_node, skew_of, summary, with_skew
+from metadist_cli.partition.partitioners import PARTITIONERS
+from metadist_cli.partition.shards import Need, Shard, make_shards
 
 ROLES = ("train", "validation", "test")
 
@@ -161,7 +161,7 @@ def houses(rows: int = 400, values: Any = None) -> Dataset:
 
 def written(shards: list[Shard], data: Dataset) -> dict[str, Any]:
     """The manifest as the store makes it, through a file."""
-    from metadist_cli.store import _entries
+    from metadist_cli.storage.run_directory import _entries
 
     entries = list(_entries(shards, "file"))
     held = of_shards(shards, data)

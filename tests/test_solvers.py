@@ -9,8 +9,8 @@ from sklearn.svm import LinearSVC
 from torch import Tensor
 from torch.func import grad, jacrev, vmap
 
-from metadist_cli.errors import Problem
-from metadist_cli.solvers import crammer_singer, duality_gap, ridge
+from metadist_cli.core.errors import Problem
+from metadist_cli.core.solvers import crammer_singer, duality_gap, ridge
 
 C, FEATURES = 0.1, 32
 CASES = [(5, 1), (5, 5), (20, 1), (2, 3)]

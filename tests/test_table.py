@@ -24,14 +24,14 @@ from sklearn.impute import SimpleImputer
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from metadist_cli import config as configs
-from metadist_cli.datasets import DATASETS
-from metadist_cli.datasets.table_target import cut
-from metadist_cli.datasets.types import Dataset
-from metadist_cli.errors import Problem
+from metadist_cli.core.errors import Problem
+from metadist_cli.data.readers.table_target import cut
+from metadist_cli.data.sets import DATASETS
+from metadist_cli.data.types import Dataset
 from metadist_cli.experiment import deal, load_data
-from metadist_cli.holdout import Held
-from metadist_cli.partitioners import PARTITIONERS
-from metadist_cli.shards import Need, Shard, make_shards
+from metadist_cli.partition.held_out import Held
+from metadist_cli.partition.partitioners import PARTITIONERS
+from metadist_cli.partition.shards import Need, Shard, make_shards
 
 LINES = ["age,sex,city,sick", "61,M,Ulm,yes", "35.5,F,Bonn,no", "-52,F,Ulm,yes", "4e1,M,Köln,no"]
 ROWS = [[61, 0, 1, 0, 0, 1], [35.5, 1, 0, 1, 0, 0], [-52, 1, 0, 0, 0, 1], [40, 0, 1, 0, 1, 0]]  # F M, Bonn Köln Ulm
@@ -513,7 +513,7 @@ def test_a_million_rows_fit_into_half_a_gibibyte(tmp_path: Path) -> None:
             )
             np.savetxt(file, block, fmt=["u%d", *["%.4f"] * 8, "%d"], delimiter=",")
     code = (
-        "import time; from metadist_cli.datasets import DATASETS; start = time.time();"
+        "import time; from metadist_cli.data.sets import DATASETS; start = time.time();"
         f"before = {MEMORY};"
         f"d = DATASETS['table'](0, path={str(path)!r}, target='y', groups=['who']);"
         "assert d.x.shape == (1_000_000, 8); print(time.time() - start);"

@@ -26,15 +26,15 @@ from maths import (
 from torch import Tensor
 from torch.func import grad, vmap
 
-from metadist_cli import tape
-from metadist_cli.aggregators import AGGREGATORS
-from metadist_cli.algorithm import Algorithm
-from metadist_cli.drift import DRIFTS
-from metadist_cli.episodes import Plan, Pool, episodic
-from metadist_cli.optim import OPTIMIZERS
-from metadist_cli.personal import PERSONAL
-from metadist_cli.rounds import close_round, first_global, first_own, run_nodes
-from metadist_cli.tape import Replayed
+from metadist_cli.core import replay
+from metadist_cli.core.optimizers import OPTIMIZERS
+from metadist_cli.core.replay import Replayed
+from metadist_cli.federated.aggregators import AGGREGATORS
+from metadist_cli.federated.drift_corrections import DRIFTS
+from metadist_cli.federated.local_training import Algorithm
+from metadist_cli.federated.personalization import PERSONAL
+from metadist_cli.federated.rounds import close_round, first_global, first_own, run_nodes
+from metadist_cli.tasks.episodes import Plan, Pool, episodic
 
 MANY = 20
 
@@ -134,12 +134,12 @@ def test_other_sizes_and_strides_are_recorded_apart() -> None:
         lambda x: x + 0 * torch.rand(3),
         lambda x: x[x > 0].sum() + x,
         lambda x: x * len(x.nonzero()),
-        lambda x: sum((x * i for i in range(tape._OPERATIONS)), x),
+        lambda x: sum((x * i for i in range(replay._OPERATIONS)), x),
     ],
     ids=["number", "branch", "a constant", "an argument", "random", "mask", "size", "too long"],
 )
 def test_what_cannot_be_recorded_is_called(f: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tape, "_OPERATIONS", 50)
+    monkeypatch.setattr(replay, "_OPERATIONS", 50)
     assert played(f, rand(3)).calls == MANY
 
 
@@ -174,15 +174,15 @@ def test_an_error_of_a_replayed_operation_is_raised() -> None:
 
 
 def test_kinds_are_limited_and_a_recording_that_failed_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tape, "_KINDS", 2)
+    monkeypatch.setattr(replay, "_KINDS", 2)
     counted = Counted(lambda x: x + 1)
     replayed = Replayed(counted)
     for size in (1, 2, 3):
         for _ in range(MANY):
             assert replayed(torch.zeros(size)).tolist() == [1.0] * size
-    assert counted.calls == 2 * (tape._BEFORE + 2) + MANY
+    assert counted.calls == 2 * (replay._BEFORE + 2) + MANY
 
-    record, tried = tape.record, []
+    record, tried = replay.record, []
 
     def lacking(f: Callable[..., Any], args: Any) -> Any:
         tried.append(args)
@@ -190,10 +190,10 @@ def test_kinds_are_limited_and_a_recording_that_failed_is_tried_again(monkeypatc
             raise MemoryError
         return record(f, args)
 
-    monkeypatch.setattr(tape, "record", lacking)
+    monkeypatch.setattr(replay, "record", lacking)
     replayed = Replayed(lambda x: x + 1)
     for i in range(MANY):
-        with pytest.raises(MemoryError) if i == tape._BEFORE else contextlib.nullcontext():
+        with pytest.raises(MemoryError) if i == replay._BEFORE else contextlib.nullcontext():
             replayed(torch.zeros(1))
     assert len(tried) == 2
 
@@ -251,7 +251,7 @@ CASES: list[tuple[Case, Case, dict[str, str], int, int]] = [
 def test_every_part_is_recorded_and_keeps_its_bits(
     case: Case, model: Case, parts: dict[str, str], block: int, tasks: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    record, gives = tape.record, tape._gives
+    record, gives = replay.record, replay._gives
     recordings: list[Any] = []
     proofs: list[bool] = []
 
@@ -260,12 +260,12 @@ def test_every_part_is_recorded_and_keeps_its_bits(
         recordings.append(found)
         return result, found
 
-    monkeypatch.setattr(tape, "record", watched)
-    monkeypatch.setattr(tape, "_gives", lambda *args: proofs.append(gives(*args)) or proofs[-1])
-    monkeypatch.setattr(tape, "_BEFORE", 10**9)
+    monkeypatch.setattr(replay, "record", watched)
+    monkeypatch.setattr(replay, "_gives", lambda *args: proofs.append(gives(*args)) or proofs[-1])
+    monkeypatch.setattr(replay, "_BEFORE", 10**9)
     plain = rounds_of(algorithm(case, model, **parts), pool_of(model), block, tasks)
     assert not recordings
-    monkeypatch.setattr(tape, "_BEFORE", 0)
+    monkeypatch.setattr(replay, "_BEFORE", 0)
     for one, two in zip(plain, rounds_of(algorithm(case, model, **parts), pool_of(model), block, tasks), strict=True):
         assert same(one.shared, two.shared)
         assert same(one.own, two.own)
@@ -282,11 +282,11 @@ def test_every_part_is_recorded_and_keeps_its_bits(
 def test_a_run_of_many_blocks_keeps_its_bits(state: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Recorded and proved in the first round, where the moments of Adam are one tensor of zeros."""
     model: Case = ("mlp", {"hidden": [6]})
-    pool = nodes_of([18] * (tape._BEFORE + 5), shape=shape_of(model))
+    pool = nodes_of([18] * (replay._BEFORE + 5), shape=shape_of(model))
     pool = pool._replace(x=pool.x.float())
     made = [algorithm(("supervised", {}), model)._replace(outer_state=state) for _ in range(2)]
     replayed = rounds_of(made[0], pool, 1, 1)
-    monkeypatch.setattr(tape, "_BEFORE", 10**9)
+    monkeypatch.setattr(replay, "_BEFORE", 10**9)
     for one, two in zip(replayed, rounds_of(made[1], pool, 1, 1), strict=True):
         assert same(one.shared, two.shared)
         assert same(one.own, two.own)

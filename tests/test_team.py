@@ -19,9 +19,9 @@ import pytest
 import torch
 from runner import ROOT, Lab, contents, environment, proc, results, start
 
-from metadist_cli.files import from_json
-from metadist_cli.stages.ranks import _meeting
-from metadist_cli.stages.team import _gpu
+from metadist_cli.core.files import from_json
+from metadist_cli.runtime.torchrun import _meeting
+from metadist_cli.runtime.workers import _gpu
 
 ONE = "execution.block=1"
 SETTINGS = {

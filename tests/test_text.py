@@ -18,19 +18,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from runner import MEMORY, Lab, environment, proc
 
-from metadist_cli import store
-from metadist_cli.adapted import load_adapted
 from metadist_cli.config import load
-from metadist_cli.datasets.characters import LEAF, lay
-from metadist_cli.datasets.text import text
-from metadist_cli.datasets.types import Dataset, Group, Windows, build, stack, take
-from metadist_cli.episodes import gather, local
-from metadist_cli.errors import CONFIG, DATA, Problem
+from metadist_cli.core.errors import CONFIG, DATA, Problem
+from metadist_cli.data.readers.characters import LEAF, lay
+from metadist_cli.data.sets.text import text
+from metadist_cli.data.types import Dataset, Group, Windows, build, stack, take
 from metadist_cli.experiment import spec_of
-from metadist_cli.holdout import Held
-from metadist_cli.partitioners import PARTITIONERS
-from metadist_cli.pooled import union
-from metadist_cli.shards import Need, make_shards, pool
+from metadist_cli.partition.held_out import Held
+from metadist_cli.partition.partitioners import PARTITIONERS
+from metadist_cli.partition.pooled import union
+from metadist_cli.partition.shards import Need, make_shards, pool
+from metadist_cli.storage import run_directory
+from metadist_cli.storage.adapted_model import load_adapted
+from metadist_cli.tasks.episodes import gather, local
 
 LINES = "To be, or not to be, that is the question:\nWhether 'tis nobler   in the mind to suffer\n" * 3
 
@@ -157,15 +157,15 @@ def test_shards_and_tasks_of_windows_are_those_of_an_array(held: Held, relabel: 
 def test_shard_files_hold_windows_and_give_them_back(
     size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store, "PACK", size)
+    monkeypatch.setattr(run_directory, "PACK", size)
     data = pair()[0]
     shards = make_shards(data, PARTITIONERS["natural"](by="user"), None, Need(False, 0, 4), Held("nodes", 1, 0), 3)
     (tmp_path / "own.yaml").write_text("task: {kind: local, support: 2, query: 2}\npartition: {nodes: 4}\n")
-    run = store.Run.at(tmp_path / "run")
-    manifest = store.write_shards(
+    run = run_directory.Run.at(tmp_path / "run")
+    manifest = run_directory.write_shards(
         run, shards, spec_of(data, shards), data, load(tmp_path / "own.yaml"), {s.node for s in shards}
     )
-    back = store.read_shards(run, manifest, range(4))
+    back = run_directory.read_shards(run, manifest, range(4))
     for one, other in zip(back, shards, strict=True):
         assert isinstance(one.x, Windows)
         assert len(one.x.source) == len(other.x.source)

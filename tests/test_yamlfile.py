@@ -9,8 +9,8 @@ import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from metadist_cli.config.yamlfile import MAX_BYTES, Dumper, load, parse_value
-from metadist_cli.errors import CONFIG, Problem
+from metadist_cli.config.strict_yaml import MAX_BYTES, Dumper, load, parse_value
+from metadist_cli.core.errors import CONFIG, Problem
 
 TEXT = st.text(
     st.characters(exclude_categories=("Cc", "Cs", "Cn"), exclude_characters="\ufeff\u2028\u2029\ufffe\uffff")

@@ -15,15 +15,15 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from metadist_cli import files
 from metadist_cli.config.checks import complaints, variants
-from metadist_cli.config.choice import Section, options
-from metadist_cli.config.marks import Marks, Place, Source, Spot, clip, raise_all
+from metadist_cli.config.messages import nearest, problems
+from metadist_cli.config.positions import Marks, Place, Source, Spot, clip, raise_all
+from metadist_cli.config.registry_sections import Section, options
 from metadist_cli.config.schema import Config, size
-from metadist_cli.config.wording import nearest, problems
-from metadist_cli.config.yamlfile import MAX_BYTES, Dumper, parse_value
-from metadist_cli.config.yamlfile import load as load_yaml
-from metadist_cli.errors import CONFIG, DATA, SYSTEM, Problem
+from metadist_cli.config.strict_yaml import MAX_BYTES, Dumper, parse_value
+from metadist_cli.config.strict_yaml import load as load_yaml
+from metadist_cli.core import files
+from metadist_cli.core.errors import CONFIG, DATA, SYSTEM, Problem
 
 __all__ = [
     "Config",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from metadist_cli.config.marks import Path
+from metadist_cli.config.positions import Path
 from metadist_cli.config.schema import Baseline, Config, Episodic, Local
 
 RESERVED = {"main", "scratch"}  # the report calls the main model and the untrained one so
@@ -156,7 +156,7 @@ def nothing_personal(config: Config) -> Iterator[Complaint]:
 
 
 def kinds_of_metrics(config: Config) -> Iterator[Complaint]:
-    from metadist_cli.scores import SCORES
+    from metadist_cli.evaluation.metrics import SCORES
 
     names = config.finetune.metrics
     kind = getattr(config.data, "kind", None) or (SCORES[names[0]].kind if names else "")  # most readers just know it

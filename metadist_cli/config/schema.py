@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_serializer, model_validator
 
-from metadist_cli.config.choice import Choice, Model, ScoreName, Section
+from metadist_cli.config.registry_sections import Choice, Model, ScoreName, Section
 
 NAME = r"^[a-z0-9][a-z0-9_-]{0,63}$"
 UNITS = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}

@@ -11,11 +11,11 @@ from typing import Annotated
 
 from pydantic import Field
 
-from metadist_cli.learners.inner import by_descent
+from metadist_cli.core.losses import Loss
+from metadist_cli.core.optimizers import sgd
+from metadist_cli.learners.inner_loop import by_descent
 from metadist_cli.learners.types import InnerLr, InnerSteps, Learner
-from metadist_cli.losses import Loss
 from metadist_cli.models.types import HEAD, Model
-from metadist_cli.optim import sgd
 
 
 def anil(

@@ -17,14 +17,14 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from metadist_cli import tree
-from metadist_cli.learners.dual import dual_gradient
-from metadist_cli.learners.inner import by_descent
+from metadist_cli.core import tree
+from metadist_cli.core.losses import Loss
+from metadist_cli.core.optimizers import Optimizer, sgd
+from metadist_cli.core.tree import Params
+from metadist_cli.learners.dual_gradient import dual_gradient
+from metadist_cli.learners.inner_loop import by_descent
 from metadist_cli.learners.types import InnerLr, InnerSteps, Learner
-from metadist_cli.losses import Loss
 from metadist_cli.models.types import NORM, Model
-from metadist_cli.optim import Optimizer, sgd
-from metadist_cli.tree import Params
 
 
 def maml(

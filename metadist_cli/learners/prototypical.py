@@ -11,11 +11,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from metadist_cli.learners.heads import with_solved_head
+from metadist_cli.core.losses import Loss
+from metadist_cli.core.tree import Params
+from metadist_cli.learners.solved_heads import with_solved_head
 from metadist_cli.learners.types import Learner
-from metadist_cli.losses import Loss
 from metadist_cli.models.types import Model
-from metadist_cli.tree import Params
 
 
 def prototypical(model: Model, loss: Loss) -> Learner:

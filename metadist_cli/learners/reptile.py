@@ -15,8 +15,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from metadist_cli import tree
-from metadist_cli.learners.inner import descend
+from metadist_cli.core import tree
+from metadist_cli.core.losses import Loss
+from metadist_cli.core.optimizers import adam, sgd
+from metadist_cli.core.tree import Params
+from metadist_cli.learners.inner_loop import descend
 from metadist_cli.learners.types import (
     Adapted,
     Episode,
@@ -27,10 +30,7 @@ from metadist_cli.learners.types import (
     scores,
     whole,
 )
-from metadist_cli.losses import Loss
 from metadist_cli.models.types import Model
-from metadist_cli.optim import adam, sgd
-from metadist_cli.tree import Params
 
 
 def reptile(

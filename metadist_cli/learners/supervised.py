@@ -13,8 +13,11 @@ from typing import Annotated
 from pydantic import Field
 from torch import Tensor
 
-from metadist_cli.gradients import grad_and_value
-from metadist_cli.learners.inner import descend
+from metadist_cli.core.gradients import grad_and_value
+from metadist_cli.core.losses import Loss
+from metadist_cli.core.optimizers import sgd
+from metadist_cli.core.tree import Params
+from metadist_cli.learners.inner_loop import descend
 from metadist_cli.learners.types import (
     Adapted,
     Episode,
@@ -25,10 +28,7 @@ from metadist_cli.learners.types import (
     scores,
     whole,
 )
-from metadist_cli.losses import Loss
 from metadist_cli.models.types import Model
-from metadist_cli.optim import sgd
-from metadist_cli.tree import Params
 
 
 def supervised(

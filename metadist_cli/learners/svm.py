@@ -13,13 +13,13 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from metadist_cli import solvers
-from metadist_cli.learners.heads import with_solved_head
+from metadist_cli.core import solvers
+from metadist_cli.core.losses import Loss
+from metadist_cli.core.tree import Params
 from metadist_cli.learners.ridge import LearnScale, Scale
+from metadist_cli.learners.solved_heads import with_solved_head
 from metadist_cli.learners.types import Learner
-from metadist_cli.losses import Loss
 from metadist_cli.models.types import Model
-from metadist_cli.tree import Params
 
 
 def svm(

@@ -9,9 +9,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from metadist_cli.losses import Loss
+from metadist_cli.core.losses import Loss
+from metadist_cli.core.tree import Params
 from metadist_cli.models.types import Model
-from metadist_cli.tree import Params
 
 InnerLr = Annotated[float, Field(gt=0, description="Step size of the inner loop, for a loss that is a mean.")]
 InnerSteps = Annotated[int, Field(ge=0, description="Steps of the inner loop in training.")]

@@ -19,11 +19,11 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from metadist_cli.errors import CONFIG, Problem
-from metadist_cli.gradients import once
+from metadist_cli.core.errors import CONFIG, Problem
+from metadist_cli.core.gradients import once
+from metadist_cli.core.tree import Params
 from metadist_cli.models.layers import ACTIVATIONS, Activation, Affine, Norm, blocks_init, normalise, uniform_
 from metadist_cli.models.types import Model, with_head
-from metadist_cli.tree import Params
 
 _DEPTH = 4
 Width = Annotated[int, Field(ge=1, le=4096)]

@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from metadist_cli.gradients import once, transformed
-from metadist_cli.tree import Params
+from metadist_cli.core.gradients import once, transformed
+from metadist_cli.core.tree import Params
 
 Norm = Annotated[
     Literal["batch", "batch_running", "group", "none"],

@@ -15,10 +15,10 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from metadist_cli.errors import CONFIG, Problem
+from metadist_cli.core.errors import CONFIG, Problem
+from metadist_cli.core.tree import Params
 from metadist_cli.models.layers import uniform_
 from metadist_cli.models.types import Model
-from metadist_cli.tree import Params
 
 
 def logistic(

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
+from metadist_cli.core.tree import Params
 from metadist_cli.models.layers import (
     ACTIVATIONS,
     Activation,
@@ -24,7 +25,6 @@ from metadist_cli.models.layers import (
     uniform_,
 )
 from metadist_cli.models.types import Model, with_head
-from metadist_cli.tree import Params
 
 
 def mlp(

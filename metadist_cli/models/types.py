@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from metadist_cli.tree import Params
+from metadist_cli.core.tree import Params
 
 Init = Callable[[torch.Generator], tuple[Params, Params]]
 Forward = Callable[[Params, Params, Tensor, bool, Tensor], tuple[Tensor, Params]]

@@ -14,8 +14,8 @@ from metadist_cli.report.charts import PERCENT, POINTS, Panel, Series, curves_pn
 from metadist_cli.report.comparison import narrow, node_tables, tables
 from metadist_cli.report.findings import RANDOM, Method, amount, headline, methods, number
 from metadist_cli.report.heatmap import partition_png, partition_text
-from metadist_cli.report.notes import notes
-from metadist_cli.report.pictures import Examples, class_labels, task_png
+from metadist_cli.report.how_to_read import notes
+from metadist_cli.report.task_picture import Examples, class_labels, task_png
 
 __all__ = ["Examples", "headline", "narrow", "partition_png", "render"]
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from metadist_cli.errors import printable
+from metadist_cli.core.errors import printable
 
 INK, GREY, PALE = "#222222", "#767676", "#D9D9D9"
 BLUE, RED, ORANGE = "#0072B2", "#D55E00", "#E69F00"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from metadist_cli.evaluation.metrics import SCORES
 from metadist_cli.report.findings import RANDOM, figure, methods, number, signed, single, verdict
-from metadist_cli.scores import SCORES
 
 _WORDS = {"accuracy": ("Accuracy in %", "Accuracy"), "mse": ("Mean squared error", "Squared error")}
 _WIDE = 3  # columns of figures beside the name, for 80 columns

@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple, TypeGuard
 
-from metadist_cli.errors import printable
-from metadist_cli.scores import SCORES
+from metadist_cli.core.errors import printable
+from metadist_cli.evaluation.metrics import SCORES
 
 RANDOM = "random start"
 BETTER, WORSE, WITHIN, NOT_JUDGED = "better", "worse", "within the interval", "not judged"

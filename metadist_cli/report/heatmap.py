@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from metadist_cli.holdout import ROLES
+from metadist_cli.partition.held_out import ROLES
+from metadist_cli.partition.heterogeneity import Holdings, of_manifest, skew_of, summary
 from metadist_cli.report.charts import BLUE, INK, NAMED, ORANGE, RED, apart, picture, plain, short
-from metadist_cli.skew import Holdings, of_manifest, skew_of, summary
 
 _COLOURS = {"train": BLUE, "validation": ORANGE, "test": RED}
 _SHADES = ("#D3E5F3", BLUE, "#06213F")  # one hue, so that it reads in grey, and never white: that is none

@@ -8,7 +8,7 @@ import re
 import struct
 from collections.abc import Iterable, Sequence
 
-from metadist_cli.errors import printable
+from metadist_cli.core.errors import printable
 from metadist_cli.report.comparison import Table
 
 _CSS = """

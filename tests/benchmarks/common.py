@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from metadist_cli import files
+from metadist_cli.core import files
 
 HERE = Path(__file__).resolve().parent
 

@@ -36,8 +36,8 @@ from launches_commands import hashes, ranks, start
 from launches_omniglot import whole, write_images
 from launches_table import table
 
-from metadist_cli import files
-from metadist_cli.errors import Problem
+from metadist_cli.core import files
+from metadist_cli.core.errors import Problem
 
 NAMES = ("start", "omniglot", "ranks", "hashes")
 

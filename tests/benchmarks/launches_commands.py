@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 from common import HERE
 from meta_steps import pin
 
-from metadist_cli import config, files
+from metadist_cli import config
+from metadist_cli.core import files
 
 BARE = "import torch, time; torch.func.grad(lambda x: (x * x).sum())(torch.ones(2)); print(time.time())"
 ONE = "execution.block=1"

@@ -17,7 +17,7 @@ from meta_workloads import Workload
 from safetensors.numpy import load_file
 
 from metadist_cli import config
-from metadist_cli.datasets.omniglot import omniglot
+from metadist_cli.data.sets.omniglot import omniglot
 
 
 def write_images(path: Path) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from meta_workloads import BATCHES, Workload, data, experiment
 
-from metadist_cli import tree
+from metadist_cli.core import tree
 from metadist_cli.experiment import start
 
 LR = 1e-3  # Adam's, as everywhere

@@ -32,7 +32,8 @@ from meta_table import TITLES, ratios, table
 from meta_variants import LIBRARIES, gradient_gap, library_gap, metadist, missing, one_by_one
 from meta_workloads import WORKLOADS, half
 
-from metadist_cli import files, memory
+from metadist_cli.core import files
+from metadist_cli.runtime import memory
 
 HERE = Path(__file__).resolve().parent
 BLOCK = 0.4  # seconds that are timed at a time, at most a fifth of --seconds

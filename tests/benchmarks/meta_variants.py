@@ -14,11 +14,11 @@ from meta_loop import accumulate
 from meta_workloads import BATCHES, Workload, data, experiment, plan, pool, tasks_of
 from torch import Tensor, nn
 
-from metadist_cli import tree
-from metadist_cli.episodes import Episode
-from metadist_cli.execution import settle, sizes
+from metadist_cli.core import tree
 from metadist_cli.experiment import start
-from metadist_cli.rounds import run_nodes
+from metadist_cli.federated.rounds import run_nodes
+from metadist_cli.runtime.execution import settle, sizes
+from metadist_cli.tasks.episodes import Episode
 
 FEW = 4  # nodes of their own that a loop cycles through; its time is linear in them
 Take = Callable[[int], None]

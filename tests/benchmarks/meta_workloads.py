@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from metadist_cli.config import Config
-from metadist_cli.episodes import Episode, Plan, Pool
 from metadist_cli.experiment import Experiment, Spec, assemble
+from metadist_cli.tasks.episodes import Episode, Plan, Pool
 
 BATCHES = 2  # different steps, in turn
 

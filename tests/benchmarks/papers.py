@@ -21,10 +21,11 @@ from typing import Any, NamedTuple
 
 from common import arguments, machine, metadist, put
 
-from metadist_cli import checkpoints, files, store
 from metadist_cli.config import load
+from metadist_cli.core import files
 from metadist_cli.experiment import assemble, start
-from metadist_cli.rounds import choose
+from metadist_cli.federated.rounds import choose
+from metadist_cli.storage import checkpoints, run_directory
 
 Metrics = dict[str, Any]
 
@@ -226,12 +227,12 @@ def metrics_of(run: Path, figure: Figure) -> Metrics | None:
 
 def costs(run: Path) -> dict[str, Any]:
     """Rounds, bytes of one node over all rounds (down and up), seconds of training and where it ran."""
-    place = store.Run.at(run)
+    place = run_directory.Run.at(run)
     config, manifest = load(run), json.loads((run / "manifest.json").read_text())
-    experiment = assemble(config, store.spec_in(store.shard_manifest(place)))
+    experiment = assemble(config, run_directory.spec_in(run_directory.shard_manifest(place)))
     rounds = place.last_closed()
     shared = {k: v for k, v in start(experiment)[0].items() if not k.startswith("server/")}
-    nodes = [n["node"] for n in store.shard_manifest(place)["nodes"] if n["role"] == "train"]
+    nodes = [n["node"] for n in run_directory.shard_manifest(place)["nodes"] if n["role"] == "train"]
     part = len(choose(0, 1, nodes, config.train.nodes_per_round)) / len(nodes)
     down = place.checkpoint(rounds).stat().st_size
     up = checkpoints.node_bytes(shared, experiment.loss.metric)

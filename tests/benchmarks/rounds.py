@@ -57,7 +57,7 @@ def child(work: dict[str, Any]) -> dict[str, Any]:
     used = variant.tree_seconds if work["variant"] == "flwr" else time.process_time
     marks: list[tuple[float, float, float]] = []
     found = variant.play(work, lambda: marks.append((used(), time.perf_counter(), time.time())))
-    from metadist_cli import memory  # not before: its imports are not theirs
+    from metadist_cli.runtime import memory  # not before: its imports are not theirs
 
     later = list(pairwise(marks[1:]))
     return {
@@ -102,7 +102,7 @@ def check(lr: float | None = None) -> float:
     import rounds_reference
     import torch
 
-    from metadist_cli import checkpoints
+    from metadist_cli.storage import checkpoints
 
     with TemporaryDirectory() as folder:
         work = {**write_digits(Path(folder), 100), "algorithm": "fedavg", "rounds": 3, "folder": folder}
@@ -247,7 +247,7 @@ def main() -> None:
     from common import machine, put
     from rounds_peers import missing
 
-    from metadist_cli import files
+    from metadist_cli.core import files
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nodes", type=int, nargs="*", default=[10, 100, 1000], help="federations with digits")

@@ -12,12 +12,13 @@ from unittest.mock import patch
 
 from rounds_reference import BATCH, INNER_LR, LR, norm
 
-from metadist_cli import checkpoints, config, store
-from metadist_cli.console import Console, Progress
-from metadist_cli.stages.metrics import round_metrics
-from metadist_cli.stages.partition import partition
-from metadist_cli.stages.train import train
-from metadist_cli.stages.training import Training, open_training
+from metadist_cli import config
+from metadist_cli.commands.partition import partition
+from metadist_cli.commands.support.round_log import round_metrics
+from metadist_cli.commands.support.training_run import Training, open_training
+from metadist_cli.commands.train import train
+from metadist_cli.core.console import Console, Progress
+from metadist_cli.storage import checkpoints, run_directory
 
 CONFIG = """\
 data: {data}
@@ -75,7 +76,7 @@ def trained(work: dict[str, Any], mark: Callable[[], None]) -> tuple[Training, f
     """(the run with all its rounds closed, seconds that the partition took)."""
     folder = Path(work["folder"])
     (folder / "config.yaml").write_text(settings(work))
-    told, run, console = config.load(folder / "config.yaml"), store.Run.at(folder / "run"), MarkedConsole(mark)
+    told, run, console = config.load(folder / "config.yaml"), run_directory.Run.at(folder / "run"), MarkedConsole(mark)
     clock = time.perf_counter()
     partition(told, run, console)
     seconds = time.perf_counter() - clock

@@ -19,8 +19,8 @@ from typing import Any
 
 from common import HERE, arguments, metadist, put
 
-from metadist_cli import files
-from metadist_cli.scores import SCORES
+from metadist_cli.core import files
+from metadist_cli.evaluation.metrics import SCORES
 
 FOLDER = HERE.parents[1] / "configs" / "scenes"
 SEEDS = 3

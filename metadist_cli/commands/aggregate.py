@@ -1,0 +1,113 @@
+"""aggregate: the node files of the open round become the next global checkpoint."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from metadist_cli.commands.support.run_context import command
+from metadist_cli.commands.support.training_run import Training, close_frozen, open_training
+from metadist_cli.config import Config
+from metadist_cli.core import files
+from metadist_cli.core.console import Console
+from metadist_cli.core.errors import RETRY, Problem
+from metadist_cli.storage import checkpoints
+from metadist_cli.storage.run_directory import Run
+
+
+def aggregate(
+    config: Config,
+    run: Run,
+    console: Console,
+    min_nodes: int | None = None,
+    meant: int | None = None,
+    again: bool = False,
+) -> dict[str, Any]:
+    """Close the open round. Wants every chosen node, or at least min_nodes; others are recorded as dropped.
+
+    meant: the round that is to be closed, for jobs that may be started again: one that is closed already is left alone,
+    and one that has not begun is not there yet. again: there will be another look, so that files are not read before
+    their names speak of all nodes.
+
+    What goes in is frozen in inputs.json before the sum, so that neither a crash nor a late node changes the result.
+    Raises Problem(RETRY) naming the nodes that are missing.
+    """
+    training = open_training(config, run, console)
+    closed = run.last_closed()
+    late = _tell_late(run, closed, console)
+    number = closed + 1
+    if meant is not None and meant <= closed:
+        console.say(f"aggregate: round {meant} is already closed, nothing to do")
+        return {"round": closed, "closed": False}
+    if meant is not None and meant > config.train.rounds and not checkpoints.update_files(run, meant):
+        console.say(f"aggregate: round {meant} is beyond train.rounds={config.train.rounds}, nothing to do")
+        return {"round": max(closed, 0), "closed": False}
+    if meant is None and (closed < 0 or not checkpoints.update_files(run, number)):
+        console.say(f"aggregate: nothing is open, round {max(closed, 0)} is closed")
+        return {"round": max(closed, 0), "closed": False}
+    if meant is not None and (closed < 0 or meant > number):
+        hint = "wait until the nodes have begun" if closed < 0 else "close the round before"
+        raise Problem(f"round {meant} needs the checkpoint of round {meant - 1}", str(run.path), hint, RETRY)
+    with command("aggregate", config, run, training.setting.experiment) as result:
+        parent, _, sha256 = checkpoints.read_global(run, closed, training.first)
+        inputs = _freeze(training, number, sha256, min_nodes, console, again)
+        _, sha256, metrics = close_frozen(training, number, parent, sha256, inputs)
+        result |= {"round": number, "closed": True, "global": sha256, "dropped": inputs["dropped"], "metrics": metrics}
+        result |= {"late": late} if late else {}
+        result["next"] = "finetune" if number >= config.train.rounds else "train"
+    used = len(training.chosen(number)) - len(inputs["dropped"])
+    console.say(f"aggregate: round {number} is closed, {used} nodes, sha256 {sha256[:12]}")
+    return result
+
+
+def _freeze(
+    training: Training, number: int, parent: str, min_nodes: int | None, console: Console, again: bool
+) -> dict[str, Any]:
+    """inputs.json of the round: {files: {name: sha256}, dropped: [node], rejected: {name: why}}."""
+    frozen = checkpoints.frozen_inputs(training.run, number)
+    if frozen is not None:
+        return frozen
+    chosen = training.chosen(number)
+    weights = {n: training.weights[n] for n in chosen}
+    if again and (named := checkpoints.named_nodes(training.run, number)) is not None:
+        _enough(training, number, named, None)
+    there: set[int] = set()
+    accepted: dict[str, str] = {}
+    rejected: dict[str, str] = {}
+    for file in checkpoints.update_files(training.run, number):
+        try:
+            nodes = checkpoints.read_updates(file, number, parent, training.template, weights).nodes
+        except Problem as problem:
+            rejected[file.name] = problem.message
+            console.warn(f"{file.name} is not used: {problem.message}")
+            continue
+        accepted[file.name] = checkpoints.file_sha256(file)
+        there.update(nodes)
+    missing = _enough(training, number, there, min_nodes)
+    inputs = {"files": accepted, "dropped": missing, "rejected": rejected}
+    files.publish(training.run.round(number) / "inputs.json", files.to_json(inputs))
+    return inputs
+
+
+def _enough(training: Training, number: int, there: set[int], min_nodes: int | None) -> list[int]:
+    """The nodes that are missing. Raises Problem(RETRY) where these are too many."""
+    chosen = training.chosen(number)
+    missing = [n for n in chosen if n not in there]
+    have = len(chosen) - len(missing)
+    if have < (len(chosen) if min_nodes is None else min(min_nodes, len(chosen))) or not have:
+        named = ", ".join(map(str, missing[:20])) + (" ..." if len(missing) > 20 else "")
+        raise Problem(
+            f"round {number} lacks {len(missing)} of {len(chosen)} nodes: {named}",
+            str(training.run.round(number)),
+            f"train them (metadist train {training.run.path} --nodes {','.join(map(str, missing[:20]))}), wait"
+            + (f", or allow it with --min-nodes {have}" if have else ""),
+            RETRY,
+        )
+    return missing
+
+
+def _tell_late(run: Run, closed: int, console: Console) -> list[str]:
+    """Node files that came after the newest round was closed; they are named, never used."""
+    late = checkpoints.late_files(run, closed) if closed > 0 else []
+    if late:
+        console.warn(f"too late for round {closed}, not used: {', '.join(late)}")
+    return late

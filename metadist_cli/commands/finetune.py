@@ -1,0 +1,198 @@
+"""finetune: the global model adapts to new tasks; the adapted model, its figures and a report are written."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from metadist_cli.commands.support.finetune_outputs import Tasks, Trained, output_names, write_results
+from metadist_cli.commands.support.metrics_json import figures
+from metadist_cli.commands.support.new_tasks import new_tasks
+from metadist_cli.commands.support.run_context import Setting, command, open_setting
+from metadist_cli.commands.support.user_task import own_name, own_task
+from metadist_cli.config import Config, fingerprint, sections, variants
+from metadist_cli.core import seeds
+from metadist_cli.core.console import Console
+from metadist_cli.core.errors import DATA, Problem
+from metadist_cli.core.files import sha256
+from metadist_cli.evaluation.evaluate import Outcome, chunk_size, evaluate
+from metadist_cli.experiment import Experiment, assemble, judged, start
+from metadist_cli.federated.personalization import Personal
+from metadist_cli.federated.rounds import choose
+from metadist_cli.runtime.execution import apart, row_bytes
+from metadist_cli.storage import checkpoints, run_directory
+from metadist_cli.storage.run_directory import TRAINING, Run, basis
+
+
+def finetune(config: Config, run: Run, console: Console, own: Path | None = None) -> dict[str, Any]:
+    """Adapt to the held-out tasks, or to a task of the user's own, and write finetune/<task>/."""
+    run_directory.agree(config, run)
+    setting = open_setting(config, run, console, alone=True)
+    main = _trained(config, run, setting.experiment)
+    others = _baselines(config, run, setting, console)
+    tasks = _new_tasks(config, run, setting) if own is None else [own_task(config, setting, own)]
+    main = _ready(main, run, setting, tasks)
+    others = {name: _ready(trained, run.baseline(name), setting, tasks) for name, trained in others.items()}
+    folder = run.path / "finetune" / (config.finetune.name if own is None else own_name(own))
+    inputs = _inputs(config, main, others, setting.manifest, tasks if own else [])
+    found = _finished(folder, inputs)
+    if found is not None:
+        console.say(f"finetune: already done, {folder}")
+        return found
+    with command("finetune", config, run, setting.experiment) as result:
+        began = time.monotonic()
+        methods = {"main": main, **others}
+        methods["scratch"] = _untrained(main)
+        longest = max(trained.experiment.algorithm.learner.inner_steps for trained in methods.values())
+        steps = longest if config.finetune.steps is None else config.finetune.steps
+        outcomes: dict[str, list[Outcome]] = {}
+        with console.progress("finetune: method", len(methods)) as progress:
+            for name, trained in methods.items():
+                outcomes[name] = [_judge(trained, task, steps, setting) for task in tasks]
+                progress.advance()
+        metrics = figures(config, setting, methods, outcomes, tasks, steps)
+        metrics |= {"task": "new" if own is None else folder.name, "inputs": inputs}
+        metrics["seconds"] = {"evaluate": round(time.monotonic() - began, 3)}
+        write_results(config, run, folder, setting, main, tasks, outcomes["main"], metrics, steps)
+        result |= {key: metrics[key] for key in ("metric", "before", "after", "scratch")}
+    if not tasks[0].labelled:
+        console.say(
+            f"finetune: {tasks[0].plan.query.shape[-1]} query rows predicted; they carry no labels, so no score"
+        )
+    else:
+        from metadist_cli.report import headline, narrow
+
+        for table in narrow(metrics):
+            console.table(table.title, table.heads, table.rows)
+        console.say(headline(metrics))
+    console.say(f"finetune: results in {folder}: {', '.join(metrics['files'])}, metrics.json")
+    return metrics
+
+
+def _trained(config: Config, run: Run, experiment: Experiment) -> Trained:
+    """The newest closed round of a run, or the one that finetune.round names."""
+    closed = run.last_closed()
+    number = closed if config.finetune.round is None else config.finetune.round
+    untrained = number == 0 and config.train.rounds > 0 and config.finetune.round is None
+    if number > closed or closed < 0 or untrained:
+        have = f"round {closed} is the newest" if closed > 0 else "no round is closed yet"
+        waits = bool(checkpoints.update_files(run, closed + 1))
+        hint = "close the open round: metadist aggregate" if waits else "train first: metadist run does all of it"
+        raise Problem(f"there is no global checkpoint to adapt ({have})", str(run.path), hint, DATA)
+    first, own = start(experiment)
+    params, _, sha256 = checkpoints.read_global(run, number, first)
+    return Trained(experiment, params, number, sha256, own, {})
+
+
+def _ready(trained: Trained, run: Run, setting: Setting, tasks: list[Tasks]) -> Trained:
+    """For these tasks: their number of classes, and what the nodes keep on whose rows it is judged.
+
+    Raises Problem where the learner cannot take so many, or where what nodes keep is not here any more.
+    """
+    config = trained.experiment.config
+    trained = trained._replace(experiment=judged(trained.experiment, len(tasks[0].names) or None))
+    homes = [task.shard.home for task in tasks if task.shard.home is not None]
+    if not homes or trained.experiment.algorithm.personal == Personal():
+        return trained
+    if trained.round != run.last_closed():
+        hint = "leave finetune.round out"
+        raise Problem("what the nodes keep is there after the newest round alone", "finetune.round", hint, DATA)
+    nodes = sorted(n["node"] for n in setting.manifest["nodes"] if n["role"] == "train")
+    chosen = partial(choose, config.seed, nodes=nodes, per_round=config.train.nodes_per_round)
+    return trained._replace(owns=checkpoints.read_owns(run, trained.round + 1, homes, trained.own, chosen))
+
+
+def _baselines(config: Config, run: Run, setting: Setting, console: Console) -> dict[str, Trained]:
+    """Those baselines that were trained."""
+    found = {}
+    for name, variant in variants(config).items():
+        place = run.baseline(name)
+        if place.last_closed() < min(1, variant.train.rounds):
+            console.say(f"finetune: baseline {name} is not trained yet, so it is left out (metadist run trains it)")
+            continue
+        run_directory.agree(variant, place)
+        found[name] = _trained(variant, place, assemble(variant, setting.experiment.spec))
+    return found
+
+
+def _inputs(
+    config: Config, main: Trained, others: dict[str, Trained], manifest: dict[str, Any], own: list[Tasks]
+) -> str:
+    """Hash of everything that the results depend on."""
+    settings = {"finetune": sections(config, ["finetune"])["finetune"], "training": basis(config, TRAINING)}
+    learners = {name: basis(variant, TRAINING) for name, variant in variants(config).items() if name in others}
+    sources = {name: trained.sha256 for name, trained in {"main": main, **others}.items()}
+    rows = [sha256(task.pool.x.cpu().numpy().tobytes() + task.pool.y.cpu().numpy().tobytes()) for task in own]
+    settings["precision"] = config.execution.precision
+    known = {"baselines": learners, "sources": sources, "files": manifest["files"], "own": rows}
+    return fingerprint({**settings, **known})
+
+
+def _finished(folder: Path, inputs: str) -> dict[str, Any] | None:
+    """metrics.json of a finished evaluation of exactly these inputs; it is written last."""
+    path = folder / "metrics.json"
+    if not path.exists():
+        return None
+    metrics = run_directory.read_json(path, "metrics")
+    there = all((folder / name).is_file() for name in metrics.get("files", []))
+    return metrics if metrics.get("inputs") == inputs and there else None
+
+
+def _new_tasks(config: Config, run: Run, setting: Setting) -> list[Tasks]:
+    """`episodes` tasks in all, dealt out evenly over the held-out shards."""
+    spec = setting.experiment.spec
+    shards = run_directory.read_shards(
+        run, setting.manifest, [n["node"] for n in setting.manifest["nodes"] if n["role"] == config.finetune.held_out]
+    )
+    if not shards:
+        where = f"task.new.{config.finetune.held_out}"
+        raise Problem("nothing is held out to be judged on", where, "keep some classes or nodes, in a new run", DATA)
+    episodes = config.finetune.episodes
+    homes = {
+        s.node: s
+        for s in run_directory.read_shards(run, setting.manifest, [s.home for s in shards if s.home is not None])
+    }
+    tasks = []
+    for i, shard in enumerate(shards):
+        count = episodes // len(shards) + (i < episodes % len(shards))
+        if not count:
+            continue
+        home = None if shard.home is None else homes[shard.home]
+        rows, plan = new_tasks(config, spec, shard, home, count, setting.device)
+        names = output_names(config, spec.classes, shard, plan)
+        tasks.append(
+            Tasks(shard, rows, plan, names, [*([] if home is None else home.row.tolist()), *shard.row.tolist()])
+        )
+    return tasks
+
+
+def _untrained(main: Trained) -> Trained:
+    """A random start of the model, another one than training began with."""
+    experiment = main.experiment
+    params, own = experiment.algorithm.start(seeds.generator(experiment.config.seed, "scratch"))
+    return main._replace(params=params, own=own, owns={})
+
+
+def _judge(trained: Trained, task: Tasks, steps: int, setting: Setting) -> Outcome:
+    experiment, config = trained.experiment, setting.experiment.config
+    meta, stats = trained.model(task, setting.device)
+    wanted = config.finetune
+    _, kept = row_bytes(experiment.model, experiment.spec.shape)
+    support, query = task.plan.support.shape[-1], task.plan.query.shape[-1]
+    together = wanted.transductive or not experiment.model.mixes  # one by one gives the same, and costs far more
+    large = apart(experiment, setting.device, kept * max(support, query))
+    return evaluate(
+        experiment.algorithm.learner,
+        experiment.loss,
+        meta,
+        stats,
+        task.pool,
+        task.plan,
+        steps,
+        together,
+        wanted.batch,
+        1 if large else chunk_size(kept, support, query, together),
+        setting.execution["threads"],
+    )

@@ -1,0 +1,182 @@
+"""partition: a data set becomes one shard a node, and a manifest that says who has what."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from metadist_cli.commands.support.new_tasks import new_tasks
+from metadist_cli.commands.support.run_context import command
+from metadist_cli.config import Config
+from metadist_cli.config.schema import Local
+from metadist_cli.core import files
+from metadist_cli.core.console import Console
+from metadist_cli.core.errors import CONFIG, USAGE, Problem
+from metadist_cli.data.sets import Dataset
+from metadist_cli.experiment import Spec, assemble_all, deal, load_data, spec_of
+from metadist_cli.partition.heterogeneity import Holdings, Skew, of_manifest, of_shards, skew_of, summary, with_skew
+from metadist_cli.partition.shards import Shard, account
+from metadist_cli.storage import run_directory
+from metadist_cli.storage.run_directory import Run
+
+_SHOWN = 12  # nodes in the table
+_ROOM = 20  # columns of it for the rows of each class
+_BARS = 24  # classes at most that are shown as bars
+_LEVELS = "·▁▂▃▄▅▆▇█"
+
+
+def partition(
+    config: Config, run: Run, console: Console, which: Callable[[list[int]], list[int]] | None = None
+) -> dict[str, Any]:
+    """Deal the data out, unless the run has its shards already. Returns what there is: nodes, rows and skew by role.
+
+    which: of all training nodes, those whose shards are written here (their files, where a file holds many). The
+    manifest is of all, so that what other machines write from the same data fits together.
+    """
+    run_directory.agree(config, run)
+    if manifest := complete(run, which):
+        console.say(f"partition: already done, {run.shards}")
+        return _summary(manifest, run)
+    data = load_data(config)
+    shards = deal(config, data)
+    spec = spec_of(data, shards)
+    experiment = assemble_all(config, spec)["main"]  # whatever does not fit is told before anything is written
+    _same_data(run, data)
+    check_new_tasks(config, spec, shards)
+    wanted = _wanted({shard.node: shard.role for shard in shards}, which)
+    held = of_shards(shards, data)
+    skew = skew_of(held)
+    show(held, skew, account(data, shards), spec, console)
+    with command("partition", config, run, experiment) as result:
+        manifest = with_skew(run_directory.write_shards(run, shards, spec, data, config, wanted), held, skew)
+        del data, shards  # the text of a manifest of 100,000 nodes takes as much room
+        (run.shards / "partition.png").unlink(missing_ok=True)  # of other shards
+        files.write(run.shards / "manifest.json", files.to_json(manifest))
+        result |= _summary(manifest, run)
+    of = f" of {len(manifest['nodes']):,}" if which else ""
+    console.say(f"partition: {len(wanted):,}{of} shards in {run.shards}")
+    return result
+
+
+def draw(run: Run, console: Console) -> None:
+    """partition.png beside the shards, where it is missing. A stage of its own: it costs half a second of imports."""
+    path = run.shards / "partition.png"
+    if not path.exists():
+        from metadist_cli.report.heatmap import partition_png
+
+        files.write(path, partition_png(run_directory.shard_manifest(run)))
+        console.say(f"partition: picture in {path}")
+
+
+def _same_data(run: Run, data: Dataset) -> None:
+    """Raises Problem where lost shards would be made again from other data than those of the manifest."""
+    if (run.shards / "manifest.json").exists() and run_directory.shard_manifest(run)["data"]["sha256"] != data.sha256:
+        raise Problem(
+            "shards are missing, and the data set is no longer the one that they were made from",
+            str(run.shards),
+            "put the data back, or begin anew with --restart",
+        )
+
+
+def complete(run: Run, which: Callable[[list[int]], list[int]] | None = None) -> dict[str, Any] | None:
+    """The manifest, if it is there and every file that is wanted has the size that it names."""
+    if not (run.shards / "manifest.json").exists():
+        return None
+    manifest = run_directory.shard_manifest(run)
+    wanted = _wanted({node["node"]: node["role"] for node in manifest["nodes"]}, which)
+    for name in {node["file"] for node in manifest["nodes"] if node["node"] in wanted}:
+        path = run.shards / name
+        if not path.is_file() or path.stat().st_size != manifest["files"][name]["bytes"]:
+            return None
+    return manifest
+
+
+def _wanted(roles: dict[int, str], which: Callable[[list[int]], list[int]] | None) -> set[int]:
+    """Of all nodes, with their roles, those whose shards are wanted."""
+    nodes = list(roles) if which is None else which([node for node, role in roles.items() if role == "train"])
+    if strangers := [node for node in nodes if node not in roles]:
+        raise Problem(f"there is no node {strangers[0]}", "--nodes", f"nodes: 0 to {max(roles)}", USAGE)
+    return set(nodes)
+
+
+def _summary(manifest: dict[str, Any], run: Run) -> dict[str, Any]:
+    roles = [node["role"] for node in manifest["nodes"]]
+    nodes = {role: roles.count(role) for role in ("train", "validation", "test")}
+    held = of_manifest(manifest)
+    found = {"nodes": nodes, "rows": manifest["rows"], "skew": summary(held, skew_of(held))}
+    return found | {"shards": str(run.shards), "next": "train"}
+
+
+def check_new_tasks(config: Config, spec: Spec, shards: list[Shard]) -> None:
+    """Raises Problem where finetune will find no held-out shard, or one too poor for its new tasks."""
+    wanted = config.finetune.held_out
+    if wanted not in {shard.role for shard in shards}:
+        message = f"nothing is held out for {wanted}, so new tasks have no source"
+        raise Problem(message, f"task.new.{wanted}", f"hold some {config.task.new.from_} out", CONFIG)
+    tried: set[tuple[int, int]] = set()
+    for shard in shards:
+        home = None if shard.home is None else shards[shard.home]
+        sizes = len(shard.label), 0 if home is None else len(home.label)
+        if shard.role != "train" and sizes not in tried:
+            new_tasks(config, spec, shard, home, 1)
+            if isinstance(config.task, Local):  # nothing but sizes decides: 100,000 nodes have a few
+                tried.add(sizes)
+
+
+def show(held: Holdings, skew: Skew, rows: dict[str, int], spec: Spec, console: Console) -> None:
+    """Who has what and how unlike the nodes are, as tables. rows: as shards.account counts them."""
+    heads, cells = _kinds(held, len(held.rows[:_SHOWN]))
+    columns = ["node", "name", "role", "rows", *heads, "entropy", "distance"]
+    table: list[list[object]] = []
+    for i, kinds in enumerate(cells):
+        name = f"{held.name[i]} {round(held.angle[i])}°" if held.angle.any() else held.name[i]
+        figures = (f"{skew.entropy[i]:.2f}", f"{skew.distance[i]:.2f}")
+        table.append([i, name, held.role[i], f"{held.rows[i]:,}", *kinds, *figures])
+    if left := len(held.rows) - len(table):
+        rest = {"name": f"{left:,} more", "role": "", "rows": f"{held.rows[_SHOWN:].sum():,}"}
+        table.append([rest.get(column) for column in columns])
+    console.table(f"{spec.kind}, rows of shape {'x'.join(map(str, spec.shape))}", columns, table)
+    found = summary(held, skew)
+    lines = [
+        ["nodes", *(f"{told['nodes']:,}" for told in found.values())],
+        *([f"{key} a node", *(_span(told[key]) for told in found.values())] for key in ("rows", "classes")),
+        *([f"mean {key}", *(f"{told[key]:.3f}" for told in found.values())] for key in ("entropy", "distance")),
+        ["by chance", *(f"{told['chance']:.3f}" for told in found.values())],
+    ]
+    console.table("", ["", *found], lines)
+    console.say(
+        f"entropy: of a node's rows by {'range of the target' if held.bins else 'class'}, "
+        f"in bits, at most {np.log2(len(held.kinds)):.2f}\n"
+        "distance: their total variation from all training rows, 0 alike, 1 nothing alike\n"
+        "by chance: the distance of as many rows dealt at random; means are over rows"
+    )
+    kept = rows["validation"] + rows["test"]
+    spare = f"{rows['left_out']:,} turned copies left out, " if rows["left_out"] else ""
+    console.say(
+        f"{rows['total']:,} rows: {rows['train']:,} to train on, {kept:,} kept for new tasks; "
+        f"{spare}{rows['lost']} lost, {rows['duplicated']} doubled"
+    )
+
+
+def _span(least_median_most: list[int]) -> str:
+    low, middle, high = least_median_most
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}, median {middle:,}"
+
+
+def _kinds(held: Holdings, nodes: int) -> tuple[list[str], list[list[object]]]:
+    """(heads, cells of the first nodes): rows by class where these are few, else how many, and bars of their shares."""
+    kinds, first, classes = len(held.kinds), held.node < nodes, [f"{count:,}" for count in held.classes[:nodes]]
+    table = np.zeros((nodes, kinds), dtype=np.int64)
+    table[held.node[first], held.kind[first]] = held.count[first]
+    if not held.bins and sum(max(len(name), 3) + 2 for name in held.kinds) <= _ROOM:
+        return list(held.kinds), [[f"{count:,}" for count in row] for row in table]
+    if kinds > _BARS:
+        return ["classes"], [[count] for count in classes]
+    share = table / table.sum(1, keepdims=True)
+    level = np.ceil(share / share.max() * (len(_LEVELS) - 1)).astype(int)
+    bars = ["".join(_LEVELS[i] for i in row) for row in level]
+    return ["classes", "by target" if held.bins else "by class"], [
+        list(both) for both in zip(classes, bars, strict=True)
+    ]

@@ -1,0 +1,23 @@
+"""run: partition, all rounds, finetune; for the main model and for the baselines beside it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from metadist_cli.commands.finetune import finetune
+from metadist_cli.commands.partition import draw, partition
+from metadist_cli.commands.train import train
+from metadist_cli.config import Config, variants
+from metadist_cli.core.console import Console
+from metadist_cli.storage.run_directory import Run
+
+
+def pipeline(config: Config, run: Run, console: Console) -> dict[str, Any]:
+    """Everything that is not done yet; interrupted at any moment, the next call goes on to the same bytes."""
+    result: dict[str, Any] = {"partition": partition(config, run, console)}
+    result["train"] = train(config, run, console, close_last=True)
+    result["baselines"] = {}
+    for name, variant in variants(config).items():
+        result["baselines"][name] = train(variant, run.baseline(name), console, close_last=True, label=name)
+    draw(run, console)  # not before the first round, which would wait for it
+    return result | {"finetune": finetune(config, run, console)}

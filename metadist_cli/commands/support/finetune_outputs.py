@@ -1,0 +1,203 @@
+"""What finetune leaves behind: adapted models, predictions, pictures and the report."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from metadist_cli.commands.support.round_log import round_metrics
+from metadist_cli.commands.support.run_context import Setting
+from metadist_cli.config import Config
+from metadist_cli.config.schema import Episodic
+from metadist_cli.core import files
+from metadist_cli.core.tree import Params
+from metadist_cli.evaluation.evaluate import Outcome
+from metadist_cli.experiment import Experiment
+from metadist_cli.learners.types import last
+from metadist_cli.partition.shards import Shard
+from metadist_cli.storage.adapted_model import pack_adapted
+from metadist_cli.storage.run_directory import Run
+from metadist_cli.tasks.episodes import Plan, Pool, gather
+
+
+class Trained(NamedTuple):
+    """A model to be judged: its experiment, global parameters, and where they come from.
+
+    own: what a node has that took part in no round; owns: what the nodes that did took with them.
+    """
+
+    experiment: Experiment
+    params: Params
+    round: int
+    sha256: str
+    own: Params
+    owns: dict[int, Params]
+
+    def model(self, task: Tasks, device: torch.device) -> tuple[Params, Params]:
+        """(meta, stats) that a task begins with; of rows that a node kept back, the node's own."""
+        home = task.shard.home
+        own = self.own if home is None else self.owns.get(home, self.own)
+        shared, own = ({k: v.to(device) for k, v in leaves.items()} for leaves in (self.params, own))
+        return self.experiment.algorithm.model(shared, own)
+
+
+class Tasks(NamedTuple):
+    """The new tasks of one shard, E episodes of it.
+
+    names: of the outputs in episode 0, () for a regression; rows: what the shard's rows are called in predictions.csv;
+    labelled: False where the query carries no labels and nothing can be scored.
+    """
+
+    shard: Shard
+    pool: Pool
+    plan: Plan
+    names: tuple[str, ...]
+    rows: Sequence[object]
+    labelled: bool = True
+
+    def truths(self) -> np.ndarray:
+        """(E, Q) labels of the query rows, or their targets (E, Q, out)."""
+        query = self.plan.query[0, 0]
+        if self.plan.labels is not None:
+            return np.broadcast_to(self.plan.labels[1], query.shape)
+        return self.pool.y[torch.from_numpy(query).to(self.pool.y.device)].cpu().numpy()
+
+
+def output_names(config: Config, classes: tuple[str, ...], shard: Shard, plan: Plan) -> tuple[str, ...]:
+    """What the model's outputs stand for in the shard's first task."""
+    if shard.target is not None:
+        return ()
+    if isinstance(config.task, Episodic):
+        assert plan.labels is not None
+        drawn = shard.label[plan.support[0, 0, 0]]
+        return tuple(classes[int(drawn[plan.labels[0] == way][0])] for way in range(int(plan.labels[0].max()) + 1))
+    if shard.labels is None:
+        return classes
+    names = [""] * len(classes)
+    for c, own_number in enumerate(shard.labels):
+        names[own_number] = classes[c]
+    return tuple(names)
+
+
+def _names(config: Config, classes: tuple[str, ...], task: Tasks, i: int) -> tuple[str, ...]:
+    """What the outputs stand for in a shard's i-th task: the same in all, but where each draws its own classes."""
+    if task.plan.labels is None:
+        return task.names
+    return output_names(config, classes, task.shard, task.plan._replace(support=task.plan.support[:, :, i : i + 1]))
+
+
+def write_results(
+    config: Config,
+    run: Run,
+    folder: Path,
+    setting: Setting,
+    main: Trained,
+    tasks: list[Tasks],
+    outcomes: list[Outcome],
+    metrics: dict[str, Any],
+    steps: int,
+) -> None:
+    """Everything in finetune/<task>/: models, predictions, report; metrics.json last, it is the commit."""
+    from metadist_cli.report import render
+
+    written: dict[str, bytes] = {}
+    if config.finetune.save != "none":
+        every = config.finetune.save == "all"
+        written |= _adapted_models(config, setting, main, tasks, steps, every)
+    if config.finetune.predictions or metrics["task"] != "new":
+        written["predictions.csv"] = _predictions(setting.experiment.spec.classes, config, tasks, outcomes)
+    rounds = [{"run": "main", **line} for line in round_metrics(run)]
+    for name in metrics["baselines"]:
+        rounds += [{"run": name, **line} for line in round_metrics(run.baseline(name))]
+    if tasks[0].labelled:
+        title = f"{config.name}: {metrics['learner']}"
+        examples = _examples(setting, tasks[0], outcomes[0])
+        written |= render(title, metrics, rounds, setting.manifest, examples)
+    _forget(folder)
+    for name, data in written.items():
+        files.write(folder / name, data)
+    metrics["files"] = sorted(written)
+    files.write(folder / "metrics.json", files.to_json(metrics))
+
+
+def _forget(folder: Path) -> None:
+    """Results of other settings go, their commit first: a kill must not leave one setting's files under another's."""
+    for pattern in ("metrics.json", "*.safetensors", "adapted/*.safetensors", "*.csv", "*.html", "*.png"):
+        for path in folder.glob(pattern):
+            path.unlink(missing_ok=True)
+
+
+def _adapted_models(
+    config: Config, setting: Setting, main: Trained, tasks: list[Tasks], steps: int, every: bool
+) -> dict[str, bytes]:
+    """adapted.safetensors of episode 0, the one that is pictured; with `every`, of all in adapted/."""
+    learner, spec = main.experiment.algorithm.learner, setting.experiment.spec
+    out: dict[str, bytes] = {}
+    number = 0
+    for task in tasks if every else tasks[:1]:
+        meta, stats = main.model(task, setting.device)
+        for i in range(task.plan.support.shape[2] if every else 1):
+            episode = gather(task.pool, task.plan.support[0, 0, i], task.plan.query[0, 0, i], task.plan.labels)
+            seed = torch.tensor(int(task.plan.seeds[0, 0, i]), device=setting.device)
+            last_one = last(
+                learner.adapt(meta, stats, episode.support_x, episode.support_y, seed, steps, config.finetune.batch)
+            )
+            names = _names(config, spec.classes, task, i)
+            data = pack_adapted(config, spec, main.experiment.model.outputs, last_one, names, main.sha256)
+            if number == 0:
+                out["adapted.safetensors"] = data
+            if every:
+                out[f"adapted/episode-{number:05d}.safetensors"] = data
+            number += 1
+    return out
+
+
+def _predictions(classes: tuple[str, ...], config: Config, tasks: list[Tasks], outcomes: Iterable[Outcome]) -> bytes:
+    """predictions.csv: one line a query row of every episode, after adaptation."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    width = len(tasks[0].names)
+    columns = ["label", "prediction", *(f"p{i}" for i in range(width))] if width else ["target", "prediction"]
+    writer.writerow(["episode", "node", "row", *columns])
+    number = 0
+    for task, outcome in zip(tasks, outcomes, strict=True):
+        for i, (out, truths) in enumerate(zip(outcome.out, task.truths(), strict=True)):
+            rows = task.plan.query[0, 0, i]
+            names = _names(config, classes, task, i)
+            for row, truth, line in zip(rows, truths, _readable(out, names), strict=True):
+                label = names[int(truth)] if names else " ".join(repr(float(v)) for v in truth)
+                label = label if task.labelled else ""
+                writer.writerow([number, task.shard.node, task.rows[row], label, *line])
+            number += 1
+    return text.getvalue().encode()
+
+
+def _readable(out: Tensor, names: tuple[str, ...]) -> list[list[str]]:
+    """Prediction and probabilities (or values) of each query row of one episode."""
+    if not names:
+        return [[" ".join(repr(v) for v in row)] for row in out.tolist()]
+    chances = out.softmax(-1)
+    return [[names[int(p.argmax())], *(f"{v:.6f}" for v in p.tolist())] for p in chances]
+
+
+def _examples(setting: Setting, task: Tasks, outcome: Outcome) -> Any:
+    """The first episode as the report pictures it."""
+    from metadist_cli.report import Examples
+
+    plan, spec = task.plan, setting.experiment.spec
+    episode = gather(task.pool, plan.support[0, 0, 0], plan.query[0, 0, 0], plan.labels)
+    support_x, support_y, query_x, query_y = (leaf.cpu().numpy() for leaf in episode)
+    if spec.kind == "classification":
+        kind = "image" if len(spec.shape) == 2 else "vector"
+        before, after = outcome.first[0].argmax(-1).numpy(), outcome.out[0].argmax(-1).numpy()
+    else:
+        kind = "curve" if spec.shape == (1,) else "vector"
+        before, after = outcome.first[0][:, 0].numpy(), outcome.out[0][:, 0].numpy()
+    return Examples(kind, support_x, support_y, query_x, query_y, before, after, task.names)

@@ -1,0 +1,184 @@
+"""The figures of an evaluation, as metrics.json has them: every method before and after, beside the main model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from torch import Tensor
+
+from metadist_cli.commands.support.finetune_outputs import Tasks, Trained
+from metadist_cli.commands.support.run_context import Setting
+from metadist_cli.config import Config
+from metadist_cli.config.schema import Episodic
+from metadist_cli.evaluation.evaluate import Figures, Outcome, measured, summary, together, told
+
+FEW = 12  # new nodes at most for each of which all methods are told
+_STEPS = (("before", 0), ("after", -1))
+Answers = list[tuple[np.ndarray, np.ndarray]]  # (outputs, y) of each task
+
+
+class _State(NamedTuple):
+    """A method before or after adaptation: the score of every task, and the others by name."""
+
+    main: Figures
+    others: dict[str, Figures]
+
+
+def figures(
+    config: Config,
+    setting: Setting,
+    methods: dict[str, Trained],
+    outcomes: dict[str, list[Outcome]],
+    tasks: list[Tasks],
+    steps: int,
+) -> dict[str, Any]:
+    """metrics.json; the README says what its keys mean."""
+    main, experiment = methods["main"], setting.experiment
+    scored = [task for task in tasks if task.labelled]  # without labels every figure is absent, never a number
+    outcomes = {name: parts[: len(scored)] for name, parts in outcomes.items()}
+    alike = not isinstance(config.task, Episodic) or tasks[0].plan.query.shape[2] * len(tasks) == 1
+    states = {name: _states(config, scored, parts, alike) for name, parts in outcomes.items()}
+    found = {name: _told(both, states["main"]) for name, both in states.items()}
+    rows = states["main"]["after"].main.rows
+    per_step = {name: _per_step(parts, steps, rows) for name, parts in outcomes.items()}
+    few = len(scored) <= FEW
+    per_node = [
+        _node(config, task, {name: parts[i] for name, parts in outcomes.items()}, alike, few)
+        for i, task in enumerate(scored)
+    ]
+    after = np.array([n["after"] for n in per_node if n["after"] is not None])
+    spread = None
+    if len(after) > 1:
+        spread = {"mean": after.mean(), "sd": after.std(ddof=1), "min": after.min(), "max": after.max()}
+    return {
+        "format": 1,
+        "name": config.name,
+        "metric": experiment.loss.metric,
+        "learner": experiment.text,
+        "model": experiment.model.text,
+        "round": main.round,
+        "global": main.sha256,
+        "seed": config.seed,
+        "device": str(setting.device),
+        "task_text": _task_text(config, tasks),
+        "episodes": sum(task.plan.query.shape[2] for task in tasks),
+        "steps": steps,
+        "transductive": config.finetune.transductive,
+        **found["main"],
+        "scratch": found["scratch"]["after"],
+        "per_step": per_step["main"],
+        "scratch_per_step": per_step["scratch"],
+        "baselines": {
+            name: {
+                "learner": trained.experiment.text,
+                "round": trained.round,
+                "global": trained.sha256,
+                **found[name],
+                "per_step": per_step[name],
+            }
+            for name, trained in methods.items()
+            if name not in ("main", "scratch")
+        },
+        "per_node": per_node,
+        "node_spread": spread and {k: float(v) for k, v in spread.items()},
+    }
+
+
+def _states(config: Config, tasks: list[Tasks], outcomes: list[Outcome], alike: bool) -> dict[str, _State]:
+    """A method on all tasks."""
+    out = {}
+    for when, step in _STEPS:
+        answers = _answers(tasks, outcomes, step)
+        others = {name: measured(name, answers, alike) for name in config.finetune.metrics}
+        out[when] = _State(_scores(outcomes, step), others)
+    return out
+
+
+def _scores(outcomes: list[Outcome], step: int) -> Figures:
+    values = np.concatenate([np.zeros(0), *(o.score[:, step] for o in outcomes)])
+    rows = np.concatenate([np.zeros(0), *(np.full(len(o.score), o.out.shape[1]) for o in outcomes)])
+    return Figures(values, rows, summary(values, rows)["over_rows"])
+
+
+def _answers(tasks: list[Tasks], outcomes: list[Outcome], step: int) -> Answers:
+    """Of every task, with the classes as the data set numbers them."""
+    found: Answers = []
+    for task, outcome in zip(tasks, outcomes, strict=True):
+        out: Tensor = outcome.out if step else outcome.first
+        outputs, y = out.numpy(), task.truths()
+        if task.shard.labels is not None:
+            outputs, y = outputs[..., list(task.shard.labels)], np.argsort(task.shard.labels)[y]
+        found += zip(outputs, y, strict=True)
+    return found
+
+
+def _told(mine: dict[str, _State], main: dict[str, _State]) -> dict[str, Any]:
+    """{"before", "after"} of a method beside the adapted main model."""
+    best = main["after"]
+    out = {}
+    for when, state in mine.items():
+        than = None if state is best else best
+        others = {
+            name: told(found, than and than.others[name]) | {"undefined": found.undefined}
+            for name, found in state.others.items()
+        }
+        out[when] = told(state.main, than and than.main) | {"metrics": others}
+    return out
+
+
+def _node(config: Config, task: Tasks, outcomes: dict[str, Outcome], alike: bool, few: bool) -> dict[str, Any]:
+    """One new node; all methods where there are few nodes."""
+    mine = outcomes["main"]
+    methods = {name: _at_node(config, task, o, mine, alike) for name, o in outcomes.items()} if few else None
+    return {
+        "node": task.shard.node if task.shard.home is None else task.shard.home,
+        "name": task.shard.name,
+        "episodes": len(mine.score),
+        "before": _or_none(mine.score[:, 0].mean()),
+        "after": _or_none(mine.score[:, -1].mean()),
+        "methods": methods,
+    }
+
+
+def _at_node(config: Config, task: Tasks, outcome: Outcome, main: Outcome, alike: bool) -> dict[str, Any]:
+    """{"before", "after"} of a method at a node; its further scores are of all of the node's query rows."""
+    best = _scores([main], -1)
+    out = {}
+    for when, step in _STEPS:
+        than = None if outcome is main and step else best
+        answers = _answers([task], [outcome], step)
+        others = {name: together(name, answers, alike) for name in config.finetune.metrics}
+        out[when] = told(_scores([outcome], step), than) | {"metrics": others}
+    return out
+
+
+def _per_step(outcomes: list[Outcome], steps: int, rows: np.ndarray) -> list[dict[str, Any]]:
+    score = np.concatenate([np.zeros((0, steps + 1)), *(o.score for o in outcomes)])
+    return [{"step": step, **summary(column, rows)} for step, column in enumerate(score.T)]
+
+
+def _or_none(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def _task_text(config: Config, tasks: Sequence[Tasks]) -> str:
+    task = tasks[0]
+    if task.shard.home is not None:
+        few = config.finetune.task.support
+        return f"every node: {'all' if few is None else few} of its training rows, judged on those that it kept back"
+    if isinstance(config.task, Episodic):
+        other = config.finetune.task
+        way, shot = other.way or config.task.way, other.shot or config.task.shot
+        return f"{way}-way {shot}-shot, {task.plan.query.shape[-1] // way} query rows a class"
+    support, query = (_span(rows) for rows in zip(*(_rows(some) for some in tasks), strict=True))
+    return f"local: {support} support rows, {query} query rows"
+
+
+def _rows(task: Tasks) -> tuple[int, int]:
+    return task.plan.support.shape[-1], task.plan.query.shape[-1]
+
+
+def _span(sizes: Sequence[int]) -> str:
+    return f"{min(sizes)} to {max(sizes)}" if min(sizes) < max(sizes) else str(sizes[0])

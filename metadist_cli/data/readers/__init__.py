@@ -1,0 +1,1 @@
+"""Readers of untrusted files: tables, arrays, pictures, texts, LEAF's JSON."""

@@ -1,0 +1,103 @@
+"""All rows of a table with the columns that are needed, those of further files joined to them among them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from metadist_cli.core.errors import CONFIG, DATA, Problem
+from metadist_cli.data.names import NAME, nearest
+from metadist_cli.data.readers.members import Member
+from metadist_cli.data.readers.table_columns import Table, read
+from metadist_cli.data.readers.table_features import Choice, fits
+from metadist_cli.data.readers.table_files import choose, list_files
+from metadist_cli.data.readers.table_lines import sheet
+
+
+class Opened(NamedTuple):
+    """Files whose headers are known."""
+
+    files: list[Member]
+    joined: list[tuple[str, Member]]  # each with the column that is its key and the table's
+    names: tuple[str, ...]  # of all columns; a joined one is called FILE.COLUMN
+    nameless: frozenset[str]
+    columns: Sequence[str] | None
+    encoding: str
+
+
+def open_files(
+    path: Path, file: str | None, join: Mapping[str, str], columns: Sequence[str] | None, encoding: str
+) -> Opened:
+    """The files of a table and those to be joined to it. join: {file: column}; columns, encoding: as for `sheet`."""
+    there = list_files(path, file, join)
+    files = choose(there, file)
+    first = sheet(files[0], columns, encoding)
+    names, joined = list(first.names), []
+    check_names("join", join.values(), names, files[0].where)
+    for name, key in join.items():
+        other = choose(there, name)[0]
+        known = sheet(other, None, encoding).names
+        check_names("join", [key], known, other.where)
+        joined.append((key, other))
+        names += [f"{other.name}.{column}" for column in known if column != key]
+    return Opened(files, joined, tuple(names), first.nameless, columns, encoding)
+
+
+def check_names(option: str, wanted: Iterable[str], known: Sequence[str], where: str) -> None:
+    """Raises Problem(CONFIG) where an option names a column that is not there. where: the file that names them."""
+    patterns = option in ("features", "drop", "one_hot")
+    for name in wanted:
+        if name not in known and not (patterns and any(fits(column, [name]) for column in known)):
+            hint = nearest(name[:NAME], [column[:NAME] for column in known])
+            if 2 * sum(bool(re.fullmatch(r"[-+]?[0-9.]+|\?", column)) for column in known) > len(known):
+                hint = "its first line looks like data: if it is, name the columns in data.columns"
+            raise Problem(f"there is no column {name[:NAME]!r} in {where}", f"data.{option}", hint, CONFIG)
+
+
+def load(opened: Opened, choice: Choice, missing: str) -> Table:
+    """The table with its joined columns; with missing "refuse" every row must have its row in each joined file."""
+    table = read(opened.files, opened.columns, opened.encoding, choice.needed, choice.texts)
+    for key, file in opened.joined:
+        table = _joined(table, key, file, opened.encoding, choice, missing)
+    return table
+
+
+def _joined(table: Table, key: str, file: Member, encoding: str, choice: Choice, missing: str) -> Table:
+    def needed(name: str) -> bool:
+        return name == key or choice.needed(f"{file.name}.{name}")
+
+    def texts(name: str) -> bool:
+        return name == key or choice.texts(f"{file.name}.{name}")
+
+    other = read([file], None, encoding, needed, texts)
+    rows = _rows(table, other, key)
+    if (rows < 0).all():
+        message = f"no row of {file.where} has a {key[:NAME]!r} of this table"
+        raise Problem(message, table.place(0, key), "is it the right file, and the right column?", DATA)
+    if missing == "refuse" and (rows < 0).any():
+        row, column = int((rows < 0).argmax()), table.columns[key]
+        text = ("", *column.texts)[column.code[row] + 1]
+        hint = "add it there, or write missing: mean, indicator or drop"
+        raise Problem(f"{text[:NAME]!r} is not in {file.where}", table.place(row, key), hint, DATA)
+    found = [c.take(rows)._replace(name=f"{file.name}.{c.name}") for c in other.columns.values() if c.name != key]
+    return table._replace(columns=table.columns | {column.name: column for column in found})
+
+
+def _rows(table: Table, other: Table, key: str) -> np.ndarray:
+    """(n,) for each row of the table its row in the other, -1 where it has none. Raises Problem for a second one."""
+    mine, yours = table.columns[key], other.columns[key]
+    there = np.flatnonzero(yours.code >= 0)
+    first = np.full(len(yours.texts), -1)
+    first[yours.code[there][::-1]] = there[::-1]
+    again = there[first[yours.code[there]] != there]
+    if len(again):
+        text = yours.texts[yours.code[again[0]]][:NAME]
+        hint = "a row is joined to one other: keep one of them, or leave the file out"
+        message = f"{text!r} stands here again, first in line {other.line[first[yours.code[again[0]]]]}"
+        raise Problem(message, other.place(again[0], key), hint, DATA)
+    at = dict(zip(yours.texts, first, strict=True))
+    return np.array([*(at.get(text, -1) for text in mine.texts), -1])[mine.code]

@@ -1,0 +1,1 @@
+"""A federated round: local training, drift corrections, personalization, aggregation."""

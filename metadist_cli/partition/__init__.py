@@ -1,0 +1,1 @@
+"""Which node gets which rows, which are held out, and how unlike the nodes become."""

@@ -1,0 +1,1 @@
+"""Where and by how many processes training is computed: devices, workers, torchrun, memory."""

@@ -1,0 +1,169 @@
+"""Where an experiment is computed, and in blocks of what size: settings that change the last bits (bf16: more)."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from typing import Any
+
+import torch
+from torch.func import vmap
+
+from metadist_cli import config as configs
+from metadist_cli.config import Config
+from metadist_cli.core import seeds, tree
+from metadist_cli.core.errors import SYSTEM, Problem
+from metadist_cli.data.readers.folder import cache
+from metadist_cli.experiment import Experiment
+from metadist_cli.federated.rounds import count
+from metadist_cli.models import Model
+from metadist_cli.runtime import memory
+
+# On a CPU, the working sets of a block of nodes and of a node's tasks that training is fastest with
+_BLOCK_BYTES, _TASKS_BYTES = 128 << 20, 192 << 20
+# And of a block that is worth a thread or a process of its own. 100 nodes that take 4 tasks a step, ms a round in
+# blocks of 73 and of 25: one thread 1,830 and 1,980, two 1,380 and 1,220, four 1,410 and 780
+_WORTH_BYTES, _SIDES = 40 << 20, 4
+# On a CPU, the activations of a pass over images from which on vmap gains nothing over plain autograd. conv4, one inner
+# step, one thread, ms a step of 32 tasks together and one by one: passes of 5 rows, 1.3 MiB, 370 and 600; of 25 rows,
+# 6.5 MiB, 1,600 and 1,450; of 75 rows, 20 MiB, 1,400 and 1,300
+_ALONE_BYTES = 4 << 20
+
+
+def device(name: str) -> torch.device:
+    """The torch device of execution.device. Raises Problem(SYSTEM) where it is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    chosen = torch.device(name)
+    if not there[chosen.type] or (chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count()):
+        raise Problem(f"there is no device {name} here", "execution.device", "use auto or cpu", SYSTEM)
+    return chosen
+
+
+def _compiles(device: torch.device) -> None:
+    """Raises Problem(SYSTEM) where torch.compile lacks its compiler."""
+    if device.type == "cpu" and not any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++"))):
+        hint = "install g++ or clang++, or write false"
+        raise Problem("there is no C++ compiler, which compiling needs on a CPU", "execution.compile", hint, SYSTEM)
+
+
+def has_bf16() -> bool:
+    """Whether the CPU has such products; others would have them emulated, at half the speed of float32."""
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+def _has_precision(name: str, device: torch.device) -> None:
+    """Raises Problem(SYSTEM) where the device has no such products."""
+    recent = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)  # Ampere, 2020
+    cpu = device.type == "cpu" and has_bf16()
+    if name != "float32" and not {"tf32": recent, "bf16": recent or cpu}[name]:
+        hint = "write float32, or use an NVIDIA GPU of 2020 or later"
+        hint += ", or a CPU with AVX512-BF16 or AMX" if name == "bf16" else ""
+        raise Problem(f"{device} has no {name}", "execution.precision", hint, SYSTEM)
+
+
+def resolve(experiment: Experiment) -> dict[str, Any]:
+    """What decides the last bits, with `auto` in the execution section settled; the run stores it."""
+    execution = experiment.config.execution
+    place = device(execution.device)
+    block, few = sizes(experiment, place)
+    if execution.compile:
+        _compiles(place)
+    _has_precision(execution.precision, place)
+    return {
+        "device": str(place),
+        "compile": execution.compile,
+        "precision": execution.precision,
+        "block": block,
+        "tasks_at_once": few,
+        "capability": torch.backends.cpu.get_cpu_capability(),
+        "torch": torch.__version__,
+    }
+
+
+def computed(experiment: Experiment, execution: dict[str, Any]) -> Experiment:
+    """The experiment with an algorithm that computes as these settled settings say."""
+    said = {"tasks_at_once": execution["tasks_at_once"], "compiled": execution["compile"]}
+    return experiment._replace(algorithm=experiment.algorithm._replace(**said))
+
+
+def settle(precision: str = "float32") -> None:
+    """What every process that trains begins with: one torch thread, memory that is kept between the steps, and products
+    of this precision, for torch would take tf32 for convolutions wherever it finds it."""
+    torch.set_num_threads(1)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
+    memory.keep()
+    if (folder := cache()) is not None:  # compiled steps outlive the process
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder / "compiled"))
+
+
+def threads(config: Config, device: torch.device, alone: bool) -> int:
+    """execution.threads: auto is the cores at hand, 4 at most (Python's lock leaves little to more); 1 on a GPU, with
+    compiled steps (each thread would compile them), and beside workers or ranks, where this process is not alone."""
+    execution = config.execution
+    if execution.threads != "auto":
+        return execution.threads
+    if device.type != "cpu" or execution.compile:
+        return 1
+    if not alone and (execution.workers > 1 or "TORCHELASTIC_RUN_ID" in os.environ):
+        return 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, 4)
+
+
+def sizes(experiment: Experiment, place: torch.device) -> tuple[int, int]:
+    """(nodes a block, tasks at once): functions of shapes, nodes a round, kind of device and execution.memory alone.
+
+    Nodes are dealt evenly, on a CPU as some blocks where each is worth a thread. Activations are counted by what
+    autograd keeps of one row; a second-order step keeps about three times that, and the adapted weights of every task.
+    Tasks are dealt evenly, as many at once as one pass keeps the activations of; where a pass over images has many for
+    a CPU's caches, nodes and tasks go one by one.
+    """
+    execution = experiment.config.execution
+    tasks, support, query = experiment.rows
+    params, kept = row_bytes(experiment.model, experiment.spec.shape)
+    inner = max(1, experiment.algorithm.learner.inner_steps)
+    activations, weights = kept * (support * inner + query), params * (2 + 2 * inner)
+    models = 1 if experiment.algorithm.personal.pull is None else 2
+    budget = most = configs.size(execution.memory) // models
+    free = execution.block in ("auto", 1) and not execution.compile  # neither asks for vmap
+    alone = free and apart(experiment, place, kept * max(support, query))
+    if place.type == "cpu":
+        budget, most = min(budget, _BLOCK_BYTES // models), min(budget, _TASKS_BYTES // models)
+    few = execution.tasks_at_once
+    if few == "auto":
+        few = 1 if alone else -(-tasks // -(-tasks // max(1, most // (activations + weights))))
+    node = min(few, tasks) * (3 * activations + weights) + 6 * params
+    block = execution.block
+    if block == "auto":
+        nodes = count(experiment.spec.nodes, experiment.config.train.nodes_per_round)
+        sides = min(_SIDES, nodes * node // _WORTH_BYTES) if place.type == "cpu" else 1
+        block = 1 if alone else -(-nodes // max(1, sides, -(-nodes // max(1, budget // node))))
+    return block, few
+
+
+def apart(experiment: Experiment, place: torch.device, activations: int) -> bool:
+    """Whether tasks go one by one, by plain autograd: on a CPU, images with activations of so many bytes a pass."""
+    return place.type == "cpu" and len(experiment.spec.shape) > 1 and activations > _ALONE_BYTES
+
+
+def row_bytes(model: Model, shape: tuple[int, ...]) -> tuple[int, int]:
+    """(bytes of the parameters, bytes that autograd keeps for one row of data)."""
+    params, stats = model.init(seeds.generator(0))
+    leaves = {k: v.requires_grad_() for k, v in params.items()}
+
+    def kept(rows: int) -> int:
+        count = 0
+
+        def pack(tensor: torch.Tensor) -> torch.Tensor:
+            nonlocal count
+            count += tensor.numel() * tensor.element_size()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            x, seed = torch.zeros(1, rows, *shape), torch.zeros((), dtype=torch.int64)
+            vmap(lambda x: model.apply(leaves, stats, x, True, seed)[0])(x)  # the form that keeps more
+        return count
+
+    return 4 * tree.size(params), (kept(4) - kept(2)) // 2  # the weights, which are kept too, are not counted
