@@ -14,10 +14,10 @@ from metadist_cli.core.losses import CROSS_ENTROPY, Loss
 from metadist_cli.core.tree import Params
 from metadist_cli.federated.aggregators import Updates
 from metadist_cli.learners import LEARNERS, Learner
-from metadist_cli.learners.types import Episode
 from metadist_cli.models import MODELS, Model
 from metadist_cli.partition.shards import Shard, pool
 from metadist_cli.tasks.episodes import Pool
+from metadist_cli.tasks.types import Episode
 
 Case = tuple[str, dict[str, Any]]
 

@@ -14,8 +14,8 @@ from scipy import ndimage
 from torch import Tensor
 
 from metadist_cli.core.errors import Problem
-from metadist_cli.learners.types import Episode
 from metadist_cli.tasks.augmentation import AUGMENTS, affine, warp
+from metadist_cli.tasks.types import Episode
 
 SEEDS = np.arange(24).reshape(2, 3, 4) * 1_000_003 + 7
 SIZE, KIND = (9, 14), "classification"

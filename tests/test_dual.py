@@ -6,8 +6,8 @@ from maths import SEED, STEP, double, jitter, rand
 
 from metadist_cli.core.losses import CROSS_ENTROPY, SQUARED_ERROR
 from metadist_cli.learners import LEARNERS
-from metadist_cli.learners.types import Episode
 from metadist_cli.models import MODELS
+from metadist_cli.tasks.types import Episode
 
 WAY, ROWS = 3, 6
 MODEL_OPTIONS = [

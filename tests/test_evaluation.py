@@ -16,8 +16,8 @@ from metadist_cli.core.losses import CROSS_ENTROPY, SQUARED_ERROR
 from metadist_cli.core.tree import Params
 from metadist_cli.evaluation.evaluate import Outcome, chunk_size, evaluate, summary
 from metadist_cli.learners import Learner
-from metadist_cli.learners.types import Episode
 from metadist_cli.tasks.episodes import episodic, gather
+from metadist_cli.tasks.types import Episode
 
 POOL = nodes_of([40, 60], classes=4)
 PLAN = episodic(0, 1, 4, way=3, shot=2, query=3)(POOL, "new")

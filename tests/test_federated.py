@@ -40,10 +40,10 @@ from metadist_cli.federated.drift_corrections import DRIFTS
 from metadist_cli.federated.local_training import Algorithm, node_step
 from metadist_cli.federated.personalization import PERSONAL
 from metadist_cli.federated.rounds import close_round, first_global, first_own, run_nodes
-from metadist_cli.learners.types import Episode
 from metadist_cli.partition.shards import Shard
 from metadist_cli.partition.shards import pool as pool_of
 from metadist_cli.tasks.episodes import Plan, Pool, episodic, epochs, gather, local
+from metadist_cli.tasks.types import Episode
 
 SIZES = [18, 30, 24, 12, 21, 15]
 POOL = nodes_of(SIZES)

@@ -132,7 +132,7 @@ def test_the_rules_can_be_broken():
         "core/seeds.py": "from metadist_cli import __version__, load",
         "core/tree.py": "def f():\n    from metadist_cli import config",
         "config/__init__.py": "import metadist_cli.core.errors",
-        "data/sets/__init__.py": "from ...commands.train import run\nfrom .types import Dataset\nfrom ...core import errors",
+        "data/sets/__init__.py": "from ...commands.train import run\nfrom ...core import errors",
         "data/types.py": "from metadist_cli.cli import main",
         "commands/train.py": "from metadist_cli.core.errors import Problem\nfrom metadist_cli import config",
         "cli.py": "import torch\nif TYPE_CHECKING:\n    import numpy\nclass A:\n    import rich",

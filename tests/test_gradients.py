@@ -22,8 +22,9 @@ from metadist_cli.core import seeds, solvers, tree
 from metadist_cli.core.losses import SQUARED_ERROR
 from metadist_cli.core.tree import Params
 from metadist_cli.learners import LEARNERS, Learner
-from metadist_cli.learners.types import Episode, last
+from metadist_cli.learners.types import last
 from metadist_cli.models import Model
+from metadist_cli.tasks.types import Episode
 
 STEP = torch.tensor(1)  # of 4 in which the multi-step loss fades out
 LR, C = 0.5, 0.3  # strong enough that a term left out shows

@@ -41,8 +41,9 @@ from metadist_cli.core.optimizers import sgd
 from metadist_cli.core.tree import Params
 from metadist_cli.learners import LEARNERS, WHOLE_EPISODE, Learner
 from metadist_cli.learners.inner_loop import descend
-from metadist_cli.learners.types import Adapted, Episode, last
+from metadist_cli.learners.types import Adapted, last
 from metadist_cli.models import Model
+from metadist_cli.tasks.types import Episode
 
 SOLVED = {"prototypical", "ridge", "svm"}
 NO_FEATURES: list[Case] = [c for c in MODEL_CASES if c[0] == "logistic" or c[1].get("hidden") == []]

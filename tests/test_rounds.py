@@ -45,8 +45,8 @@ from metadist_cli.federated.drift_corrections import DRIFTS, Drift
 from metadist_cli.federated.local_training import Algorithm, node_step
 from metadist_cli.federated.personalization import Personal
 from metadist_cli.federated.rounds import Room, choose, close_round, first_global, first_own, run_nodes
-from metadist_cli.learners.types import Episode
 from metadist_cli.tasks.episodes import Plan, Pool, episodic, epochs, gather, local
+from metadist_cli.tasks.types import Episode
 
 every_learner = pytest.mark.parametrize("case", LEARNER_CASES, ids=name_of)
 every_aggregator = pytest.mark.parametrize("aggregator", AGGREGATOR_CASES, ids=name_of)

@@ -10,7 +10,7 @@ from typing import Any
 from metadist_cli.commands.support.finetune_outputs import Tasks, Trained, output_names, write_results
 from metadist_cli.commands.support.metrics_json import figures
 from metadist_cli.commands.support.new_tasks import new_tasks
-from metadist_cli.commands.support.run_context import Setting, command, open_setting
+from metadist_cli.commands.support.run_context import command, open_setting
 from metadist_cli.commands.support.user_task import own_name, own_task
 from metadist_cli.config import Config, fingerprint, sections, variants
 from metadist_cli.core import seeds
@@ -21,7 +21,7 @@ from metadist_cli.evaluation.evaluate import Outcome, chunk_size, evaluate
 from metadist_cli.experiment import Experiment, assemble, judged, start
 from metadist_cli.federated.personalization import Personal
 from metadist_cli.federated.rounds import choose
-from metadist_cli.runtime.execution import apart, row_bytes
+from metadist_cli.runtime.execution import Setting, apart, row_bytes
 from metadist_cli.storage import checkpoints, run_directory
 from metadist_cli.storage.run_directory import TRAINING, Run, basis
 

@@ -15,8 +15,9 @@ from metadist_cli.core.losses import Loss
 from metadist_cli.core.threads import side_by_side
 from metadist_cli.core.tree import Params
 from metadist_cli.evaluation import metrics
-from metadist_cli.learners.types import Adapted, Episode, Learner
+from metadist_cli.learners.types import Adapted, Learner
 from metadist_cli.tasks.episodes import Plan, Pool, gather
+from metadist_cli.tasks.types import Episode
 
 _CHUNK_BYTES = 128 << 20
 

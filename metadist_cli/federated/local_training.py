@@ -13,8 +13,9 @@ from metadist_cli.core.optimizers import Optimizer, in_parts
 from metadist_cli.core.tree import Params
 from metadist_cli.federated.drift_corrections import Drift
 from metadist_cli.federated.personalization import Personal
-from metadist_cli.learners.types import Episode, Learner
+from metadist_cli.learners.types import Learner
 from metadist_cli.tasks.augmentation import Augment, unchanged
+from metadist_cli.tasks.types import Episode
 
 
 class Carry(NamedTuple):

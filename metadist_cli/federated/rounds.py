@@ -23,8 +23,8 @@ from metadist_cli.core.threads import side_by_side
 from metadist_cli.core.tree import Params
 from metadist_cli.federated.aggregators import Aggregator, Updates
 from metadist_cli.federated.local_training import Algorithm, Carry, node_step
-from metadist_cli.learners.types import Episode
 from metadist_cli.tasks.episodes import Plan, Pool, gather
+from metadist_cli.tasks.types import Episode
 
 _GATHERED = 1 << 20  # values of the rows that are gathered at a time
 

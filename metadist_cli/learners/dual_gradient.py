@@ -20,8 +20,9 @@ from metadist_cli.core.losses import Loss
 from metadist_cli.core.optimizers import Optimizer
 from metadist_cli.core.tree import Params
 from metadist_cli.learners.inner_loop import descend, query_gradient
-from metadist_cli.learners.types import Adapted, Episode, MetaGradient
+from metadist_cli.learners.types import Adapted, MetaGradient
 from metadist_cli.models.types import FIRST, Forward, Model
+from metadist_cli.tasks.types import Episode
 
 _LAYER = (f"{FIRST}.weight", f"{FIRST}.bias")
 _SUPPORT, _QUERY = f"{FIRST}.support", f"{FIRST}.query"  # what it gives at these rows, (n, H)

@@ -13,8 +13,9 @@ from metadist_cli.core.gradients import grad_and_value
 from metadist_cli.core.losses import Loss
 from metadist_cli.core.optimizers import Optimizer
 from metadist_cli.core.tree import Params
-from metadist_cli.learners.types import Adapt, Adapted, Episode, Learner, MetaGradient, last, predict_with, scores
+from metadist_cli.learners.types import Adapt, Adapted, Learner, MetaGradient, last, predict_with, scores
 from metadist_cli.models.types import Model
+from metadist_cli.tasks.types import Episode
 
 
 def descend(

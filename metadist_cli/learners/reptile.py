@@ -20,17 +20,9 @@ from metadist_cli.core.losses import Loss
 from metadist_cli.core.optimizers import adam, sgd
 from metadist_cli.core.tree import Params
 from metadist_cli.learners.inner_loop import descend
-from metadist_cli.learners.types import (
-    Adapted,
-    Episode,
-    InnerLr,
-    InnerSteps,
-    Learner,
-    predict_with,
-    scores,
-    whole,
-)
+from metadist_cli.learners.types import Adapted, InnerLr, InnerSteps, Learner, predict_with, scores, whole
 from metadist_cli.models.types import Model
+from metadist_cli.tasks.types import Episode
 
 
 def reptile(

@@ -12,18 +12,10 @@ from torch import Tensor
 from metadist_cli.core.losses import Loss
 from metadist_cli.core.tree import Params
 from metadist_cli.models.types import Model
+from metadist_cli.tasks.types import Episode
 
 InnerLr = Annotated[float, Field(gt=0, description="Step size of the inner loop, for a loss that is a mean.")]
 InnerSteps = Annotated[int, Field(ge=0, description="Steps of the inner loop in training.")]
-
-
-class Episode(NamedTuple):
-    """One task's data. support_x: (n, ...), support_y: (n,) or (n, out), query alike; leaves may carry leading axes."""
-
-    support_x: Tensor
-    support_y: Tensor
-    query_x: Tensor
-    query_y: Tensor
 
 
 class Adapted(NamedTuple):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch.func import vmap
@@ -28,6 +28,22 @@ _WORTH_BYTES, _SIDES = 40 << 20, 4
 # step, one thread, ms a step of 32 tasks together and one by one: passes of 5 rows, 1.3 MiB, 370 and 600; of 25 rows,
 # 6.5 MiB, 1,600 and 1,450; of 75 rows, 20 MiB, 1,400 and 1,300
 _ALONE_BYTES = 4 << 20
+
+
+class Setting(NamedTuple):
+    """An experiment on its own data, on this machine, and with an algorithm that computes as `execution` says."""
+
+    experiment: Experiment
+    manifest: dict[str, Any]  # of the partition
+    execution: dict[str, Any]  # "device", "block", "tasks_at_once", "compile", "precision", "threads", all settled
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device(self.execution["device"])
+
+    @property
+    def block(self) -> int:
+        return self.execution["block"]
 
 
 def device(name: str) -> torch.device:

@@ -21,7 +21,6 @@ from typing import Any, NamedTuple
 
 import torch
 
-from metadist_cli.commands.support.run_context import Setting
 from metadist_cli.config import Config
 from metadist_cli.core import tree
 from metadist_cli.core.console import Console
@@ -33,7 +32,7 @@ from metadist_cli.federated.rounds import Room, run_nodes
 from metadist_cli.partition.pooled import union
 from metadist_cli.partition.shards import Shard, pool
 from metadist_cli.runtime import memory
-from metadist_cli.runtime.execution import computed, device, settle
+from metadist_cli.runtime.execution import Setting, computed, device, settle
 from metadist_cli.runtime.torchrun import ranks
 from metadist_cli.runtime.transport import Channel, Pipe, Rank, packed, receive, send, told, unpacked
 from metadist_cli.storage import run_directory

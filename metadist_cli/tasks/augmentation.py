@@ -18,7 +18,7 @@ from torch import Tensor
 
 from metadist_cli.core import seeds
 from metadist_cli.core.errors import CONFIG, Problem
-from metadist_cli.learners.types import Episode
+from metadist_cli.tasks.types import Episode
 
 Augment = Callable[[Episode, np.ndarray], Episode]
 """(tasks, leaves (..., n, *shape); their seeds (...)) -> tasks of the same shapes with other rows."""

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from metadist_cli.core import seeds
 from metadist_cli.core.errors import CONFIG, Problem
-from metadist_cli.learners.types import Episode
+from metadist_cli.tasks.types import Episode
 
 _KEYS = 1 << 17  # hashes, of 8 bytes, that are sorted at a time
 

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from metadist_cli.commands.support.round_log import round_metrics
-from metadist_cli.commands.support.run_context import Setting
 from metadist_cli.config import Config
 from metadist_cli.config.schema import Episodic
 from metadist_cli.core import files
@@ -22,6 +21,7 @@ from metadist_cli.evaluation.evaluate import Outcome
 from metadist_cli.experiment import Experiment
 from metadist_cli.learners.types import last
 from metadist_cli.partition.shards import Shard
+from metadist_cli.runtime.execution import Setting
 from metadist_cli.storage.adapted_model import pack_adapted
 from metadist_cli.storage.run_directory import Run
 from metadist_cli.tasks.episodes import Plan, Pool, gather

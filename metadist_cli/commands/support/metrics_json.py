@@ -9,10 +9,10 @@ import numpy as np
 from torch import Tensor
 
 from metadist_cli.commands.support.finetune_outputs import Tasks, Trained
-from metadist_cli.commands.support.run_context import Setting
 from metadist_cli.config import Config
 from metadist_cli.config.schema import Episodic
 from metadist_cli.evaluation.evaluate import Figures, Outcome, measured, summary, together, told
+from metadist_cli.runtime.execution import Setting
 
 FEW = 12  # new nodes at most for each of which all methods are told
 _STEPS = (("before", 0), ("after", -1))

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,25 +19,9 @@ from metadist_cli.core import files
 from metadist_cli.core.console import Console
 from metadist_cli.experiment import Experiment, assemble
 from metadist_cli.runtime import memory
-from metadist_cli.runtime.execution import computed, resolve, settle, threads
+from metadist_cli.runtime.execution import Setting, computed, resolve, settle, threads
 from metadist_cli.storage import run_directory
 from metadist_cli.storage.run_directory import Run
-
-
-class Setting(NamedTuple):
-    """An experiment on its own data, on this machine, and with an algorithm that computes as `execution` says."""
-
-    experiment: Experiment
-    manifest: dict[str, Any]  # of the partition
-    execution: dict[str, Any]  # "device", "block", "tasks_at_once", "compile", "precision", "threads", all settled
-
-    @property
-    def device(self) -> torch.device:
-        return torch.device(self.execution["device"])
-
-    @property
-    def block(self) -> int:
-        return self.execution["block"]
 
 
 def open_setting(config: Config, run: Run, console: Console, alone: bool = False) -> Setting:

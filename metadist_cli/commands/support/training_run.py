@@ -7,13 +7,14 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from metadist_cli.commands.support.round_log import job_files, job_seconds, mean_metrics, note, sizes
-from metadist_cli.commands.support.run_context import Setting, open_setting
+from metadist_cli.commands.support.run_context import open_setting
 from metadist_cli.config import Config
 from metadist_cli.core.console import Console
 from metadist_cli.core.tree import Params
 from metadist_cli.experiment import start, training_nodes
 from metadist_cli.federated.aggregators import Updates
 from metadist_cli.federated.rounds import Room, choose, close_round
+from metadist_cli.runtime.execution import Setting
 from metadist_cli.storage import checkpoints, run_directory
 from metadist_cli.storage.run_directory import Run
 

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from metadist_cli.commands.support.finetune_outputs import Tasks
-from metadist_cli.commands.support.run_context import Setting
 from metadist_cli.config import Config
 from metadist_cli.config.schema import Episodic
 from metadist_cli.core import seeds
 from metadist_cli.data.standardise import Moments, moments, standardise
 from metadist_cli.data.user_task.task import read_task
 from metadist_cli.partition.shards import Shard, pool
+from metadist_cli.runtime.execution import Setting
 from metadist_cli.tasks.episodes import Plan
 
 
