@@ -95,7 +95,7 @@ def test_a_file_larger_than_memory_is_read(tmp_path: Path) -> None:
     np.save(tmp_path / "y.npy", np.arange(1 << 12) % 2)
     code = f"""if True:
         import re, resource
-        from metadist_cli.datasets import DATASETS
+        from metadist_cli.data.sets import DATASETS
         used = int(re.search(r"VmData:\\s+(\\d+) kB", open("/proc/self/status").read())[1]) << 10
         resource.setrlimit(resource.RLIMIT_DATA, (used + (300 << 20),) * 2)
         data = DATASETS["arrays"](0, path={str(tmp_path)!r})

@@ -183,7 +183,7 @@ def test_a_piped_table_is_not_folded(capsys):
 
 
 LONG = """
-from metadist_cli.console import Console
+from metadist_cli.core.console import Console
 Console().table("A title that is itself much longer than the terminal is wide, " * 2,
     ["method", "description", "path", "%"],
     [["maml", "words " * 30, "/" + "x" * 200, "1%"], ["日本語" * 20, "short", None, "100%"]])
@@ -249,7 +249,7 @@ def test_ends_where_it_broke_off_and_says_nothing_twice(capsys, clock):
 
 
 TRAIN = """
-from metadist_cli.console import Console
+from metadist_cli.core.console import Console
 import sys
 c = Console(json="json" in ARGS, quiet="quiet" in ARGS)
 with c.progress("train: round", 30) as p:
@@ -391,7 +391,7 @@ def test_a_bar_is_logged_as_lines(tmp_path):
 def test_speaking_does_not_wait_for_rich():
     script = """
 import sys
-from metadist_cli.console import Console
+from metadist_cli.core.console import Console
 Console().say("said")
 with Console().progress("round", 1) as p:
     p.advance()

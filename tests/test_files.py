@@ -178,8 +178,8 @@ def test_an_interruption_leaves_no_temporary_file(tmp_path, monkeypatch):
 def test_a_limit_on_file_sizes_is_a_problem(tmp_path):
     script = """
 import resource, sys
-from metadist_cli import files
-from metadist_cli.errors import Problem
+from metadist_cli.core import files
+from metadist_cli.core.errors import Problem
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 try:
     files.write(sys.argv[1], b"x" * 5000)
@@ -220,7 +220,7 @@ def test_a_file_where_a_folder_should_be_is_named_as_such(tmp_path):
 
 KILLED = """
 import os, signal, sys
-from metadist_cli import files
+from metadist_cli.core import files
 _, call, stage, path = sys.argv
 def die(*_):
     os.kill(os.getpid(), signal.SIGKILL)
@@ -376,7 +376,7 @@ def test_reading_leaves_no_descriptor_open(tmp_path):
 
 HOLDER = """
 import sys, time
-from metadist_cli import files
+from metadist_cli.core import files
 with files.lock(sys.argv[1]):
     print("held", flush=True)
     time.sleep(100)
@@ -600,7 +600,7 @@ def test_the_seal_is_the_documented_one():
 
 SAME = """
 import torch
-from metadist_cli import files
+from metadist_cli.core import files
 names = {"b.weight", "a.weight", "c", "a.bias", "z", "ü"}
 tensors = {n: torch.full((len(n), 3), 0.5) for n in names} | {"steps": torch.tensor([4, 5])}
 header = {n: {"x": [1, 2.5, None], "y": n} for n in names}

@@ -16,13 +16,13 @@ NEW = '''\
 
 from torch import Tensor
 
-from metadist_cli import tree
-from metadist_cli.learners.inner import by_descent
+from metadist_cli.core import tree
+from metadist_cli.learners.inner_loop import by_descent
 from metadist_cli.learners.types import InnerLr, InnerSteps, Learner
-from metadist_cli.losses import Loss
+from metadist_cli.core.losses import Loss
 from metadist_cli.models.types import Model
-from metadist_cli.optim import sgd
-from metadist_cli.tree import Params
+from metadist_cli.core.optimizers import sgd
+from metadist_cli.core.tree import Params
 
 
 def sign_maml(model: Model, loss: Loss, *, inner_lr: InnerLr = 0.01, inner_steps: InnerSteps = 2) -> Learner:
