@@ -42,6 +42,12 @@ MODEL_CASES: list[Case] = [
     ("lstm", {"vocabulary": 9, "embedding": 3, "hidden": 4, "layers": 1}),
     ("logistic", {"init": "uniform"}),  # the default draws nothing
 ]
+SMOOTH: list[Case] = [
+    ("mlp", {"hidden": [7, 6], "activation": "softplus"}),
+    *(("conv4", {"width": 4, "activation": "softplus", "affine": "both", "norm": n}) for n in ("batch", "group")),
+    ("conv4", {"width": 4, "activation": "softplus", "affine": "both", "norm": "batch_running"}),
+    ("mlp", {"hidden": [7], "activation": "softplus", "norm": "batch"}),
+]
 LEARNER_CASES: list[Case] = [
     ("maml", {}),
     ("maml", {"first_order": True, "inner_steps": 2}),
@@ -205,3 +211,13 @@ def slope(f: Callable[[Params], Tensor], at: Params, direction: Params, h: float
         return float(f({k: v + steps * h * direction[k] for k, v in at.items()}))
 
     return (8 * (value(1) - value(-1)) - (value(2) - value(-2))) / (12 * h)
+
+
+def started(learner: Learner, seed: int = 0) -> tuple[Params, Params]:
+    """Float64 meta and stats, in general position; a count stays a count."""
+    meta, stats = learner.init(seeds.generator(seed))
+    return jitter(double(meta), seed), jitter(double(stats), seed + 100)
+
+
+def gradient_of(learner: Learner, meta: Params, stats: Params, e: Episode) -> Params:
+    return learner.meta_gradient(meta, stats, e, STEP, SEED)[0]

@@ -27,6 +27,16 @@ train: {rounds: 3, local_steps: 2, meta_batch: 2}
 finetune: {episodes: 6}
 execution: {threads: 1}
 """
+# Settings of commands: half of the nodes in a round; nodes so few and small that hundreds of runs take a minute.
+SAMPLED = "train.nodes_per_round=0.5"
+SMALL = (
+    "data={name: synthetic, nodes: 4, rows: 24, features: 12}",
+    "partition.nodes=4",
+    "task.new.test=1",
+    "task.support=4",
+    "train.rounds=2",
+    "finetune.episodes=2",
+)
 
 
 class Done(NamedTuple):
@@ -86,6 +96,41 @@ class Lab:
         from metadist_cli.core.files import from_json
 
         return from_json((self.run(name) / "shards" / "manifest.json").read_bytes(), "manifest")
+
+
+def by_hand(lab: Lab, *settings: str, name: str, rounds: int = 3) -> bytes:
+    """The last global checkpoint of partition, then train and aggregate in turn."""
+    lab("partition", *settings, name=name)
+    for number in range(1, rounds + 1):
+        lab("train", *settings, f"train.rounds={number}", name=name)
+        lab("aggregate", *settings, f"train.rounds={number}", name=name)
+    return lab.checkpoint(rounds, name)
+
+
+def node_by_node(lab: Lab, *settings: str, name: str, rounds: int = 3) -> bytes:
+    """The last global checkpoint where every node is trained by a call of its own, the last node first."""
+    lab("partition", *settings, name=name)
+    for _ in range(rounds):
+        for node in reversed(lab.trained(name)):
+            lab("train", *settings, "--nodes", str(node), name=name)
+        lab("aggregate", *settings, name=name)
+    return lab.checkpoint(rounds, name)
+
+
+def manifest(table: Sequence[Sequence[int]], roles: str = "", **more: Any) -> dict[str, Any]:
+    """A manifest of shards with N x K rows by node and class; roles: t, v or s a node, all t where it is empty."""
+    names = {"t": "train", "v": "validation", "s": "test"}
+    nodes = [
+        {
+            "node": i,
+            "name": f"node-{i:03d}",
+            "role": names[roles[i] if roles else "t"],
+            "rows": int(sum(row)),
+            "classes": [[k, int(n)] for k, n in enumerate(row) if n],
+        }
+        for i, row in enumerate(table)
+    ]
+    return {"classes": [f"c{k}" for k in range(len(table[0]))], "nodes": nodes, **more}
 
 
 def environment(**extra: str) -> dict[str, str]:

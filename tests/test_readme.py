@@ -15,7 +15,6 @@ from typing import NamedTuple
 
 import pytest
 from runner import ROOT, environment
-from test_floors import FLOORS
 
 from metadist_cli.core import errors
 
@@ -345,16 +344,6 @@ def pattern(name: str) -> str:
     """What a listed name stands for: any number, any hash, any name for *, all that is in a folder."""
     dots = re.sub(r"\d+", r"\\d+", re.escape(name))
     return dots.replace(r"\*", "[^/]+").replace("HASH", "[0-9a-f]+") + ("" if name.endswith("/") else "$")
-
-
-def test_floors_are_those_that_are_held():
-    """The list is the one that the floors' own test holds."""
-    told = {}
-    for line in re.sub(r"\n {3,}", " ", block("Inside", "text")).splitlines():  # a long floor goes on below
-        floor, names = re.match(r"(\d)  (.*?)(?: {3,}|$)", line).groups()
-        told[int(floor)] = set(names.split())
-    ours = {floor: set(names.split()) for floor, names in FLOORS.items()}
-    assert told == ours
 
 
 def test_links_and_paths():

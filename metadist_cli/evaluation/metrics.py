@@ -1,7 +1,8 @@
 """What the answers to some rows are worth, by name, and where that means nothing.
 
 outputs: (n, C) of a model before softmax, y: (n,) class numbers; in a regression (n, out) both. The figures are those
-of scikit-learn's functions (tests/test_scores.py), which take 0.2 to 5 ms for a task's few rows; there are many tasks.
+of scikit-learn's functions (tests/evaluation/test_metrics.py), which take 0.2 to 5 ms for a task's few rows; there are
+many tasks.
 """
 
 from __future__ import annotations

@@ -17,7 +17,6 @@ from runner import ROOT, environment
 from metadist_cli import config
 
 SCRIPT = ROOT / "tests" / "benchmarks" / "launches.py"
-sys.path.insert(0, str(SCRIPT.parent))
 launches, launches_table = import_module("launches"), import_module("launches_table")
 launches_omniglot, launches_reference = import_module("launches_omniglot"), import_module("launches_reference")
 

@@ -13,7 +13,6 @@ import pytest
 from runner import ROOT, environment
 
 SCRIPT = ROOT / "tests" / "benchmarks" / "meta_steps.py"
-sys.path.insert(0, str(SCRIPT.parent))
 meta_steps = import_module("meta_steps")
 BEST = "loop / metadist of 1 or 2"
 

@@ -58,7 +58,6 @@ def test_a_row_over_two_seeds(tmp_path: Path) -> None:
 
 
 def test_the_readme_has_the_table_of_the_figures(tmp_path: Path) -> None:
-    sys.path.insert(0, str(SCRIPT.parent))
     from papers import table
 
     found = json.loads((SCRIPT.parent / "papers.json").read_text())["rows"]

@@ -14,7 +14,6 @@ import torch
 from runner import ROOT, environment, proc
 
 SCRIPT = ROOT / "tests" / "benchmarks" / "rounds.py"
-sys.path.insert(0, str(SCRIPT.parent))
 rounds = import_module("rounds")
 rounds_metadist, rounds_reference = import_module("rounds_metadist"), import_module("rounds_reference")
 rounds_peers = import_module("rounds_peers")

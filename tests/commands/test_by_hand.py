@@ -7,32 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from runner import Lab, contents
+from runner import SAMPLED, Lab, by_hand, contents, node_by_node
 
 from metadist_cli.core import files
 
 pytestmark = pytest.mark.usefixtures("plain")
-SAMPLED = "train.nodes_per_round=0.5"
 SYNTHETIC = "data={name: synthetic, nodes: 8, rows: 24, features: 12}"
-
-
-def by_hand(lab: Lab, *settings: str, name: str, rounds: int = 3) -> bytes:
-    """The last global checkpoint of partition, then train and aggregate in turn."""
-    lab("partition", *settings, name=name)
-    for number in range(1, rounds + 1):
-        lab("train", *settings, f"train.rounds={number}", name=name)
-        lab("aggregate", *settings, f"train.rounds={number}", name=name)
-    return lab.checkpoint(rounds, name)
-
-
-def node_by_node(lab: Lab, *settings: str, name: str, rounds: int = 3) -> bytes:
-    """The last global checkpoint where every node is trained by a call of its own, the last node first."""
-    lab("partition", *settings, name=name)
-    for _ in range(rounds):
-        for node in reversed(lab.trained(name)):
-            lab("train", *settings, "--nodes", str(node), name=name)
-        lab("aggregate", *settings, name=name)
-    return lab.checkpoint(rounds, name)
 
 
 @pytest.mark.parametrize("state", ["reset", "average", "keep"])

@@ -13,20 +13,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from runner import TINY, Done, Killed, Lab, Step, crash, kill, results, start
+from runner import SMALL, TINY, Done, Killed, Lab, Step, crash, kill, results, start
 
 from metadist_cli.core import files
 from metadist_cli.federated import rounds
 from metadist_cli.federated.aggregators import Updates
-
-SMALL = (
-    "data={name: synthetic, nodes: 4, rows: 24, features: 12}",
-    "partition.nodes=4",
-    "task.new.test=1",
-    "task.support=4",
-    "train.rounds=2",
-    "finetune.episodes=2",
-)
 
 
 def sweep(lab: Lab, steps: Sequence[Step], outcome: Callable[[Path], object], *stages: str) -> int:

@@ -1,7 +1,7 @@
 """config: one YAML file tells an experiment; whatever is wrong with it is told at once, at its line.
 
-tests/wrong_configs/*.yaml are broken on purpose; the .txt beside each is the whole message. A first line
-`# override: a.b=value` is an override. Write the messages anew with METADIST_GOLDEN=1, then read the diff.
+wrong_configs/*.yaml are broken on purpose; the .txt beside each is the whole message. A first line
+`# override: a.b=value` is an override. Rewrite the messages with METADIST_GOLDEN=write, then read the diff.
 """
 
 import copy
@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
+from golden import golden
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -69,10 +70,7 @@ def test_wrong_config(path: Path, monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(Problem) as caught:
         load(path.name, overrides)
     text = f"{caught.value}\n"
-    golden = path.with_suffix(".txt")
-    if os.environ.get("METADIST_GOLDEN"):
-        golden.write_text(text)
-    assert text == golden.read_text()
+    assert text == golden(path.with_suffix(".txt"), text)
     lines = text.splitlines()
     assert len(lines) <= 24
     assert max(map(len, lines)) <= 120

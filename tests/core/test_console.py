@@ -19,7 +19,7 @@ from metadist_cli.core import console as module
 from metadist_cli.core.console import Console
 from metadist_cli.core.errors import CONFIG, DATA, Problem
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PLAIN = ("CI", "NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES", "TTY_COMPATIBLE", "TTY_INTERACTIVE")
 
 

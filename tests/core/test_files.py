@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 from metadist_cli.core import files
 from metadist_cli.core.errors import DATA, RETRY, SYSTEM, Problem
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 DTYPES = [torch.float32, torch.float64, torch.int64, torch.int32, torch.uint8, torch.bool]
 
 

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from runner import Lab, environment, proc
-from test_text import PEAK, members, samples, spelt
+from texts import PEAK, members, samples, spelt
 
 from metadist_cli.core.errors import CONFIG, DATA, Problem
 from metadist_cli.data.readers.characters import LEAF

@@ -177,7 +177,7 @@ def test_import_is_light_and_digits_never_warn() -> None:
         "assert not {'sklearn', 'PIL', 'matplotlib'} & set(sys.modules);"
         "DATASETS['digits'](0)"
     )
-    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, cwd=Path(__file__).parents[1])
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, cwd=Path(__file__).parents[2])
 
 
 # ------------------------------------------------------------------------------------------------------ digits

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import re
 import subprocess
 import sys
 import zipfile
@@ -16,7 +15,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from runner import MEMORY, Lab, environment, proc
+from runner import Lab, environment, proc
+from texts import PEAK, members, samples, spelt
 
 from metadist_cli.config import load
 from metadist_cli.core.errors import CONFIG, DATA, Problem
@@ -40,24 +40,6 @@ def shakespeare(name: str = "by_play_and_character.zip") -> Path:
     if not path.is_file():
         pytest.skip(f"METADIST_DATA has no shakespeare/{name}")
     return path
-
-
-def samples(raw: str, window: int = 80) -> list[tuple[str, str]]:
-    """LEAF's rule, one window at a time."""
-    clean = re.sub(r"   *", " ", raw.replace("\n", " "))
-    return [(clean[i : i + window], clean[i + window]) for i in range(len(clean) - window)]
-
-
-def spelt(d: Dataset, rows: np.ndarray | slice = slice(None)) -> list[tuple[str, str]]:
-    """Rows of LEAF's characters as text again."""
-    x, labels = d.x[rows], d.label[rows]
-    return [
-        ("".join(LEAF[c] for c in row), LEAF[label]) for row, label in zip(x.tolist(), labels.tolist(), strict=True)
-    ]
-
-
-def members(d: Dataset, group: str, name: str) -> np.ndarray:
-    return np.flatnonzero(d.groups[group].code == d.groups[group].names.index(name))
 
 
 def write(folder: Path, **texts: str) -> str:
@@ -348,17 +330,6 @@ def test_the_split_gives_the_very_rows_of_leafs_files() -> None:
             if count < 2_000:
                 told = part["user_data"][name]
                 assert spelt(d, mine) == list(zip(told["x"], told["y"], strict=True))
-
-
-PEAK = f"""
-import sys
-from metadist_cli.cli import main
-sys.argv = ["metadist", *sys.argv[1:]]
-try:
-    main()
-finally:
-    print("peak", {MEMORY})
-"""
 
 
 @proc

@@ -508,7 +508,7 @@ def test_a_real_lack_of_memory_halves_the_block() -> None:
     """A process whose address space ends soon; the same nodes as without the limit, to rounding."""
     script = """
 import resource, sys
-sys.path.insert(0, "tests")
+sys.path[:0] = ["tests", "tests/federated"]
 from test_rounds import *
 algo = algorithm(("supervised", {}), OPTIMIZERS["sgd"](lr=0.1), model=("mlp", {"hidden": [2000]}))
 pool = nodes_of([18] * 600)

@@ -1,6 +1,6 @@
 """Every learner keeps the contract with every model; MAML, Reptile and plain steps are what torch computes.
 
-test_gradients.py measures the direction of every learner.
+test_meta_gradients.py measures the direction of every learner.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from maths import (
     LEARNER_CASES,
     MODEL_CASES,
     SEED,
+    SMOOTH,
     STEP,
     WAY,
     Case,
@@ -24,12 +25,13 @@ from maths import (
     episode,
     episode_of,
     gap,
-    jitter,
+    gradient_of,
     learner_of,
     model_of,
     name_of,
     rand,
     same,
+    started,
 )
 from torch import Tensor
 from torch.func import vmap
@@ -39,7 +41,7 @@ from metadist_cli.core.errors import Problem
 from metadist_cli.core.losses import CROSS_ENTROPY, LOSSES, SQUARED_ERROR
 from metadist_cli.core.optimizers import sgd
 from metadist_cli.core.tree import Params
-from metadist_cli.learners import LEARNERS, WHOLE_EPISODE, Learner
+from metadist_cli.learners import LEARNERS, WHOLE_EPISODE
 from metadist_cli.learners.inner_loop import descend
 from metadist_cli.learners.types import Adapted, last
 from metadist_cli.models import Model
@@ -50,16 +52,6 @@ NO_FEATURES: list[Case] = [c for c in MODEL_CASES if c[0] == "logistic" or c[1].
 PAIRS = [(c, m) for c in LEARNER_CASES for m in MODEL_CASES if not (c[0] in SOLVED and m in NO_FEATURES)]
 
 everywhere = pytest.mark.parametrize(("case", "model_case"), PAIRS, ids=lambda case: name_of(case))
-
-
-def started(learner: Learner, seed: int = 0) -> tuple[Params, Params]:
-    """Float64 meta and stats, in general position; a count stays a count."""
-    meta, stats = learner.init(seeds.generator(seed))
-    return jitter(double(meta), seed), jitter(double(stats), seed + 100)
-
-
-def gradient_of(learner: Learner, meta: Params, stats: Params, e: Episode) -> Params:
-    return learner.meta_gradient(meta, stats, e, STEP, SEED)[0]
 
 
 def test_every_learner_is_tested() -> None:
@@ -168,12 +160,6 @@ def test_regression(case: Case) -> None:
 
 # -------------------------------------------------------------------------------------------------------- MAML
 
-SMOOTH: list[Case] = [
-    ("mlp", {"hidden": [7, 6], "activation": "softplus"}),
-    *(("conv4", {"width": 4, "activation": "softplus", "affine": "both", "norm": n}) for n in ("batch", "group")),
-    ("conv4", {"width": 4, "activation": "softplus", "affine": "both", "norm": "batch_running"}),
-    ("mlp", {"hidden": [7], "activation": "softplus", "norm": "batch"}),
-]
 LONG = {"inner_lr": 0.5, "inner_steps": 3}
 
 

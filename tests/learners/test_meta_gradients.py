@@ -12,10 +12,25 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from maths import LEARNER_CASES, SEED, WAY, Case, episode, episode_of, gap, learner_of, model_of, name_of, rand, slope
+from maths import (
+    LEARNER_CASES,
+    SEED,
+    SMOOTH,
+    WAY,
+    Case,
+    episode,
+    episode_of,
+    gap,
+    gradient_of,
+    learner_of,
+    model_of,
+    name_of,
+    rand,
+    slope,
+    started,
+)
 from sklearn.linear_model import Ridge
 from sklearn.svm import LinearSVC
-from test_learners import SMOOTH, gradient_of, started
 from torch import Tensor
 
 from metadist_cli.core import seeds, solvers, tree

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from runner import manifest
 from scipy import stats
 
 from metadist_cli.core.files import from_json, to_json
@@ -18,23 +19,6 @@ from metadist_cli.partition.partitioners import PARTITIONERS
 from metadist_cli.partition.shards import Need, Shard, make_shards
 
 ROLES = ("train", "validation", "test")
-
-
-def manifest(table: Any, roles: str = "", **more: Any) -> dict[str, Any]:
-    """Of (N, K) rows by node and class; roles: t, v or s a node, all t where it is empty."""
-    table = np.asarray(table)
-    names = {"t": "train", "v": "validation", "s": "test"}
-    nodes = [
-        {
-            "node": i,
-            "name": f"node-{i:03d}",
-            "role": names[roles[i] if roles else "t"],
-            "rows": int(row.sum()),
-            "classes": [[k, n] for k, n in enumerate(row.tolist()) if n],
-        }
-        for i, row in enumerate(table)
-    ]
-    return {"classes": [f"c{k}" for k in range(table.shape[1])], "nodes": nodes, **more}
 
 
 def tables(nodes: int = 6, kinds: int = 5) -> st.SearchStrategy[np.ndarray]:

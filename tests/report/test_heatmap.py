@@ -18,8 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from runner import Lab, contents, environment
-from test_skew import manifest
+from runner import Lab, contents, environment, manifest
 
 from metadist_cli.partition.heterogeneity import of_manifest
 from metadist_cli.report.heatmap import _bins, _order, partition_png, partition_text

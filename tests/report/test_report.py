@@ -24,7 +24,7 @@ from metadist_cli.report import Examples, headline, partition_png, render
 from metadist_cli.report.charts import apart
 from metadist_cli.report.heatmap import _bins
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 EVIL = '<script>alert(1)</script>"><img src=x onerror=alert(2)> \x1b[31m $\\frac{1}{$ \u202e \u65e5\u672c\u8a9e'
 
 
@@ -282,7 +282,7 @@ def test_equal_figures_give_equal_bytes_in_any_process_and_with_any_settings(fil
         "assert 'matplotlib.pyplot' not in sys.modules\n"
         "print(json.dumps({k: hashlib.sha256(v).hexdigest() for k, v in f.items()}))\n"
     )
-    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests" / "report")])
     env = {
         "PYTHONPATH": paths,
         "PYTHONHASHSEED": "77",

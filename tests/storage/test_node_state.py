@@ -8,9 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from runner import TINY, Lab, contents, crash
-from test_federation import SAMPLED, by_hand, node_by_node
-from test_resume import SMALL
+from runner import SAMPLED, SMALL, TINY, Lab, by_hand, contents, crash, node_by_node
 from typer.testing import CliRunner
 
 from metadist_cli.cli import app
