@@ -11,14 +11,16 @@ from metadist_cli.config.schema import Episodic
 from metadist_cli.core import seeds, tree
 from metadist_cli.core.errors import CONFIG, Problem
 from metadist_cli.core.losses import LOSSES, Loss
-from metadist_cli.core.optimizers import OPTIMIZERS, Optimizer
+from metadist_cli.core.optimizers import OPTIMIZERS
 from metadist_cli.data.sets import DATASETS, Dataset
 from metadist_cli.evaluation.metrics import SCORES
-from metadist_cli.federated.aggregators import AGGREGATORS, Aggregator
+from metadist_cli.federated.aggregators import AGGREGATORS
 from metadist_cli.federated.drift_corrections import DRIFTS
 from metadist_cli.federated.local_training import Algorithm
 from metadist_cli.federated.personalization import PERSONAL
-from metadist_cli.federated.rounds import first_global, first_own
+from metadist_cli.federated.rounds import Server, first_models
+from metadist_cli.federated.uplink import UPLINKS
+from metadist_cli.federated.uplink.types import chain
 from metadist_cli.learners import LEARNERS, Learner
 from metadist_cli.models import MODELS, Model
 from metadist_cli.models.types import in_bf16
@@ -52,8 +54,7 @@ class Experiment(NamedTuple):
     model: Model
     loss: Loss
     algorithm: Algorithm
-    aggregator: Aggregator
-    server: Optimizer
+    server: Server
     sampler: Sampler
     steps: int  # local steps of a round (of the largest node, with local_epochs)
     rows: tuple[int, int, int]  # tasks a step, support and query rows of a task
@@ -133,11 +134,20 @@ def assemble(config: Config, spec: Spec) -> Experiment:
         model,
         loss,
         _algorithm(config, spec, learner),
-        configs.build(config.aggregate, AGGREGATORS),
-        configs.build(config.aggregate.server, OPTIMIZERS),
+        _server(config),
         sampler,
         steps,
         rows,
+    )
+
+
+def _server(config: Config) -> Server:
+    """How a round is combined. Pooled rows are one node's, which sends nothing: no uplink changes them."""
+    uplinks = () if config.pooled else config.uplink
+    return Server(
+        chain([configs.build(uplink, UPLINKS) for uplink in uplinks]),
+        configs.build(config.aggregate, AGGREGATORS),
+        configs.build(config.aggregate.server, OPTIMIZERS),
     )
 
 
@@ -243,6 +253,6 @@ def judged(experiment: Experiment, way: int | None) -> Experiment:
 
 
 def start(experiment: Experiment) -> tuple[tree.Params, tree.Params]:
-    """(round 0's global parameters, what every node owns before its first round)."""
-    seed = experiment.config.seed
-    return first_global(experiment.algorithm, experiment.server, seed), first_own(experiment.algorithm, seed)
+    """(round 0's global model, what every node keeps before its first round)."""
+    generator = seeds.generator(experiment.config.seed, "init")
+    return first_models(experiment.algorithm, experiment.server, generator)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,8 +11,15 @@ from torch import Tensor
 
 from metadist_cli.core import seeds, tree
 from metadist_cli.core.losses import CROSS_ENTROPY, Loss
+from metadist_cli.core.optimizers import Optimizer
 from metadist_cli.core.tree import Params
-from metadist_cli.federated.aggregators import Updates
+from metadist_cli.federated.aggregators import AGGREGATORS, Aggregator
+from metadist_cli.federated.local_training import Algorithm
+from metadist_cli.federated.node_training import MemoryLimit, NodeWork
+from metadist_cli.federated.node_training import run_nodes as _run_nodes
+from metadist_cli.federated.rounds import Server, first_models
+from metadist_cli.federated.updates import Updates
+from metadist_cli.federated.uplink.types import IDENTITY
 from metadist_cli.learners import LEARNERS, Learner
 from metadist_cli.models import MODELS, Model
 from metadist_cli.partition.shards import Shard, pool
@@ -186,6 +193,60 @@ def beside(ones: Sequence[One]) -> Updates:
     shared, own = tree.stack(one.shared for one in ones), tree.stack(one.own for one in ones)
     metrics = {name: [one.metrics[name] for one in ones] for name in ones[0].metrics}
     return Updates([one.node for one in ones], shared, own, [one.weight for one in ones], metrics)
+
+
+def server_of(aggregator: Aggregator, optimizer: Optimizer) -> Server:
+    """A server that gets updates as they are."""
+    return Server(IDENTITY, aggregator, optimizer)
+
+
+def first_global(algorithm: Algorithm, optimizer: Optimizer, seed: int) -> Params:
+    """Round 0's global model."""
+    server = server_of(AGGREGATORS["mean"](), optimizer)
+    return first_models(algorithm, server, seeds.generator(seed, "init"))[0]
+
+
+def first_own(algorithm: Algorithm, seed: int) -> Params:
+    """What a node keeps before its first round."""
+    return algorithm.start(seeds.generator(seed, "init"))[1]
+
+
+def run_nodes(
+    algorithm: Algorithm,
+    start: Params,
+    kept: Callable[[int], Params],
+    pool: Pool,
+    sample: Callable[[Pool], Any],
+    block: int | MemoryLimit,
+    steps_before: int = 0,
+) -> Iterator[Updates]:
+    """The updates of a pool's nodes, as they are."""
+    limit = MemoryLimit(block) if isinstance(block, int) else block
+    return _run_nodes(NodeWork(algorithm, start, sample, steps_before), pool, kept, limit)
+
+
+def combined(aggregator: Aggregator, old: Params, updates: Iterable[Updates]) -> Params:
+    """What a rule makes of updates, from its first state."""
+    work = aggregator.open(old, aggregator.init(old))
+    for some in updates:
+        work = aggregator.add(work, some)
+    return aggregator.close(work)[0]
+
+
+def close_round(
+    aggregator: Aggregator,
+    optimizer: Optimizer,
+    old: Params,
+    updates: Iterable[Updates],
+    number: int,
+    rows: Sequence[int] = (),
+) -> Params:
+    """The next global model."""
+    server = server_of(aggregator, optimizer)
+    so_far = server.open(old)
+    for some in updates:
+        so_far = server.add(so_far, old, some)
+    return server.close(so_far, old, number, rows)
 
 
 def gap(one: Params | Tensor, two: Params | Tensor) -> float:

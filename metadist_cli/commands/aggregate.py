@@ -10,8 +10,9 @@ from metadist_cli.config import Config
 from metadist_cli.core import files
 from metadist_cli.core.console import Console
 from metadist_cli.core.errors import RETRY, Problem
-from metadist_cli.storage import checkpoints
-from metadist_cli.storage.run_directory import Run
+from metadist_cli.storage import checkpoints, node_files
+from metadist_cli.storage.checkpoints import GlobalModel
+from metadist_cli.storage.run_directory import Run, frozen_inputs
 
 
 def aggregate(
@@ -38,49 +39,49 @@ def aggregate(
     if meant is not None and meant <= closed:
         console.say(f"aggregate: round {meant} is already closed, nothing to do")
         return {"round": closed, "closed": False}
-    if meant is not None and meant > config.train.rounds and not checkpoints.update_files(run, meant):
+    if meant is not None and meant > config.train.rounds and not node_files.update_files(run, meant):
         console.say(f"aggregate: round {meant} is beyond train.rounds={config.train.rounds}, nothing to do")
         return {"round": max(closed, 0), "closed": False}
-    if meant is None and (closed < 0 or not checkpoints.update_files(run, number)):
+    if meant is None and (closed < 0 or not node_files.update_files(run, number)):
         console.say(f"aggregate: nothing is open, round {max(closed, 0)} is closed")
         return {"round": max(closed, 0), "closed": False}
     if meant is not None and (closed < 0 or meant > number):
         hint = "wait until the nodes have begun" if closed < 0 else "close the round before"
         raise Problem(f"round {meant} needs the checkpoint of round {meant - 1}", str(run.path), hint, RETRY)
     with command("aggregate", config, run, training.setting.experiment) as result:
-        parent, _, sha256 = checkpoints.read_global(run, closed, training.first)
-        inputs = _freeze(training, number, sha256, min_nodes, console, again)
-        _, sha256, metrics = close_frozen(training, number, parent, sha256, inputs)
-        result |= {"round": number, "closed": True, "global": sha256, "dropped": inputs["dropped"], "metrics": metrics}
+        model = checkpoints.read_global(run, closed, training.first)
+        inputs = _freeze(training, model, min_nodes, console, again)
+        model = close_frozen(training, model, inputs)
+        result |= {"round": number, "closed": True, "global": model.sha256}
+        result |= {"dropped": inputs["dropped"], "metrics": model.header["metrics"]}
         result |= {"late": late} if late else {}
         result["next"] = "finetune" if number >= config.train.rounds else "train"
-    used = len(training.chosen(number)) - len(inputs["dropped"])
-    console.say(f"aggregate: round {number} is closed, {used} nodes, sha256 {sha256[:12]}")
+    console.say(f"aggregate: round {number} is closed, {model.header['nodes']} nodes, sha256 {model.sha256[:12]}")
     return result
 
 
 def _freeze(
-    training: Training, number: int, parent: str, min_nodes: int | None, console: Console, again: bool
+    training: Training, model: GlobalModel, min_nodes: int | None, console: Console, again: bool
 ) -> dict[str, Any]:
     """inputs.json of the round: {files: {name: sha256}, dropped: [node], rejected: {name: why}}."""
-    frozen = checkpoints.frozen_inputs(training.run, number)
+    number = model.round + 1
+    frozen = frozen_inputs(training.run, number)
     if frozen is not None:
         return frozen
-    chosen = training.chosen(number)
-    weights = {n: training.weights[n] for n in chosen}
-    if again and (named := checkpoints.named_nodes(training.run, number)) is not None:
+    weights = {n: training.weights[n] for n in training.sample(number)}
+    if again and (named := node_files.named_nodes(training.run, number)) is not None:
         _enough(training, number, named, None)
     there: set[int] = set()
     accepted: dict[str, str] = {}
     rejected: dict[str, str] = {}
-    for file in checkpoints.update_files(training.run, number):
+    for file in node_files.update_files(training.run, number):
         try:
-            nodes = checkpoints.read_updates(file, number, parent, training.template, weights).nodes
+            nodes = node_files.read_updates(file, number, model.sha256, training.payload, weights).nodes
         except Problem as problem:
             rejected[file.name] = problem.message
             console.warn(f"{file.name} is not used: {problem.message}")
             continue
-        accepted[file.name] = checkpoints.file_sha256(file)
+        accepted[file.name] = node_files.file_sha256(file)
         there.update(nodes)
     missing = _enough(training, number, there, min_nodes)
     inputs = {"files": accepted, "dropped": missing, "rejected": rejected}
@@ -90,7 +91,7 @@ def _freeze(
 
 def _enough(training: Training, number: int, there: set[int], min_nodes: int | None) -> list[int]:
     """The nodes that are missing. Raises Problem(RETRY) where these are too many."""
-    chosen = training.chosen(number)
+    chosen = training.sample(number)
     missing = [n for n in chosen if n not in there]
     have = len(chosen) - len(missing)
     if have < (len(chosen) if min_nodes is None else min(min_nodes, len(chosen))) or not have:
@@ -107,7 +108,7 @@ def _enough(training: Training, number: int, there: set[int], min_nodes: int | N
 
 def _tell_late(run: Run, closed: int, console: Console) -> list[str]:
     """Node files that came after the newest round was closed; they are named, never used."""
-    late = checkpoints.late_files(run, closed) if closed > 0 else []
+    late = node_files.late_files(run, closed) if closed > 0 else []
     if late:
         console.warn(f"too late for round {closed}, not used: {', '.join(late)}")
     return late

@@ -19,11 +19,11 @@ from metadist_cli.experiment import (
     start,
     training_nodes,
 )
-from metadist_cli.federated.rounds import choose
+from metadist_cli.federated.rounds import sample_nodes, shared_part
 from metadist_cli.partition.heterogeneity import of_manifest, of_shards, per_node, skew_of, summary
 from metadist_cli.partition.shards import account
 from metadist_cli.runtime.execution import resolve
-from metadist_cli.storage import run_directory
+from metadist_cli.storage import run_directory, shard_files
 from metadist_cli.storage.run_directory import Run
 
 
@@ -31,13 +31,13 @@ def plan(config: Config, run: Run, console: Console) -> dict[str, Any]:
     """Shapes, sizes and bytes of every stage; reads the data (or the shards' manifest) and writes nothing."""
     run_directory.agree(config, run)
     if manifest := complete(run):
-        spec = run_directory.spec_in(manifest)
+        spec = shard_files.spec_in(manifest)
         nodes = [n["node"] for n in manifest["nodes"] if n["role"] == "train"]
         kept = [n for n in manifest["nodes"] if n["role"] == config.finetune.held_out]
         held, home = len(kept), None
-        first = run_directory.read_shards(run, manifest, [kept[0]["node"]]) if kept else []
+        first = shard_files.read_shards(run, manifest, [kept[0]["node"]]) if kept else []
         if kept and "home" in kept[0]:
-            home = run_directory.read_shards(run, manifest, [kept[0]["home"]])[0]
+            home = shard_files.read_shards(run, manifest, [kept[0]["home"]])[0]
         holdings, counts = of_manifest(manifest), manifest["rows"]
         console.say(f"partition: done, {len(manifest['nodes'])} shards in {run.shards}")
     else:
@@ -80,9 +80,8 @@ def plan(config: Config, run: Run, console: Console) -> dict[str, Any]:
 def _figures(experiment: Experiment, nodes: list[int]) -> dict[str, Any]:
     config, (tasks, support, query) = experiment.config, experiment.rows
     first, own = start(experiment)
-    shared = {k: v for k, v in first.items() if not k.startswith("server/")}
     trained = list(training_nodes(config, dict.fromkeys(nodes, 0)))
-    chosen = len(choose(config.seed, 1, trained, config.train.nodes_per_round))
+    chosen = len(sample_nodes(config.seed, 1, trained, config.train.nodes_per_round))
     execution = resolve(experiment)
     return {
         "learner": experiment.text,
@@ -95,7 +94,8 @@ def _figures(experiment: Experiment, nodes: list[int]) -> dict[str, Any]:
         "support_rows": support,
         "query_rows": query,
         "tasks": config.train.rounds * experiment.steps * chosen * tasks,
-        "bytes_per_node": _bytes(shared),
+        "bytes_down": _bytes(shared_part(first)),
+        "bytes_up": _bytes(experiment.server.payload(first)),
         "checkpoint_bytes": _bytes(first),
         "node_state_bytes": _bytes(own),
         "needs": need(config)._asdict(),
@@ -111,7 +111,7 @@ def _cells(f: dict[str, Any]) -> list[object]:
         f"{f['rounds']} of {f['nodes_per_round']} nodes, {f['local_steps']} steps",
         f"{f['tasks_per_step']} x ({f['support_rows']} + {f['query_rows']}) rows",
         f"{f['tasks']:,}",
-        f"{f['bytes_per_node'] / 1e3:,.1f} kB a node, round",
+        f"{f['bytes_up'] / 1e3:,.1f} and {f['bytes_down'] / 1e3:,.1f} kB a node and round",
         f"{f['execution']['block']} nodes x {f['execution']['tasks_at_once']} tasks",
     ]
 

@@ -20,9 +20,9 @@ from metadist_cli.core.files import sha256
 from metadist_cli.evaluation.evaluate import Outcome, chunk_size, evaluate
 from metadist_cli.experiment import Experiment, assemble, judged, start
 from metadist_cli.federated.personalization import Personal
-from metadist_cli.federated.rounds import choose
+from metadist_cli.federated.rounds import sample_nodes
 from metadist_cli.runtime.execution import Setting, apart, row_bytes
-from metadist_cli.storage import checkpoints, run_directory
+from metadist_cli.storage import checkpoints, node_files, node_states, run_directory, shard_files
 from metadist_cli.storage.run_directory import TRAINING, Run, basis
 
 
@@ -78,12 +78,12 @@ def _trained(config: Config, run: Run, experiment: Experiment) -> Trained:
     untrained = number == 0 and config.train.rounds > 0 and config.finetune.round is None
     if number > closed or closed < 0 or untrained:
         have = f"round {closed} is the newest" if closed > 0 else "no round is closed yet"
-        waits = bool(checkpoints.update_files(run, closed + 1))
+        waits = bool(node_files.update_files(run, closed + 1))
         hint = "close the open round: metadist aggregate" if waits else "train first: metadist run does all of it"
         raise Problem(f"there is no global checkpoint to adapt ({have})", str(run.path), hint, DATA)
     first, own = start(experiment)
-    params, _, sha256 = checkpoints.read_global(run, number, first)
-    return Trained(experiment, params, number, sha256, own, {})
+    model = checkpoints.read_global(run, number, first)
+    return Trained(experiment, model.params, number, model.sha256, own, {})
 
 
 def _ready(trained: Trained, run: Run, setting: Setting, tasks: list[Tasks]) -> Trained:
@@ -100,8 +100,8 @@ def _ready(trained: Trained, run: Run, setting: Setting, tasks: list[Tasks]) -> 
         hint = "leave finetune.round out"
         raise Problem("what the nodes keep is there after the newest round alone", "finetune.round", hint, DATA)
     nodes = sorted(n["node"] for n in setting.manifest["nodes"] if n["role"] == "train")
-    chosen = partial(choose, config.seed, nodes=nodes, per_round=config.train.nodes_per_round)
-    return trained._replace(owns=checkpoints.read_owns(run, trained.round + 1, homes, trained.own, chosen))
+    chosen = partial(sample_nodes, config.seed, nodes=nodes, per_round=config.train.nodes_per_round)
+    return trained._replace(owns=node_states.read_kept(run, trained.round + 1, homes, trained.own, chosen))
 
 
 def _baselines(config: Config, run: Run, setting: Setting, console: Console) -> dict[str, Trained]:
@@ -143,7 +143,7 @@ def _finished(folder: Path, inputs: str) -> dict[str, Any] | None:
 def _new_tasks(config: Config, run: Run, setting: Setting) -> list[Tasks]:
     """`episodes` tasks in all, dealt out evenly over the held-out shards."""
     spec = setting.experiment.spec
-    shards = run_directory.read_shards(
+    shards = shard_files.read_shards(
         run, setting.manifest, [n["node"] for n in setting.manifest["nodes"] if n["role"] == config.finetune.held_out]
     )
     if not shards:
@@ -152,7 +152,7 @@ def _new_tasks(config: Config, run: Run, setting: Setting) -> list[Tasks]:
     episodes = config.finetune.episodes
     homes = {
         s.node: s
-        for s in run_directory.read_shards(run, setting.manifest, [s.home for s in shards if s.home is not None])
+        for s in shard_files.read_shards(run, setting.manifest, [s.home for s in shards if s.home is not None])
     }
     tasks = []
     for i, shard in enumerate(shards):

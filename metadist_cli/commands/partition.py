@@ -18,7 +18,7 @@ from metadist_cli.data.sets import Dataset
 from metadist_cli.experiment import Spec, assemble_all, deal, load_data, spec_of
 from metadist_cli.partition.heterogeneity import Holdings, Skew, of_manifest, of_shards, skew_of, summary, with_skew
 from metadist_cli.partition.shards import Shard, account
-from metadist_cli.storage import run_directory
+from metadist_cli.storage import run_directory, shard_files
 from metadist_cli.storage.run_directory import Run
 
 _SHOWN = 12  # nodes in the table
@@ -50,7 +50,7 @@ def partition(
     skew = skew_of(held)
     show(held, skew, account(data, shards), spec, console)
     with command("partition", config, run, experiment) as result:
-        manifest = with_skew(run_directory.write_shards(run, shards, spec, data, config, wanted), held, skew)
+        manifest = with_skew(shard_files.write_shards(run, shards, spec, data, config, wanted), held, skew)
         del data, shards  # the text of a manifest of 100,000 nodes takes as much room
         (run.shards / "partition.png").unlink(missing_ok=True)  # of other shards
         files.write(run.shards / "manifest.json", files.to_json(manifest))

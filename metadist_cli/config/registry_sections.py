@@ -39,7 +39,7 @@ def registries() -> dict[str, dict[str, Callable[..., Any]]]:
     from metadist_cli import learners, models
     from metadist_cli.core import optimizers
     from metadist_cli.data import sets
-    from metadist_cli.federated import aggregators, drift_corrections, personalization
+    from metadist_cli.federated import aggregators, drift_corrections, personalization, uplink
     from metadist_cli.partition import partitioners
     from metadist_cli.tasks import augmentation
 
@@ -50,6 +50,7 @@ def registries() -> dict[str, dict[str, Callable[..., Any]]]:
         "learner": learners.LEARNERS,
         "optimizer": optimizers.OPTIMIZERS,
         "aggregator": aggregators.AGGREGATORS,
+        "uplink": uplink.UPLINKS,
         "drift correction": drift_corrections.DRIFTS,
         "personal part": personalization.PERSONAL,
         "augmentation": augmentation.AUGMENTS,

@@ -183,6 +183,10 @@ class Execution(Model):
     threads: Literal["auto"] | Positive = Field(
         "auto", description="Blocks computed side by side on the CPU; changes no bit."
     )
+    replay: bool = Field(
+        True,
+        description="Record a training step once and replay it: faster, with the same bits.",
+    )
     workers: Positive = Field(1, description="Processes on this machine that train blocks of nodes; changes no bit.")
     memory: str = Field(
         "2GiB",
@@ -228,6 +232,9 @@ class Config(Model):
     model: Annotated[Section, Choice("model", name="mlp")] = _default("The model.", name="mlp")
     learner: Annotated[Section, Choice("learner", name="maml")] = _default("The learning algorithm.", name="maml")
     train: Train = _default("Rounds and local work.")
+    uplink: list[Annotated[Section, Choice("uplink")]] = Field(
+        [], description="What happens to an update before it leaves a node, in this order; []: it is sent as it is."
+    )
     aggregate: Annotated[Aggregate, Choice("aggregator", Aggregate, name="mean")] = _default(
         "How the nodes' models become one.", name="mean"
     )

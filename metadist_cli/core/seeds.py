@@ -50,6 +50,11 @@ def _finish(z: np.ndarray | np.uint64) -> np.ndarray:
     return z ^ (z >> np.uint64(31))
 
 
+def positive(base: int, *counters: np.ndarray | int) -> np.ndarray:
+    """int64 seeds, at least 0, of a key and counters; the counters broadcast."""
+    return (bits(base, *counters) >> np.uint64(1)).astype(np.int64)
+
+
 def uniform(base: int, *counters: np.ndarray | int) -> np.ndarray:
     """float32 in [0, 1), multiples of 2**-24; the counters broadcast."""
     return (bits(base, *counters) >> np.uint64(40)).astype(np.float32) / 2**24

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -40,7 +41,8 @@ class Algorithm(NamedTuple):
     augment: what changes in the tasks before they are trained on.
     A node's leaves are "meta/", "stats/", "outer/" and "control/" (shared, but for what `personal` keeps), "node/" (its
     control variate) and "mine/" (Ditto). tasks_at_once: how many of a step's tasks are one program; None: all.
-    compiled: a block's step is made into one kernel by torch.compile.
+    compiled: torch.compile makes one kernel of a block's step. replayed: steps are recorded once and replayed, with the
+    same bits (core/replay.py).
     """
 
     learner: Learner
@@ -51,6 +53,7 @@ class Algorithm(NamedTuple):
     augment: Augment = unchanged
     tasks_at_once: int | None = None
     compiled: bool = False
+    replayed: bool = True
 
     def start(self, generator: torch.Generator) -> tuple[Params, Params]:
         """(shared, own): the first global parameters, and what a node owns before its first round."""
@@ -119,48 +122,76 @@ def _device(leaves: Params) -> torch.device:
 def node_step(
     algorithm: Algorithm, carry: Carry, episodes: Episode, task_seeds: Tensor, active: Tensor | None, step: Tensor
 ) -> tuple[Carry, dict[str, Tensor]]:
-    """One local step of ONE node: the mean of its T tasks' meta-gradients, corrected, then the outer optimiser.
+    """One local step of ONE node: its T tasks' mean meta-gradient, corrected for drift, moves the outer optimizer.
 
-    episodes: leaves (T, n, ...); task_seeds: (T,); active: 0-d bool, False leaves everything as it is (None: True);
-    step: 0-d.
-    vmap(grad(task)) and then the mean: the other order has given wrong second derivatives of batch norm (torch 2.13).
+    Args:
+        algorithm: what a node does.
+        carry: the node's state in this round.
+        episodes: leaves (T, n, ...).
+        task_seeds: (T,) int64.
+        active: 0-d bool; False leaves everything as it is. None: True.
+        step: 0-d, the node's global step, for schedules.
+
+    Returns:
+        The carry after the step, and the step's metrics, 0-d each.
     """
-    personal = algorithm.personal
 
     def gradient(meta: Params, stats: Params) -> tuple[Params, Params, dict[str, Tensor]]:
-        def one_task(episode: Episode, seed: Tensor) -> tuple[Params, Params, dict[str, Tensor]]:
-            return algorithm.learner.meta_gradient(meta, stats, episode, step, seed)
-
-        few = min(algorithm.tasks_at_once or len(task_seeds), len(task_seeds))
-        if few == 1:  # vmap has its cost: a third of a small node's step
-            alone = [one_task(Episode(*(leaf[i] for leaf in episodes)), seed) for i, seed in enumerate(task_seeds)]
-            if len(alone) == 1:
-                return alone[0]
-            direction, stats, metrics = map(tree.stack, zip(*alone, strict=True))
-        else:
-            chunk = few if few < len(task_seeds) else None  # one chunk of all would be copied
-            direction, stats, metrics = vmap(one_task, randomness="error", chunk_size=chunk)(episodes, task_seeds)
-        return tree.mean(direction), tree.consensus(stats), tree.mean(metrics)
+        return _mean_gradient(algorithm, meta, stats, episodes, task_seeds, step)
 
     direction, stats, metrics = gradient(carry.meta, carry.stats)
     corrected, work = algorithm.drift.correct(algorithm.common(direction), algorithm.common(carry.meta), carry.drift)
     meta, outer = algorithm.optimizer.update(direction | corrected, carry.outer, carry.meta, step)
-    if personal.part_steps:
-        first = carry.count < personal.part_steps
-        meta = {k: torch.where(first if personal.keeps(k) else ~first, v, carry.meta[k]) for k, v in meta.items()}
-        turn = {k: first if k.startswith("first/") else ~first for k in outer}
-        outer = {k: torch.where(turn[k], v, carry.outer[k]) for k, v in outer.items()}
+    if algorithm.personal.part_steps:
+        meta, outer = _one_part(algorithm.personal, carry, meta, outer)
     mine = carry.mine
-    if personal.pull is not None:
-        own, own_stats, start = (tree.part(mine, name) for name in ("meta", "stats", "start"))
-        pulled, own_stats, _ = gradient(own, own_stats)
-        pulled = tree.apply(lambda d, v, w: d + personal.pull * (v - w), pulled, own, start)
-        own, own_outer = algorithm.optimizer.update(pulled, tree.part(mine, "outer"), own, step)
-        mine = tree.prefixed(meta=own, stats=own_stats, outer=own_outer, start=start)
+    if algorithm.personal.pull is not None:
+        mine = _own_model(algorithm, mine, gradient, step)
     new = Carry(meta, stats, outer, work, mine, carry.count + 1)
     if active is None:
         return new, metrics
     return Carry(*(_where(active, n, o) for n, o in zip(new, carry, strict=True))), metrics
+
+
+def _mean_gradient(
+    algorithm: Algorithm, meta: Params, stats: Params, episodes: Episode, task_seeds: Tensor, step: Tensor
+) -> tuple[Params, Params, dict[str, Tensor]]:
+    """(direction, stats, metrics), means over the tasks of a step.
+
+    vmap(grad(task)) and then the mean: the other order has given wrong second derivatives of batch norm (torch 2.13).
+    """
+
+    def one_task(episode: Episode, seed: Tensor) -> tuple[Params, Params, dict[str, Tensor]]:
+        return algorithm.learner.meta_gradient(meta, stats, episode, step, seed)
+
+    at_once = min(algorithm.tasks_at_once or len(task_seeds), len(task_seeds))
+    if at_once == 1:  # vmap has its cost: a third of a small node's step
+        alone = [one_task(Episode(*(leaf[i] for leaf in episodes)), seed) for i, seed in enumerate(task_seeds)]
+        if len(alone) == 1:
+            return alone[0]
+        direction, new_stats, metrics = map(tree.stack, zip(*alone, strict=True))
+    else:
+        chunk = at_once if at_once < len(task_seeds) else None  # one chunk of all would be copied
+        direction, new_stats, metrics = vmap(one_task, randomness="error", chunk_size=chunk)(episodes, task_seeds)
+    return tree.mean(direction), tree.consensus(new_stats), tree.mean(metrics)
+
+
+def _one_part(personal: Personal, carry: Carry, meta: Params, outer: Params) -> tuple[Params, Params]:
+    """FedRep's alternation: the first steps of a round train the node's own part, all later ones the shared part."""
+    own_turn = carry.count < personal.part_steps
+    meta = {k: torch.where(own_turn if personal.keeps(k) else ~own_turn, v, carry.meta[k]) for k, v in meta.items()}
+    turn = {k: own_turn if k.startswith("first/") else ~own_turn for k in outer}
+    return meta, {k: torch.where(turn[k], v, carry.outer[k]) for k, v in outer.items()}
+
+
+def _own_model(algorithm: Algorithm, mine: Params, gradient: Callable, step: Tensor) -> Params:
+    """Ditto's step of the node's own model, pulled towards the global one that the round started from."""
+    own, stats, start = (tree.part(mine, name) for name in ("meta", "stats", "start"))
+    direction, stats, _ = gradient(own, stats)
+    pull = algorithm.personal.pull
+    direction = tree.apply(lambda d, v, w: d + pull * (v - w), direction, own, start)
+    own, outer = algorithm.optimizer.update(direction, tree.part(mine, "outer"), own, step)
+    return tree.prefixed(meta=own, stats=stats, outer=outer, start=start)
 
 
 def _where(active: Tensor, new: Any, old: Any) -> Any:

@@ -91,6 +91,7 @@ def resolve(experiment: Experiment) -> dict[str, Any]:
         "device": str(place),
         "compile": execution.compile,
         "precision": execution.precision,
+        "replay": execution.replay,
         "block": block,
         "tasks_at_once": few,
         "capability": torch.backends.cpu.get_cpu_capability(),
@@ -100,8 +101,10 @@ def resolve(experiment: Experiment) -> dict[str, Any]:
 
 def computed(experiment: Experiment, execution: dict[str, Any]) -> Experiment:
     """The experiment with an algorithm that computes as these settled settings say."""
-    said = {"tasks_at_once": execution["tasks_at_once"], "compiled": execution["compile"]}
-    return experiment._replace(algorithm=experiment.algorithm._replace(**said))
+    algorithm = experiment.algorithm._replace(
+        tasks_at_once=execution["tasks_at_once"], compiled=execution["compile"], replayed=execution["replay"]
+    )
+    return experiment._replace(algorithm=algorithm)
 
 
 def settle(precision: str = "float32") -> None:

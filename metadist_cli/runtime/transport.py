@@ -85,12 +85,12 @@ def receive(channel: Channel) -> tuple[dict[str, Any], dict[str, Params]]:
     return header, parts
 
 
-def told(problem: Problem) -> bytes:
-    """The message that `receive` raises."""
-    said = {"message": problem.message, "where": problem.where, "hint": problem.hint, "code": problem.code}
-    return packed({"problem": said})
+def packed_problem(problem: Problem) -> bytes:
+    """The message from which `receive` raises this problem."""
+    fields = {"message": problem.message, "where": problem.where, "hint": problem.hint, "code": problem.code}
+    return packed({"problem": fields})
 
 
 def _gone() -> Problem:
-    hint = "closed rounds are kept: run the same command again (if memory ran out, with fewer processes)"
-    return Problem("a process that was training is gone", "", hint, RETRY)
+    hint = "closed rounds are kept: run the same command again (with fewer processes if memory ran out)"
+    return Problem("a training process died", "", hint, RETRY)

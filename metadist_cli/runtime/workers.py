@@ -22,22 +22,35 @@ from typing import Any, NamedTuple
 import torch
 
 from metadist_cli.config import Config
-from metadist_cli.core import tree
+from metadist_cli.core import seeds, tree
 from metadist_cli.core.console import Console
 from metadist_cli.core.errors import BUG, Problem
 from metadist_cli.core.tree import Params
 from metadist_cli.experiment import Experiment, assemble
-from metadist_cli.federated.aggregators import Updates
-from metadist_cli.federated.rounds import Room, run_nodes
+from metadist_cli.federated.node_training import MemoryLimit, NodeWork, in_blocks, run_nodes
+from metadist_cli.federated.updates import Updates
 from metadist_cli.partition.pooled import union
 from metadist_cli.partition.shards import Shard, pool
 from metadist_cli.runtime import memory
 from metadist_cli.runtime.execution import Setting, computed, device, settle
 from metadist_cli.runtime.torchrun import ranks
-from metadist_cli.runtime.transport import Channel, Pipe, Rank, packed, receive, send, told, unpacked
-from metadist_cli.storage import run_directory
+from metadist_cli.runtime.transport import Channel, Pipe, Rank, packed, packed_problem, receive, send, unpacked
+from metadist_cli.storage import shard_files
 from metadist_cli.storage.run_directory import Run
 from metadist_cli.tasks.episodes import Pool
+
+
+class Order(NamedTuple):
+    """What the nodes of a round start from.
+
+    number: of the round. steps_before: local steps in earlier rounds. start: the shared leaves of the global model.
+    kept: what each node keeps from its last round.
+    """
+
+    number: int
+    steps_before: int
+    start: Params
+    kept: dict[int, Params]
 
 
 class Member:
@@ -49,32 +62,31 @@ class Member:
         run: Run,
         manifest: dict[str, Any],
         execution: dict[str, Any],
-        room: Room,
+        limit: MemoryLimit,
     ):
         """execution: as in `Setting`."""
-        self.experiment, self.execution, self.room = experiment, execution, room
+        self.experiment, self.execution, self.limit = experiment, execution, limit
         self._run, self._manifest = run, manifest
         self._file = {entry["node"]: entry["file"] for entry in manifest["nodes"] if entry["role"] == "train"}
         self._shards: dict[int, Shard] = {}
         self._pool: tuple[list[int], Pool] | None = None
 
-    def updates(
-        self, nodes: list[int], number: int, before: int, shared: Params, owns: dict[int, Params]
-    ) -> Iterator[Updates]:
-        """What these nodes make of the global parameters in a round, block by block. before: local steps so far."""
-        device = torch.device(self.execution["device"])
-        here = {k: v.to(device) for k, v in shared.items()}
-        for some in run_nodes(
-            self.experiment.algorithm,
-            here,
-            lambda node: {k: v.to(device) for k, v in owns[node].items()},
-            self._rows(nodes, device),
-            lambda part: self.experiment.sampler(part, number),
-            self.execution["block"],
-            before,
-            self.execution["threads"],
-            self.room,
-        ):
+    def updates(self, nodes: list[int], order: Order) -> Iterator[Updates]:
+        """Train these nodes from an order's start, block by block."""
+        experiment, device = self.experiment, torch.device(self.execution["device"])
+        work = NodeWork(
+            experiment.algorithm,
+            {k: v.to(device) for k, v in order.start.items()},
+            lambda rows: experiment.sampler(rows, order.number),
+            order.steps_before,
+            experiment.server.uplink,
+            seeds.key(experiment.config.seed, "uplink", order.number),
+        )
+
+        def kept(node: int) -> Params:
+            return {k: v.to(device) for k, v in order.kept[node].items()}
+
+        for some in run_nodes(work, self._rows(nodes, device), kept, self.limit, self.execution["threads"]):
             yield some._replace(shared=_home(some.shared), own=_home(some.own))
 
     def _rows(self, nodes: list[int], device: torch.device) -> Pool:
@@ -89,12 +101,12 @@ class Member:
         Pooled: the rows of all training nodes as one node's.
         """
         if self.experiment.config.pooled:
-            return [union(run_directory.read_shards(self._run, self._manifest, self._file))]
+            return [union(shard_files.read_shards(self._run, self._manifest, self._file))]
         if self.experiment.config.train.nodes_per_round == "all":  # asked for once, and the pool is a copy
-            return run_directory.read_shards(self._run, self._manifest, nodes)
+            return shard_files.read_shards(self._run, self._manifest, nodes)
         wanted = {self._file[node] for node in nodes if node not in self._shards}
         there = [node for node, file in self._file.items() if file in wanted] if wanted else []
-        self._shards |= {shard.node: shard for shard in run_directory.read_shards(self._run, self._manifest, there)}
+        self._shards |= {shard.node: shard for shard in shard_files.read_shards(self._run, self._manifest, there)}
         return [self._shards[node] for node in nodes]
 
 
@@ -109,18 +121,16 @@ class Team(NamedTuple):
     others: Sequence[Channel]
     peaks: list[dict[str, int]]
 
-    def updates(
-        self, nodes: list[int], number: int, before: int, shared: Params, owns: dict[int, Params]
-    ) -> Iterator[Updates]:
-        """As `Member.updates`, the blocks dealt in turn. Raises what a process raised, RETRY if it is gone."""
-        block = self.leader.execution["block"]
-        blocks = [nodes[i : i + block] for i in range(0, len(nodes), block)]
+    def updates(self, nodes: list[int], order: Order) -> Iterator[Updates]:
+        """As `Member.updates`, the blocks dealt in turn. Raises what a process raised, RETRY if it has died."""
+        blocks = in_blocks(nodes, self.leader.limit.block)
         count = len(self.others) + 1
         for i, channel in enumerate(self.others, 1):
             if mine := blocks[i::count]:  # one without work is not asked: nobody would read its answer
-                own = tree.stack(owns[node] for block in mine for node in block)
-                send(channel, {"round": number, "before": before, "blocks": mine}, shared=shared, own=own)
-        mine = self.leader.updates([n for block in blocks[::count] for n in block], number, before, shared, owns)
+                own = tree.stack(order.kept[node] for block in mine for node in block)
+                header = {"round": order.number, "before": order.steps_before, "blocks": mine}
+                send(channel, header, shared=order.start, own=own)
+        mine = self.leader.updates([node for block in blocks[::count] for node in block], order)
         for i, block in enumerate(blocks):
             left = block
             while left:  # in parts, where memory was short
@@ -131,7 +141,7 @@ class Team(NamedTuple):
     def _received(self, other: int, nodes: list[int]) -> Updates:
         """What another process made of the first of these nodes."""
         header, parts = receive(self.others[other])
-        self.leader.room.lower(header["room"])
+        self.leader.limit.lower(header["at_once"])
         self.peaks[other] = header["memory"]
         weights = header["weights"]
         return Updates(nodes[: len(weights)], parts["shared"], parts["own"], weights, header["metrics"])
@@ -144,7 +154,7 @@ def _open(others: Sequence[Channel], leader: Member, manifest: dict[str, Any], r
         "manifest": manifest,
         "folder": str(run.shards.parent.resolve()),
         "execution": leader.execution,
-        "room": leader.room.nodes,
+        "at_once": leader.limit.nodes,
     }
     for channel in others:
         send(channel, header)
@@ -168,26 +178,27 @@ def serve(channel: Channel, folder: Path | None = None) -> None:
                 continue
             assert member is not None
             nodes = [node for block in header["blocks"] for node in block]
-            owns = {node: tree.index(parts["own"], i) for i, node in enumerate(nodes)}
-            for some in member.updates(nodes, header["round"], header["before"], parts["shared"], owns):
-                figures = {"weights": some.weights, "metrics": some.metrics, "room": member.room.nodes}
+            kept = {node: tree.index(parts["own"], i) for i, node in enumerate(nodes)}
+            for some in member.updates(nodes, Order(header["round"], header["before"], parts["shared"], kept)):
+                figures = {"weights": some.weights, "metrics": some.metrics, "at_once": member.limit.nodes}
                 figures["memory"] = memory.peak()
                 channel.send(packed(figures, shared=some.shared, own=some.own))
         except Problem as problem:
-            channel.send(told(problem))
+            channel.send(packed_problem(problem))
         except Exception as error:  # the leader speaks for all, and nobody is to wait for this process
-            hint = "run the same command with execution.workers=1 -v and send us what it prints"
-            channel.send(told(Problem(f"a bug of metadist's: {type(error).__name__}: {error}", "", hint, BUG)))
+            hint = "run the same command with execution.workers=1 -v, and report the bug with what it prints"
+            channel.send(packed_problem(Problem(f"internal error: {type(error).__name__}: {error}", "", hint, BUG)))
 
 
 def _joined(opened: dict[str, Any], folder: Path | None) -> Member:
-    experiment = assemble(Config.model_validate(opened["config"]), run_directory.spec_in(opened["manifest"]))
+    experiment = assemble(Config.model_validate(opened["config"]), shard_files.spec_in(opened["manifest"]))
     run, execution = Run.at(Path(opened["folder"]) if folder is None else folder), opened["execution"]
     if execution["device"].startswith("cuda") and "LOCAL_RANK" in os.environ:
         mine = _gpu(execution["device"], int(os.environ["LOCAL_RANK"]), torch.cuda.device_count())
         execution["device"] = str(device(mine))
     settle(execution["precision"])
-    return Member(computed(experiment, execution), run, opened["manifest"], execution, Room(opened["room"]))
+    limit = MemoryLimit(execution["block"], opened["at_once"])
+    return Member(computed(experiment, execution), run, opened["manifest"], execution, limit)
 
 
 def _gpu(leaders: str, rank: int, count: int) -> str:
@@ -202,14 +213,14 @@ def team(setting: Setting, run: Run, console: Console, fits: int | None = None) 
     fits: nodes at a time that are known to fit into memory. Workers end with this process, however it ends.
     """
 
-    def say(nodes: int) -> None:
-        console.warn(f"memory ran out: {nodes} nodes at a time from now on, where the block is {setting.block}")
+    def warn(nodes: int) -> None:
+        console.warn(f"out of memory: training {nodes} nodes at a time instead of {setting.block}")
 
     workers = setting.experiment.config.execution.workers
     crew = [] if ranks() > 1 else [_Worker() for _ in range(workers - 1)]
     others = [Rank(rank) for rank in range(1, ranks())] or [worker.channel for worker in crew]
-    room = Room(min(fits or setting.block, setting.block), say)
-    leader = Member(setting.experiment, run, setting.manifest, setting.execution, room)
+    limit = MemoryLimit(setting.block, fits, warn)
+    leader = Member(setting.experiment, run, setting.manifest, setting.execution, limit)
     try:
         yield _open(others, leader, setting.manifest, run)
     finally:

@@ -1,274 +1,50 @@
-"""Checkpoints: the global one of each round, what nodes send, what stays with them, what a round is closed with."""
+"""The global checkpoint of each round."""
 
 from __future__ import annotations
 
-import re
-import time
-from collections.abc import Callable, Iterable, Iterator
-from functools import lru_cache
-from itertools import groupby
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from metadist_cli.core import files, tree
+from metadist_cli.core import files
 from metadist_cli.core.errors import Problem
 from metadist_cli.core.tree import Params
-from metadist_cli.federated.aggregators import Updates, together
-from metadist_cli.storage.run_directory import PACK, Run, read_json
+from metadist_cli.storage.run_directory import Run
 
-_AT_RISK = 30.0  # seconds of work that a kill may cost a job beside its running block
-_ANY = 1 << 40  # bytes of a file whose size is not known beforehand; its parser has limits of its own
 _SLACK = 64 << 20  # header and metrics of a checkpoint file
 
 
-def write_global(run: Run, number: int, params: Params, header: dict[str, Any]) -> str:
-    """Commit a round's global checkpoint; the first writer wins, equal bytes are welcome. Returns its SHA-256.
+class GlobalModel(NamedTuple):
+    """The global model after a closed round, as its checkpoint holds it.
 
-    It holds the result alone, no run name, time or host, so that equal results have equal hashes.
+    sha256: of the file. header: "parent" (the hash of the round before), "nodes", "dropped" and "metrics".
+    """
+
+    round: int
+    params: Params
+    sha256: str
+    header: dict[str, Any]
+
+
+def write_global(run: Run, number: int, params: Params, header: dict[str, Any]) -> GlobalModel:
+    """Commit a round's global checkpoint; the first writer wins, equal bytes are welcome.
+
+    It holds the result alone, without a run name, time or host, so that equal results have equal hashes.
     """
     data = files.pack(params, {"round": number, **header})
     files.publish(run.checkpoint(number), data)
-    return files.sha256(data)
+    return GlobalModel(number, params, files.sha256(data), header)
 
 
-def read_global(run: Run, number: int, template: Params) -> tuple[Params, dict[str, Any], str]:
-    """(parameters, header, SHA-256 of the file) of a closed round, checked against the model's own shapes."""
+def read_global(run: Run, number: int, template: Params) -> GlobalModel:
+    """The global model of a closed round, checked against the model's own shapes. Raises Problem."""
     path = run.checkpoint(number)
-    data = files.read(path, _limit(template), "global checkpoint")
+    data = files.read(path, bytes_at_most(template), "global checkpoint")
     params, header = files.unpack(data, str(path))
     files.check(params, template, str(path))
     if header.get("round") != number:
         raise Problem(f"this checkpoint is of round {header.get('round')}", str(path), f"put round {number}'s there")
-    return params, header, files.sha256(data)
+    return GlobalModel(number, params, files.sha256(data), header)
 
 
-def leave_open(run: Run, number: int, parent: str, updates: Iterable[Updates]) -> list[str]:
-    """The node files of an open round: consecutive nodes together, up to 1,000 a file. Returns their names.
-
-    Nothing that is there waits for more than half a minute of later work. What nodes keep is written before, so that an
-    update is never there without it.
-    """
-    names = []
-    for group in _consecutive(updates):
-        write_state(run, number, [group])
-        name = f"nodes-{group.nodes[0]:03d}-{group.nodes[-1]:03d}.safetensors"
-        files.write(run.round(number) / name, _node_file(number, parent, group))
-        names.append(name)
-    return names
-
-
-def _node_file(number: int, parent: str, updates: Updates) -> bytes:
-    metrics = [{name: values[i] for name, values in updates.metrics.items()} for i in range(len(updates.nodes))]
-    header = {"round": number, "parent": parent, "nodes": updates.nodes, "metrics": metrics}
-    return files.pack(updates.shared, header)
-
-
-def node_bytes(template: Params, metric: str) -> int:
-    """Size of the file in which one node sends its update, as it is serialised."""
-    figures = {"loss": [1 / 3], metric: [1 / 3]}  # as many digits as most have
-    return len(_node_file(1, files.sha256(b""), Updates([0], tree.expand(template, 1), {}, [1], figures)))
-
-
-def _consecutive(updates: Iterable[Updates]) -> Iterator[Updates]:
-    """Cut where a number is left out, at a thousand nodes, and where a kill would lose too much."""
-    group: list[Updates] = []
-    written = time.monotonic()
-    for some in updates:
-        for places in _runs(some.nodes):
-            follows = group and some.nodes[places[0]] == group[-1].nodes[-1] + 1
-            if group and not (follows and sum(len(g.nodes) for g in group) + len(places) <= PACK):
-                yield together(group)
-                group = []
-            group.append(some.take(places))
-        if time.monotonic() - written > _AT_RISK:
-            yield together(group)
-            group, written = [], time.monotonic()
-    if group:
-        yield together(group)
-
-
-def _runs(nodes: list[int]) -> list[list[int]]:
-    """The places of consecutive numbers, at most a thousand together."""
-    runs: list[list[int]] = []
-    for place, node in enumerate(nodes):
-        if not runs or node != nodes[place - 1] + 1 or len(runs[-1]) == PACK:
-            runs.append([])
-        runs[-1].append(place)
-    return runs
-
-
-def update_files(run: Run, number: int) -> list[Path]:
-    return sorted(run.round(number).glob("nodes-*.safetensors"))
-
-
-def named_nodes(run: Run, number: int) -> set[int] | None:
-    """The nodes that node files of a round have in their names; None where a name, for it may be anything, has none."""
-    found: set[int] = set()
-    for path in update_files(run, number):
-        ends = re.fullmatch(r"nodes-([0-9]{3,7})-([0-9]{3,7})\.safetensors", path.name)
-        first, last = map(int, ends.groups()) if ends else (0, PACK)
-        if last - first >= PACK:
-            return None
-        found.update(range(first, last + 1))
-    return found
-
-
-def read_updates(path: Path, number: int, parent: str, template: Params, weights: dict[int, int]) -> Updates:
-    """The updates in one node file, made by whoever; weights: the chosen nodes' rows, from the partition manifest.
-
-    Raises Problem where the file is damaged, of another round or parent, or of nodes that were not chosen.
-    """
-    data = files.read(path, _limit(template, min(PACK, len(weights))), "node file")
-    stacked, header = files.unpack(data, str(path))
-    if header.get("round") != number or header.get("parent") != parent:
-        raise Problem(
-            f"these nodes were trained from another checkpoint than round {number - 1}'s",
-            str(path),
-            f"delete it and train them again: metadist train ... --nodes, round {number}",
-        )
-    nodes, metrics = _told(header)
-    if not nodes:
-        raise Problem("the header does not say which nodes it holds", str(path), "delete it and train them again")
-    strangers = [n for n in nodes if n not in weights]
-    if strangers:
-        raise Problem(f"node {strangers[0]} does not take part in round {number}", str(path), "delete the file")
-    files.check(stacked, {k: v.expand(len(nodes), *v.shape) for k, v in template.items()}, str(path))
-    figures = {name: [m[name] for m in metrics] for name in metrics[0]}
-    return Updates(nodes, stacked, {}, [weights[n] for n in nodes], figures)
-
-
-def _told(header: dict[str, Any]) -> tuple[list[int], list[dict[str, float]]]:
-    """(nodes, their figures) of a stranger's header; none where it does not name each node once, with like figures."""
-    nodes, metrics = header.get("nodes"), header.get("metrics")
-    if not (isinstance(nodes, list) and isinstance(metrics, list) and 0 < len(nodes) == len(metrics)):
-        return [], []
-    figures = [m for m in metrics if isinstance(m, dict) and all(type(v) is float for v in m.values())]
-    kinds = {tuple(sorted(m)) for m in figures}
-    sound = all(type(n) is int for n in nodes) and len(set(nodes)) == len(figures) == len(nodes) and len(kinds) == 1
-    return (nodes, figures) if sound else ([], [])
-
-
-# What belongs to nodes
-
-
-def write_state(run: Run, number: int, updates: list[Updates]) -> None:
-    """The state that nodes keep after their work in a round; nothing where they keep none."""
-    kept = [some._replace(shared={}) for some in updates if some.own]
-    if not kept:
-        return
-    whole = together(kept)
-    for begin in range(0, len(whole.nodes), PACK):
-        nodes = whole.nodes[begin : begin + PACK]
-        which = files.sha256(repr(nodes).encode())[:8]  # two sets of nodes may begin and end alike
-        name = f"state-{nodes[0]:03d}-{nodes[-1]:03d}-{which}.safetensors"
-        own = {k: v[begin : begin + PACK] for k, v in whole.own.items()}
-        files.write(run.round(number) / name, files.pack(own, {"round": number, "nodes": nodes}))
-
-
-def read_state(run: Run, before: int, nodes: Iterable[int], first: Params) -> dict[int, Params]:
-    """What nodes kept when they last took part in a round below `before`; `first` where they never did.
-
-    A node that was dropped from a round did not take part in it, whatever it kept.
-    """
-    missing = set(nodes)
-    found: dict[int, Params] = {}
-    for number in range(before - 1, 0, -1) if first else ():
-        if not missing:
-            break
-        dropped = _dropped(run, number)
-        for path in sorted(run.round(number).glob("state-*.safetensors")):
-            stacked, header = files.unpack(files.read(path, _limit(first, PACK), "state of nodes"), str(path))
-            there = header["nodes"]
-            files.check(stacked, {k: v.expand(len(there), *v.shape) for k, v in first.items()}, str(path))
-            for i, node in enumerate(there):
-                if node in missing and node not in dropped:
-                    found[node] = tree.index(stacked, i)
-                    missing.discard(node)
-    return found | dict.fromkeys(missing, first)
-
-
-def read_owns(
-    run: Run, before: int, nodes: Iterable[int], first: Params, chosen: Callable[[int], list[int]]
-) -> dict[int, Params]:
-    """`read_state` where it matters that nothing is missing; chosen(round): the nodes that were drawn for it.
-
-    Raises Problem where a node took part in a closed round and its state is not here.
-    """
-    owns = read_state(run, before, nodes, first)
-    fresh = {node for node, own in owns.items() if own is first} if first else set()
-    for number in range(before - 1, 0, -1) if fresh else ():
-        took_part = fresh & set(chosen(number)) - _dropped(run, number)
-        if took_part:
-            raise Problem(
-                f"node {min(took_part)} took part in round {number}, and what it keeps is not here",
-                str(run.round(number)),
-                "put its state file there; where nodes keep theirs elsewhere, train the others with --nodes",
-            )
-    return owns
-
-
-def prune_states(run: Run, closed: int) -> None:
-    """Delete the state files all of whose nodes have newer state, in rounds up to the closed one."""
-    newer: set[int] = set()
-    for number in range(closed, 0, -1):
-        for path in sorted(run.round(number).glob("state-*.safetensors")):
-            there = files.unpack(files.read(path, _ANY, "state of nodes"), str(path))[1]["nodes"]
-            nodes = set(there) - _dropped(run, number)
-            if newer.issuperset(nodes):
-                path.unlink(missing_ok=True)
-            newer.update(nodes)
-
-
-# What a round is closed with
-
-
-def _dropped(run: Run, number: int) -> set[int]:
-    """The nodes without which `aggregate` closes a round."""
-    return set((frozen_inputs(run, number) or {"dropped": []})["dropped"])
-
-
-def frozen_inputs(run: Run, number: int) -> dict[str, Any] | None:
-    """inputs.json of a round that `aggregate` has begun to close: {files: {name: sha256}, dropped: [node], ...}."""
-    path = run.round(number) / "inputs.json"
-    return read_json(path, "frozen inputs") if path.exists() else None
-
-
-def frozen_updates(
-    run: Run, number: int, parent: str, template: Params, weights: dict[int, int], inputs: dict[str, Any]
-) -> Iterator[Updates]:
-    """The updates of the frozen files in the order of nodes; a node that two files hold counts once, the first."""
-
-    @lru_cache(maxsize=4)  # files of neighbouring nodes: not all of them are in memory at once
-    def there(name: str) -> Updates:
-        return read_updates(run.round(number) / name, number, parent, template, weights)
-
-    owner: dict[int, str] = {}
-    for name, told in inputs["files"].items():
-        path = run.round(number) / name
-        if not path.exists() or file_sha256(path) != told:
-            raise Problem(
-                "this node file is not the one that the round was to be closed with",
-                str(path),
-                f"put the file back, or delete {path.with_name('inputs.json')} to take stock anew",
-            )
-        for node in there(name).nodes:
-            owner.setdefault(node, name)
-    for name, nodes in groupby(sorted(owner), key=owner.__getitem__):
-        some = there(name)
-        place = {node: i for i, node in enumerate(some.nodes)}
-        yield some.take([place[node] for node in nodes])
-
-
-def late_files(run: Run, number: int) -> list[str]:
-    """Names of the node files of a round that came after it was closed with others."""
-    inputs = frozen_inputs(run, number)
-    return [] if inputs is None else [f.name for f in update_files(run, number) if f.name not in inputs["files"]]
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a node file."""
-    return files.sha256(files.read(path, _ANY, "node file"))
-
-
-def _limit(template: Params, copies: int = 1) -> int:
+def bytes_at_most(template: Params, copies: int = 1) -> int:
+    """Largest size of a file that holds a template's leaves, `copies` times."""
     return copies * sum(v.numel() * v.element_size() for v in template.values()) + _SLACK

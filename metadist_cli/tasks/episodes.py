@@ -193,7 +193,7 @@ def _counters(pool: Pool, steps: int, tasks: int) -> tuple[np.ndarray, np.ndarra
 
 
 def _task_seeds(base: int, node: np.ndarray, step: np.ndarray, task: np.ndarray) -> np.ndarray:
-    return (seeds.bits(base, node, step, task, 3) >> np.uint64(1)).astype(np.int64)
+    return seeds.positive(base, node, step, task, 3)
 
 
 def gather(pool: Pool, support: np.ndarray, query: np.ndarray, labels: tuple[np.ndarray, np.ndarray] | None) -> Episode:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from metadist_cli.core import tree
 from metadist_cli.experiment import start
-from metadist_cli.federated.rounds import run_nodes
+from metadist_cli.federated.node_training import MemoryLimit, NodeWork, run_nodes
 from metadist_cli.runtime.execution import settle, sizes
 from metadist_cli.tasks.episodes import Episode
 
@@ -39,7 +39,8 @@ def metadist(w: Workload, threads: int, compiled: bool = False) -> tuple[Take, f
     def take(n: int) -> None:
         for _ in range(n if w.local_steps > 1 else 1):
             steps = w.local_steps if w.local_steps > 1 else n
-            for _ in run_nodes(algorithm, shared, lambda node: own, rows, plan(w, steps), block, 0, threads):
+            work = NodeWork(algorithm, shared, plan(w, steps))
+            for _ in run_nodes(work, rows, lambda node: own, MemoryLimit(block), threads):
                 pass
 
     return take, 1
@@ -172,7 +173,8 @@ def gradient_gap(w: Workload, learned: Workload | None = None) -> float:
     largest = 0.0
     for at_once in (1, 2):
         algorithm = made.algorithm._replace(tasks_at_once=at_once)
-        updates = run_nodes(algorithm, shared, lambda node: {}, rows, plan(w, 1), at_once)
+        work = NodeWork(algorithm, shared, plan(w, 1))
+        updates = run_nodes(work, rows, lambda node: {}, MemoryLimit(at_once))
         for node, update in enumerate(tree.index(u.shared, i) for u in updates for i in range(len(u.nodes))):
             params = {k: v.clone().requires_grad_() for k, v in tree.part(shared, "meta").items()}
             accumulate(w, params, tasks_of(w, x[node, 0].double(), y[node, 0]), "softplus")

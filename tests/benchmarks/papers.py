@@ -24,8 +24,8 @@ from common import arguments, machine, metadist, put
 from metadist_cli.config import load
 from metadist_cli.core import files
 from metadist_cli.experiment import assemble, start
-from metadist_cli.federated.rounds import choose
-from metadist_cli.storage import checkpoints, run_directory
+from metadist_cli.federated.rounds import sample_nodes
+from metadist_cli.storage import node_files, run_directory, shard_files
 
 Metrics = dict[str, Any]
 
@@ -229,17 +229,17 @@ def costs(run: Path) -> dict[str, Any]:
     """Rounds, bytes of one node over all rounds (down and up), seconds of training and where it ran."""
     place = run_directory.Run.at(run)
     config, manifest = load(run), json.loads((run / "manifest.json").read_text())
-    experiment = assemble(config, run_directory.spec_in(run_directory.shard_manifest(place)))
+    experiment = assemble(config, shard_files.spec_in(run_directory.shard_manifest(place)))
     rounds = place.last_closed()
-    shared = {k: v for k, v in start(experiment)[0].items() if not k.startswith("server/")}
+    payload = experiment.server.payload(start(experiment)[0])
     nodes = [n["node"] for n in run_directory.shard_manifest(place)["nodes"] if n["role"] == "train"]
-    part = len(choose(0, 1, nodes, config.train.nodes_per_round)) / len(nodes)
+    part = len(sample_nodes(0, 1, nodes, config.train.nodes_per_round)) / len(nodes)
     down = place.checkpoint(rounds).stat().st_size
-    up = checkpoints.node_bytes(shared, experiment.loss.metric)
+    up = node_files.node_bytes(payload, experiment.loss.metric)
     return {
         "rounds": rounds,
         "nodes": len(nodes),
-        "tensor_bytes": round(2 * part * rounds * sum(v.numel() * v.element_size() for v in shared.values())),
+        "tensor_bytes": round(2 * part * rounds * sum(v.numel() * v.element_size() for v in payload.values())),
         "serialised_bytes": round(part * rounds * (down + up)),
         "seconds": sum(
             sum(json.loads(line)["seconds"].values()) for line in (run / "metrics.jsonl").read_text().splitlines()

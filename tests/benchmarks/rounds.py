@@ -107,7 +107,7 @@ def check(lr: float | None = None) -> float:
     with TemporaryDirectory() as folder:
         work = {**write_digits(Path(folder), 100), "algorithm": "fedavg", "rounds": 3, "folder": folder}
         training, _ = rounds_metadist.trained(work, lambda: None)
-        start, end = (checkpoints.read_global(training.run, number, training.first)[0] for number in (0, 3))
+        start, end = (checkpoints.read_global(training.run, number, training.first).params for number in (0, 3))
         x, y = rounds_reference.rows(work | {"nodes": 101})
         named = [int(n["name"]) for n in training.setting.manifest["nodes"] if n["role"] == "train"]
     weights = {name.removeprefix("meta/"): w for name, w in start.items()}

@@ -89,7 +89,7 @@ def play(work: dict[str, Any], mark: Callable[[], None]) -> dict[str, Any]:
     with patch("time.monotonic", time.process_time):  # the clock of metrics.jsonl: waiting for the disk is no work
         training, partitioning = trained(work, mark)
     lines = [line["seconds"] for line in round_metrics(training.run)[2:]]
-    last = checkpoints.read_global(training.run, work["rounds"], training.first)[0]
+    last = checkpoints.read_global(training.run, work["rounds"], training.first).params
     return {
         "norm": norm(last),
         "partition_s": partitioning,

@@ -20,8 +20,8 @@ from runner import ROOT, Lab, environment
 
 from metadist_cli.commands.support.node_selection import seconds, which_nodes
 from metadist_cli.core.errors import USAGE, Problem
-from metadist_cli.federated.aggregators import Updates
-from metadist_cli.storage import checkpoints
+from metadist_cli.federated.updates import Updates
+from metadist_cli.storage import node_files
 from metadist_cli.storage.run_directory import Run
 
 SCRIPT = ROOT / "configs" / "batch" / "array.sh"
@@ -104,8 +104,8 @@ def test_waiting_alone_means_the_round_that_is_open(lab: Lab):
 def test_files_are_not_read_while_their_names_lack_nodes(lab: Lab, monkeypatch: pytest.MonkeyPatch):
     """A hundred jobs may have sent gigabytes, and the next look is in a few seconds. Other names may be anything."""
     read: list[str] = []
-    of = checkpoints.read_updates
-    monkeypatch.setattr(checkpoints, "read_updates", lambda path, *rest: read.append(path.name) or of(path, *rest))
+    of = node_files.read_updates
+    monkeypatch.setattr(node_files, "read_updates", lambda path, *rest: read.append(path.name) or of(path, *rest))
     lab("partition", ONE)
     lab("train", ONE, "--nodes", "0,1,3,4")
     lab("aggregate", ONE, "--wait", "3s", "--round", "1", code=75)
@@ -144,16 +144,16 @@ def test_a_job_that_comes_too_late_is_told(lab: Lab, monkeypatch: pytest.MonkeyP
     """The others' round was closed with a quorum while it trained."""
     lab("partition", ONE)
     lab("train", ONE, "--nodes", "0-4")
-    write = checkpoints.leave_open
+    write = node_files.leave_open
 
     def late(*given: Any) -> list[str]:
         lab("aggregate", ONE, "--min-nodes", "5", "--round", "1")
         return write(*given)
 
-    monkeypatch.setattr(checkpoints, "leave_open", late)
+    monkeypatch.setattr(node_files, "leave_open", late)
     told = lab("train", ONE, "--nodes", "5").out
-    assert "round 1 was closed meanwhile, so these are not used: nodes-005-005.safetensors" in told
-    monkeypatch.setattr(checkpoints, "leave_open", write)
+    assert "round 1 was closed in the meantime, so these are not used: nodes-005-005.safetensors" in told
+    monkeypatch.setattr(node_files, "leave_open", write)
     lab("train", ONE, "train.rounds=2")
     lab("aggregate", ONE)
     entries = json.loads((lab.run() / "manifest.json").read_text())["commands"]
@@ -170,15 +170,13 @@ def test_a_job_that_is_killed_keeps_what_it_has_trained(tmp_path: Path, monkeypa
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        checkpoints.leave_open(run, 1, "parent", trained())
-    assert not checkpoints.update_files(run, 1)
-    monkeypatch.setattr(checkpoints, "_AT_RISK", -1.0)
+        node_files.leave_open(run, 1, "parent", trained())
+    assert not node_files.update_files(run, 1)
+    monkeypatch.setattr(node_files, "_AT_RISK", -1.0)
     with pytest.raises(KeyboardInterrupt):
-        checkpoints.leave_open(run, 1, "parent", trained())
+        node_files.leave_open(run, 1, "parent", trained())
     template, weights = {"meta/w": torch.zeros(2)}, dict.fromkeys((3, 4, 5), 7)
-    there = [
-        checkpoints.read_updates(file, 1, "parent", template, weights) for file in checkpoints.update_files(run, 1)
-    ]
+    there = [node_files.read_updates(file, 1, "parent", template, weights) for file in node_files.update_files(run, 1)]
     assert [(some.nodes, some.shared["meta/w"].tolist()) for some in there] == [([n], [[n, n]]) for n in (3, 4, 5)]
 
 

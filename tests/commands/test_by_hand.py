@@ -117,11 +117,11 @@ def test_rows_stay_in_the_shards(lab: Lab, monkeypatch: pytest.MonkeyPatch):
     lab("run", *settings)
     lab("train", *settings, "train.rounds=4", "--nodes", "0-1")
     lab("train", *settings, "train.rounds=4")
-    from metadist_cli.storage import run_directory
+    from metadist_cli.storage import run_directory, shard_files
 
     run = run_directory.Run.at(lab.run())
     manifest = run_directory.shard_manifest(run)
-    shards = run_directory.read_shards(run, manifest, [n["node"] for n in manifest["nodes"]])
+    shards = shard_files.read_shards(run, manifest, [n["node"] for n in manifest["nodes"]])
     x = np.concatenate([shard.x for shard in shards])
     assert x.shape == (192, 12)
     assert len(np.unique(x)) > 0.99 * x.size  # any of them found elsewhere would mean something

@@ -16,8 +16,8 @@ import pytest
 from runner import SMALL, TINY, Done, Killed, Lab, Step, crash, kill, results, start
 
 from metadist_cli.core import files
-from metadist_cli.federated import rounds
-from metadist_cli.federated.aggregators import Updates
+from metadist_cli.federated import node_training
+from metadist_cli.federated.updates import Updates
 
 
 def sweep(lab: Lab, steps: Sequence[Step], outcome: Callable[[Path], object], *stages: str) -> int:
@@ -67,12 +67,12 @@ def with_state(run: Path) -> dict[str, object]:
     from metadist_cli.config import load
     from metadist_cli.experiment import assemble
     from metadist_cli.experiment import start as first
-    from metadist_cli.storage import checkpoints, run_directory
+    from metadist_cli.storage import node_states, run_directory, shard_files
 
     place = run_directory.Run.at(run)
-    own = first(assemble(load(run), run_directory.spec_in(run_directory.shard_manifest(place))))[1]
+    own = first(assemble(load(run), shard_files.spec_in(run_directory.shard_manifest(place))))[1]
     nodes = [n["node"] for n in run_directory.shard_manifest(place)["nodes"] if n["role"] == "train"]
-    kept = checkpoints.read_state(place, 99, nodes, own)
+    kept = node_states.read_state(place, 99, nodes, own)
     assert any(state["mine/met"] and state["node/head.bias"].any() for state in kept.values())
     found = {name: data for name, data in results(run).items() if name.endswith("global.safetensors")}
     return found | {str(n): {k: v.tolist() for k, v in state.items()} for n, state in kept.items()}
@@ -101,25 +101,25 @@ def test_a_line_of_metrics_that_was_cut_short(lab: Lab, plain: None):
 
 
 def test_a_run_short_of_memory_goes_on_with_as_few_nodes(lab: Lab, monkeypatch: pytest.MonkeyPatch):
-    """What had room is noted with every round, so nothing runs out again and the bytes are those of one go."""
+    """What memory held is logged with every round, so nothing runs out again and the bytes are those of one go."""
     tried: list[int] = []
-    computed = rounds._block_updates
+    computed = node_training.train_block
 
     def short(*given: Any) -> Updates:
-        tried.append(len(given[3].nodes))
+        tried.append(len(given[1].nodes))
         if tried[-1] > 3:
             raise MemoryError
         return computed(*given)
 
-    monkeypatch.setattr(rounds, "_block_updates", short)
+    monkeypatch.setattr(node_training, "train_block", short)
     block = "execution.block=6"
     told = lab("run", block, "train.rounds=2")
-    assert "memory ran out: 3 nodes at a time from now on, where the block is 6" in told.out
+    assert "out of memory: training 3 nodes at a time instead of 6" in told.out
     assert tried == [6, 3, 3, 3, 3]
     lab("run", block, "train.rounds=4")
     assert tried[5:] == [3] * 4
     lines = (lab.run() / "metrics.jsonl").read_text().splitlines()
-    assert [json.loads(line)["room"] for line in lines] == [3] * 4
+    assert [json.loads(line)["at_once"] for line in lines] == [3] * 4
     lab("run", block, "train.rounds=4", name="calm")
     assert lab.checkpoint(4) == lab.checkpoint(4, "calm")
 

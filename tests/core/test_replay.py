@@ -16,10 +16,14 @@ from maths import (
     Case,
     One,
     apart,
+    close_round,
+    first_global,
+    first_own,
     inputs_of,
     learner_of,
     model_of,
     nodes_of,
+    run_nodes,
     same,
     shape_of,
 )
@@ -33,7 +37,6 @@ from metadist_cli.federated.aggregators import AGGREGATORS
 from metadist_cli.federated.drift_corrections import DRIFTS
 from metadist_cli.federated.local_training import Algorithm
 from metadist_cli.federated.personalization import PERSONAL
-from metadist_cli.federated.rounds import close_round, first_global, first_own, run_nodes
 from metadist_cli.tasks.episodes import Plan, Pool, episodic
 
 MANY = 20

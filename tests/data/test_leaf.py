@@ -24,7 +24,7 @@ from metadist_cli.core.errors import CONFIG, DATA, Problem
 from metadist_cli.data.readers.characters import LEAF
 from metadist_cli.data.sets.leaf import leaf
 from metadist_cli.data.types import Dataset, Windows
-from metadist_cli.storage import run_directory
+from metadist_cli.storage import run_directory, shard_files
 
 Users = dict[str, tuple[list, list]]  # name -> x, y
 
@@ -361,7 +361,7 @@ def firsts(lab: Lab, role: str) -> set[int]:
     """The numbers of the rows in the shards of a role."""
     run = run_directory.Run.at(lab.run())
     nodes = [n["node"] for n in lab.shards()["nodes"] if n["role"] == role]
-    return {int(number) for s in run_directory.read_shards(run, lab.shards(), nodes) for number in s.x[:][:, 0]}
+    return {int(number) for s in shard_files.read_shards(run, lab.shards(), nodes) for number in s.x[:][:, 0]}
 
 
 def test_from_rows_judges_on_leafs_test_part(crowd: Make) -> None:

@@ -28,7 +28,7 @@ from metadist_cli.partition.held_out import Held
 from metadist_cli.partition.partitioners import PARTITIONERS
 from metadist_cli.partition.pooled import union
 from metadist_cli.partition.shards import Need, make_shards, pool
-from metadist_cli.storage import run_directory
+from metadist_cli.storage import run_directory, shard_files
 from metadist_cli.storage.adapted_model import load_adapted
 from metadist_cli.tasks.episodes import gather, local
 
@@ -144,10 +144,10 @@ def test_shard_files_hold_windows_and_give_them_back(
     shards = make_shards(data, PARTITIONERS["natural"](by="user"), None, Need(False, 0, 4), Held("nodes", 1, 0), 3)
     (tmp_path / "own.yaml").write_text("task: {kind: local, support: 2, query: 2}\npartition: {nodes: 4}\n")
     run = run_directory.Run.at(tmp_path / "run")
-    manifest = run_directory.write_shards(
+    manifest = shard_files.write_shards(
         run, shards, spec_of(data, shards), data, load(tmp_path / "own.yaml"), {s.node for s in shards}
     )
-    back = run_directory.read_shards(run, manifest, range(4))
+    back = shard_files.read_shards(run, manifest, range(4))
     for one, other in zip(back, shards, strict=True):
         assert isinstance(one.x, Windows)
         assert len(one.x.source) == len(other.x.source)

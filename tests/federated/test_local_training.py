@@ -18,8 +18,11 @@ from maths import (
     Case,
     One,
     apart,
+    close_round,
     covered,
     double,
+    first_global,
+    first_own,
     gap,
     jitter,
     learner_of,
@@ -27,6 +30,7 @@ from maths import (
     name_of,
     nodes_of,
     rand,
+    run_nodes,
     same,
 )
 from torch import Tensor
@@ -39,7 +43,6 @@ from metadist_cli.federated.aggregators import AGGREGATORS, Aggregator
 from metadist_cli.federated.drift_corrections import DRIFTS
 from metadist_cli.federated.local_training import Algorithm, node_step
 from metadist_cli.federated.personalization import PERSONAL
-from metadist_cli.federated.rounds import close_round, first_global, first_own, run_nodes
 from metadist_cli.partition.shards import Shard
 from metadist_cli.partition.shards import pool as pool_of
 from metadist_cli.tasks.episodes import Plan, Pool, episodic, epochs, gather, local

@@ -21,14 +21,19 @@ from maths import (
     One,
     apart,
     beside,
+    close_round,
+    combined,
     covered,
     double,
+    first_global,
+    first_own,
     gap,
     learner_of,
     model_of,
     name_of,
     nodes_of,
     rand,
+    run_nodes,
     same,
 )
 from runner import ROOT, proc
@@ -39,12 +44,14 @@ from metadist_cli.core import seeds, tree
 from metadist_cli.core.errors import Problem
 from metadist_cli.core.optimizers import OPTIMIZERS, Optimizer
 from metadist_cli.core.tree import Params
-from metadist_cli.federated import rounds
-from metadist_cli.federated.aggregators import AGGREGATORS, Updates
+from metadist_cli.federated import node_training
+from metadist_cli.federated.aggregators import AGGREGATORS
 from metadist_cli.federated.drift_corrections import DRIFTS, Drift
 from metadist_cli.federated.local_training import Algorithm, node_step
+from metadist_cli.federated.node_training import MemoryLimit
 from metadist_cli.federated.personalization import Personal
-from metadist_cli.federated.rounds import Room, choose, close_round, first_global, first_own, run_nodes
+from metadist_cli.federated.rounds import sample_nodes, shared_part
+from metadist_cli.federated.updates import Updates
 from metadist_cli.tasks.episodes import Plan, Pool, episodic, epochs, gather, local
 from metadist_cli.tasks.types import Episode
 
@@ -209,13 +216,14 @@ def test_the_mean_is_the_weighted_mean(aggregator: Case) -> None:
         One(i, {"meta/w": rand(4, seed=i).float() * 10.0**i, "stats/n": torch.tensor(7)}, {}, w, {})
         for i, w in enumerate((10, 1_000_000, 3))
     ]
-    combined = AGGREGATORS[aggregator[0]](**aggregator[1]).combine(iter([beside(updates[:2]), beside(updates[2:])]))
+    rule = AGGREGATORS[aggregator[0]](**aggregator[1])
+    mean = combined(rule, updates[0].shared, [beside(updates[:2]), beside(updates[2:])])
     weights = [1.0] * 3 if aggregator[1] else [10.0, 1e6, 3.0]
     values = np.stack([u.shared["meta/w"].numpy().astype(np.float64) for u in updates])
     expected = np.average(values, axis=0, weights=weights).astype(np.float32)
-    np.testing.assert_array_max_ulp(combined["meta/w"].numpy(), expected, maxulp=1)
-    assert combined["meta/w"].dtype == torch.float32
-    assert torch.equal(combined["stats/n"], torch.tensor(7))
+    np.testing.assert_array_max_ulp(mean["meta/w"].numpy(), expected, maxulp=1)
+    assert mean["meta/w"].dtype == torch.float32
+    assert torch.equal(mean["stats/n"], torch.tensor(7))
 
 
 @every_aggregator
@@ -226,7 +234,7 @@ def test_the_mean_has_the_same_bits_however_its_nodes_come(aggregator: Case, cut
     shared = {"meta/w": turned.t().reshape(70, 5, 8).clone(), "meta/turned": turned.t(), "stats/n": torch.arange(70)}
     whole = Updates([*range(70)], shared, {}, [1 + 7 * i % 11 for i in range(70)], {})
     parts = [whole.take([*range(begin, end)]) for begin, end in pairwise([0, *sorted(cuts), 70])]
-    combine = AGGREGATORS[aggregator[0]](**aggregator[1]).combine
+    rule, old = AGGREGATORS[aggregator[0]](**aggregator[1]), tree.index(shared, 0)
     summed: list[list[int]] = []  # rows at a time: some machines' sums depend on it
     addmv_ = Tensor.addmv_
 
@@ -235,9 +243,9 @@ def test_the_mean_has_the_same_bits_however_its_nodes_come(aggregator: Case, cut
         return addmv_(into, rows, weights)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("metadist_cli.federated.aggregators._VALUES", 1000 if large else 1 << 22)
+        patch.setattr("metadist_cli.federated.aggregators.mean._VALUES", 1000 if large else 1 << 22)
         patch.setattr(Tensor, "addmv_", watched)
-        ends = [summed.append([]) or combine(iter(updates)) for updates in (parts, [whole])]
+        ends = [summed.append([]) or combined(rule, old, updates) for updates in (parts, [whole])]
     assert same(*ends)
     assert summed[0] == summed[1]
     assert max(summed[0]) == (12 if large else 32)
@@ -412,7 +420,9 @@ def test_the_server_descends_from_old_to_mean(name: str) -> None:
     step = oracle(list(leaves.values()), lr=0.5, **({"momentum": 0.9} if name == "momentum" else {}))
     for round_ in range(1, 4):
         shared |= {f"meta/{k}": v.detach().clone() for k, v in leaves.items()}
-        mean = MEAN.combine(run_nodes(algo, shared, lambda n: own, POOL, tasks(round_), 1, 3 * (round_ - 1)))
+        mean = combined(
+            MEAN, shared_part(shared), run_nodes(algo, shared, lambda n: own, POOL, tasks(round_), 1, 3 * (round_ - 1))
+        )
         for k, leaf in leaves.items():
             leaf.grad = shared[f"meta/{k}"] - mean[f"meta/{k}"]
         step.step()
@@ -480,26 +490,26 @@ def test_no_local_step_leaves_the_parameters() -> None:
 def test_a_block_that_is_too_large_is_halved(monkeypatch: pytest.MonkeyPatch) -> None:
     """Memory for two nodes: the block of five is tried, then two at a time; no node is lost, and all in their order."""
     algo, told, tried = algorithm(model=PLAIN), [], []
-    whole = rounds._block_updates
+    whole = node_training.train_block
 
-    def small(algo: Algorithm, shared: Params, own_of: Callable, pool: Pool, *rest: Any) -> Any:
+    def small(work: Any, pool: Pool, *rest: Any) -> Any:
         tried.append(len(pool.nodes))
         if len(pool.nodes) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return whole(algo, shared, own_of, pool, *rest)
+        return whole(work, pool, *rest)
 
     expected = updates_of(algo, POOL, block=5)
-    monkeypatch.setattr(rounds, "_block_updates", small)
+    monkeypatch.setattr(node_training, "train_block", small)
     shared, own = double(first_global(algo, SERVER, 0)), double(first_own(algo, 0))
-    updates = run_nodes(algo, shared, lambda n: own, POOL, tasks(1), 5, room=Room(5, told.append))
+    updates = run_nodes(algo, shared, lambda n: own, POOL, tasks(1), MemoryLimit(5, warn=told.append))
     updates = apart(updates)
     assert (told, tried) == ([2], [5, 2, 2, 1])
     for one, two in zip(updates, expected, strict=True):
         assert one.node == two.node
         assert gap(one.shared, two.shared) < 1e-11
-    with pytest.raises(Problem, match="memory ran out over a single node"), Room(1).tried(1):
+    with pytest.raises(Problem, match="out of memory while training a single node"), MemoryLimit(1).trying(1):
         raise MemoryError
-    with pytest.raises(RuntimeError, match="another"), Room(4).tried(4):
+    with pytest.raises(RuntimeError, match="another"), MemoryLimit(4).trying(4):
         raise RuntimeError("another error")
 
 
@@ -514,12 +524,12 @@ algo = algorithm(("supervised", {}), OPTIMIZERS["sgd"](lr=0.1), model=("mlp", {"
 pool = nodes_of([18] * 600)
 sample = lambda part: local(0, 1, 1, 0, 18)(part, 1)
 shared = double(first_global(algo, SERVER, 0))
-run = lambda room: apart(run_nodes(algo, shared, lambda n: {}, pool, sample, 600, room=room))
+run = lambda limit: apart(run_nodes(algo, shared, lambda n: {}, pool, sample, limit))
 told = []
-free = [one.metrics["loss"] for one in run(Room(600))]
+free = [one.metrics["loss"] for one in run(MemoryLimit(600))]
 used = 1024 * int(next(l for l in open("/proc/self/status") if l.startswith("VmSize")).split()[1])
 resource.setrlimit(resource.RLIMIT_AS, (used + (100 << 20), -1))
-few = [one.metrics["loss"] for one in run(Room(600, told.append))]
+few = [one.metrics["loss"] for one in run(MemoryLimit(600, warn=told.append))]
 print(told, max(abs(a - b) for a, b in zip(free, few, strict=True)))
 """
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
@@ -558,11 +568,13 @@ def test_a_compiled_step_is_the_same_step() -> None:
 
 def test_chosen_nodes() -> None:
     nodes = [3, 5, 8, 9, 12, 20, 21, 33]
-    assert choose(0, 1, nodes, "all") == nodes
+    assert sample_nodes(0, 1, nodes, "all") == nodes
     for per_round, size in ((3, 3), (99, 8), (0.5, 4), (0.01, 1)):
-        drawn = [choose(0, r, nodes, per_round) for r in range(50)]
+        drawn = [sample_nodes(0, r, nodes, per_round) for r in range(50)]
         assert all(len(d) == size and sorted(set(d)) == d and set(d) <= set(nodes) for d in drawn)
-        assert drawn == [choose(0, r, nodes, per_round) for r in range(50)]
-    often = np.bincount(np.concatenate([choose(0, r, nodes, 3) for r in range(2000)]), minlength=34)[nodes]
+        assert drawn == [sample_nodes(0, r, nodes, per_round) for r in range(50)]
+    often = np.bincount(np.concatenate([sample_nodes(0, r, nodes, 3) for r in range(2000)]), minlength=34)[nodes]
     assert abs(often - 750).max() < 5 * (2000 * 3 / 8 * 5 / 8) ** 0.5
-    assert choose(0, 1, nodes, 3) != choose(1, 1, nodes, 3) or choose(0, 2, nodes, 3) != choose(1, 2, nodes, 3)
+    assert sample_nodes(0, 1, nodes, 3) != sample_nodes(1, 1, nodes, 3) or sample_nodes(0, 2, nodes, 3) != sample_nodes(
+        1, 2, nodes, 3
+    )

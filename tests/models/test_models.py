@@ -14,6 +14,7 @@ from maths import (
     Case,
     One,
     beside,
+    combined,
     covered,
     double,
     gap,
@@ -343,7 +344,7 @@ def test_running_statistics_of_nodes_pool_exactly() -> None:
         One(i, normalise("n", "batch_running", {}, start, x, True)[1], {}, len(x), {}) for i, x in enumerate(parts)
     ]
     union = torch.cat(parts)
-    pooled = AGGREGATORS["mean"]().combine([beside(updates)])
+    pooled = combined(AGGREGATORS["mean"](), start, [beside(updates)])
     assert gap(pooled, normalise("n", "batch_running", {}, start, union, True)[1]) < 1e-12
     mean = (pooled["n.mean"] - 0.9 * start["n.mean"]) / 0.1
     square = (pooled["n.square"] - 0.9 * start["n.square"]) / 0.1

@@ -18,7 +18,7 @@ from metadist_cli.data.types import Windows
 from metadist_cli.experiment import assemble
 from metadist_cli.partition.pooled import union
 from metadist_cli.partition.shards import Shard, pool
-from metadist_cli.storage import run_directory
+from metadist_cli.storage import run_directory, shard_files
 
 EPISODIC = """\
 task: {kind: episodic, way: 2, shot: 1, query: 3, new: {from: classes, test: ["7", "8", "9"]}}
@@ -99,7 +99,7 @@ def test_pooled_training_is_gradient_descent_on_all_training_rows(tmp_path: Path
     """Ten full batches of a linear model, by torch alone; under the real classes where nodes renumber them."""
     lab = Lab(tmp_path, SUPERVISED)
     lab("partition", f"partition.relabel={relabel}")
-    shards = run_directory.read_shards(run_directory.Run.at(lab.run()), lab.shards(), lab.trained())
+    shards = shard_files.read_shards(run_directory.Run.at(lab.run()), lab.shards(), lab.trained())
     rows = np.concatenate([s.row for s in shards])
     assert len(set(rows)) == len(rows) > 1300
     lab("run", f"partition.relabel={relabel}", f"baselines.central.train.batch={len(rows)}")
@@ -123,15 +123,15 @@ def test_an_epoch_is_of_all_rows_in_tasks_as_large_as_the_nodes_have_them(lab: L
     epochs = ("pooled=true", "learner={name: supervised}", "train={local_epochs: 2, batch: 50}")
     run = run_directory.Run.at(lab.run())
     manifest = lab.shards()
-    experiment = assemble(load(lab.config, epochs), run_directory.spec_in(manifest))
-    rows = pool([union(run_directory.read_shards(run, manifest, lab.trained()))], 16)
+    experiment = assemble(load(lab.config, epochs), shard_files.spec_in(manifest))
+    rows = pool([union(shard_files.read_shards(run, manifest, lab.trained()))], 16)
     plan = experiment.sampler(rows, 1)
     count = int(rows.row_count[0])
     assert experiment.steps == plan.query.shape[1] == 2 * -(-count // 50)
     first = plan.query[0, : experiment.steps // 2].reshape(-1)[:count]
     assert sorted(first) == list(range(count))
-    plain = assemble(load(lab.config), run_directory.spec_in(manifest))
-    assert assemble(load(lab.config, ("pooled=true",)), run_directory.spec_in(manifest)).rows == plain.rows
+    plain = assemble(load(lab.config), shard_files.spec_in(manifest))
+    assert assemble(load(lab.config, ("pooled=true",)), shard_files.spec_in(manifest)).rows == plain.rows
 
 
 # As a baseline of a run

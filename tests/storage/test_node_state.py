@@ -15,8 +15,8 @@ from metadist_cli.cli import app
 from metadist_cli.config import load
 from metadist_cli.core import files
 from metadist_cli.experiment import assemble, start
-from metadist_cli.federated.rounds import choose
-from metadist_cli.storage import checkpoints, run_directory
+from metadist_cli.federated.rounds import sample_nodes
+from metadist_cli.storage import node_states, run_directory, shard_files
 
 pytestmark = pytest.mark.usefixtures("plain")
 ONE, ROUNDS = "execution.block=1", 4
@@ -46,8 +46,8 @@ def lab(tmp_path: Path) -> Lab:
 def state(lab: Lab, name: str = "tiny", below: int = 99) -> dict[int, dict[str, bytes]]:
     """What every training node has after the rounds below a number; the newest where it has it twice."""
     run = run_directory.Run.at(lab.run(name))
-    first = start(assemble(load(run.path), run_directory.spec_in(run_directory.shard_manifest(run))))[1]
-    kept = checkpoints.read_state(run, below, lab.trained(name), first)
+    first = start(assemble(load(run.path), shard_files.spec_in(run_directory.shard_manifest(run))))[1]
+    kept = node_states.read_state(run, below, lab.trained(name), first)
     return {node: {k: v.numpy().tobytes() for k, v in own.items()} for node, own in kept.items()}
 
 
@@ -113,7 +113,7 @@ def test_the_state_of_a_node_that_sits_out_stays(lab: Lab, method: str):
             nodes, before = lab.trained(), None
         lab("train", *METHODS[method], SAMPLED, f"train.rounds={number}")
         lab("aggregate", *METHODS[method], SAMPLED, f"train.rounds={number}")
-        now, chosen = state(lab), choose(0, number, nodes, 0.5)
+        now, chosen = state(lab), sample_nodes(0, number, nodes, 0.5)
         assert len(chosen) == 3
         if before is not None:
             assert {n for n in nodes if now[n] != before[n]} == set(chosen)
@@ -179,7 +179,7 @@ def test_a_node_is_trained_on_another_machine_in_every_round(lab: Lab, tmp_path:
         done = CliRunner().invoke(app, ["train", str(there), "--nodes", str(node)])
         assert done.exit_code == 0, done.output
         new = set(contents(there)) - carried - {"log.txt", f"rounds/{number:04d}/job-{node:03d}-{node:03d}.json"}
-        if node in choose(0, number, lab.trained(), 0.5 if sampling == SAMPLED else "all"):
+        if node in sample_nodes(0, number, lab.trained(), 0.5 if sampling == SAMPLED else "all"):
             assert sorted(name.split("-")[0] for name in new) == [
                 f"rounds/{number:04d}/{k}" for k in ("nodes", "state")
             ]
@@ -272,7 +272,7 @@ def test_scaffolds_variate_is_the_mean_of_all_nodes(lab: Lab, weight_by: str):
     lab("partition", *settings)
     weights = {n["node"]: n["rows"] if weight_by == "examples" else 1 for n in lab.shards()["nodes"]}
     for number in (1, 2, 3):
-        drawn = choose(0, number, lab.trained(), 4)
+        drawn = sample_nodes(0, number, lab.trained(), 4)
         lab("train", *settings, ONE, "--nodes", ",".join(map(str, drawn[: 4 if number < 3 else 2])))
         lab("aggregate", *settings, ONE, "--min-nodes", "2")
         ours = files.unpack(lab.checkpoint(number), "")[0]["control/head.bias"].double()

@@ -13,7 +13,7 @@ import numpy as np
 from metadist_cli.core import files
 from metadist_cli.core.errors import Problem
 from metadist_cli.core.tree import Params
-from metadist_cli.federated.aggregators import Updates
+from metadist_cli.federated.updates import Updates
 from metadist_cli.storage import checkpoints
 from metadist_cli.storage.run_directory import Run
 
@@ -85,7 +85,7 @@ def sizes(run: Run, number: int, up: int) -> dict[str, int]:
     return ({"down": sent.stat().st_size} if sent.exists() else {}) | {"up": up}
 
 
-def mend(run: Run, template: Params, up: int) -> None:
+def repair(run: Run, template: Params, up: int) -> None:
     """Lines that a kill cut short, or left out after a round's commit, from the checkpoints' own headers.
 
     They lack the seconds, which nobody knows any more. up: as for `sizes`.
@@ -94,7 +94,7 @@ def mend(run: Run, template: Params, up: int) -> None:
     lines = {line["round"]: line for line in round_metrics(run)}
     for number in range(1, run.last_closed() + 1):
         if number not in lines and run.checkpoint(number).exists():
-            header = checkpoints.read_global(run, number, template)[1]
+            header = checkpoints.read_global(run, number, template).header
             lines[number] = {"round": number, "nodes": header["nodes"], **header["metrics"]}
             lines[number]["bytes"] = sizes(run, number, up)
     text = "".join(_line(lines[number]) for number in sorted(lines))

@@ -20,7 +20,7 @@ from metadist_cli.core.console import Console
 from metadist_cli.experiment import Experiment, assemble
 from metadist_cli.runtime import memory
 from metadist_cli.runtime.execution import Setting, computed, resolve, settle, threads
-from metadist_cli.storage import run_directory
+from metadist_cli.storage import run_directory, shard_files
 from metadist_cli.storage.run_directory import Run
 
 
@@ -30,7 +30,7 @@ def open_setting(config: Config, run: Run, console: Console, alone: bool = False
     alone: this process works while others, if there are any, wait.
     """
     manifest = run_directory.shard_manifest(run)
-    experiment = assemble(config, run_directory.spec_in(manifest))
+    experiment = assemble(config, shard_files.spec_in(manifest))
     stored, execution = _execution(run, experiment)
     changed = [f"{key} {stored.get(key)} -> {now}" for key, now in execution.items() if now != stored.get(key)]
     if changed:
@@ -51,10 +51,15 @@ def _execution(run: Run, experiment: Experiment) -> tuple[dict[str, Any], dict[s
     fresh = resolve(experiment)
     stored = _manifest(run).get("execution", fresh) if run.last_closed() >= 0 else fresh
     products = "torch's default" if stored["device"].startswith("cuda") else "float32"  # tf32 for convolutions
-    first = {"tasks_at_once": experiment.rows[0], "compile": False, "precision": products}  # as in version 0.1.0
+    first = {
+        "tasks_at_once": experiment.rows[0],
+        "compile": False,
+        "precision": products,
+        "replay": True,
+    }  # as in 0.1.0
     stored = first | stored
     wanted = experiment.config.execution
-    settings = ("device", "block", "tasks_at_once", "compile", "precision")
+    settings = ("device", "block", "tasks_at_once", "compile", "precision", "replay")
     said = {key: fresh[key] for key in settings if getattr(wanted, key) != "auto"}
     here = {key: fresh[key] for key in ("capability", "torch")}
     return stored, stored | said | here

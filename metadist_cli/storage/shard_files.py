@@ -1,0 +1,141 @@
+"""Shards on disk: files of stacked nodes, and the partition manifest that names and seals them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+
+from metadist_cli.config import Config
+from metadist_cli.core import files
+from metadist_cli.core.errors import Problem
+from metadist_cli.core.tree import Params
+from metadist_cli.data.sets import Dataset
+from metadist_cli.data.standardise import moments
+from metadist_cli.data.types import Windows, stack, take
+from metadist_cli.experiment import Spec
+from metadist_cli.partition.assign import class_runs
+from metadist_cli.partition.shards import Shard, account
+from metadist_cli.storage.run_directory import PACK, SHARDS, Run, basis
+
+
+def write_shards(
+    run: Run, shards: list[Shard], spec: Spec, data: Dataset, config: Config, wanted: set[int]
+) -> dict[str, Any]:
+    """The files that hold wanted nodes. Returns the manifest of all, which is to be written last: it is the commit."""
+    entries: list[dict[str, Any]] = []
+    stored: dict[str, dict[str, Any]] = {}
+    size = 1 if len(shards) <= PACK else PACK
+    for begin in range(0, len(shards), size):
+        pack = shards[begin : begin + size]
+        first, last = pack[0].node, pack[-1].node
+        name = f"node-{first:03d}.safetensors" if size == 1 else f"nodes-{first:05d}-{last:05d}.safetensors"
+        packed = files.pack(_pack_shards(pack), {"nodes": [s.node for s in pack]})
+        if wanted.intersection(s.node for s in pack):
+            files.write(run.shards / name, packed)
+        stored[name] = {"sha256": files.sha256(packed), "bytes": len(packed)}
+        entries += _entries(pack, name)
+    scale = {}
+    if config.partition.scale == "train":  # what a task of the user's own is to be scaled by
+        found = moments([data.x[s.row] for s in shards if s.role == "train"])
+        scale = {"scale": {"mean": found.mean.tolist(), "deviation": found.deviation.tolist()}}
+    return {
+        "format": 1,
+        **scale,
+        "data": {"name": config.data.name, "sha256": data.sha256},
+        "basis": basis(config, SHARDS),
+        "spec": {**spec._asdict(), "classes": len(spec.classes)},
+        "classes": list(spec.classes),
+        "nodes": entries,
+        "files": stored,
+        "rows": account(data, shards),
+    }
+
+
+def _pack_shards(pack: list[Shard]) -> Params:
+    x = stack([s.x for s in pack])
+    rows = {"source": x.source, "start": x.start.astype(np.int32)} if isinstance(x, Windows) else {"x": x}
+    columns = {
+        **rows,
+        "label": np.concatenate([s.label for s in pack]),
+        "row": np.concatenate([s.row for s in pack]),
+    }
+    if pack[0].target is not None:
+        columns["target"] = np.concatenate([s.target for s in pack if s.target is not None])
+    return {name: torch.from_numpy(column) for name, column in columns.items()}
+
+
+def _entries(pack: list[Shard], name: str) -> Iterator[dict[str, Any]]:
+    """What the manifest says of each shard in a file."""
+    label, count = np.concatenate([s.label for s in pack]), np.array([len(s.label) for s in pack])
+    first, bounds = class_runs(label, count)
+    classes = np.stack([label[first], np.diff(first, append=len(label))], axis=1).tolist()
+    for shard, start, (a, b) in zip(pack, (np.cumsum(count) - count).tolist(), pairwise(bounds), strict=True):
+        yield _entry(shard, name, start, classes[a:b])
+
+
+def _entry(shard: Shard, name: str, start: int, classes: list[list[int]]) -> dict[str, Any]:
+    entry = {
+        "node": shard.node,
+        "name": shard.name,
+        "role": shard.role,
+        "rows": len(shard.label),
+        "classes": classes,
+        "file": name,
+        "start": start,
+    }
+    own = {"angle": shard.angle or None, "labels": shard.labels, "home": shard.home}
+    return entry | {key: value for key, value in own.items() if value is not None}
+
+
+def spec_in(manifest: dict[str, Any]) -> Spec:
+    """The Spec that a partition manifest holds. Raises Problem(DATA) where it is none of this version's."""
+    try:
+        spec = manifest["spec"]
+        nodes = sum(node["role"] == "train" for node in manifest["nodes"])
+        told = {"rows": manifest["rows"]["train"], "nodes": nodes, **spec}  # older runs have them here alone
+        return Spec(**{**told, "shape": tuple(spec["shape"]), "classes": tuple(manifest["classes"])})
+    except (KeyError, TypeError):
+        hint = "go on with the version that made it, or take another --name"
+        raise Problem("the partition manifest is broken, or of another version", "shards/manifest.json", hint) from None
+
+
+def read_shards(run: Run, manifest: dict[str, Any], nodes: Iterable[int]) -> list[Shard]:
+    """The shards of some nodes, each file checked against the manifest's hash."""
+    wanted = set(nodes)
+    entries = [e for e in manifest["nodes"] if e["node"] in wanted]
+    packs: dict[str, dict[str, np.ndarray]] = {}
+    for name in dict.fromkeys(e["file"] for e in entries):
+        if not re.fullmatch(r"nodes?-[0-9]+(-[0-9]+)?\.safetensors", name):
+            raise Problem(f"{name!r} is no name of a shard file", str(run.shards / "manifest.json"), "partition again")
+        told = manifest["files"][name]
+        if not (run.shards / name).exists():
+            node = next(e["node"] for e in entries if e["file"] == name)
+            hint = f"fetch it, or make it from the data: metadist partition CONFIG --nodes {node}"
+            raise Problem("the shard is not here", str(run.shards / name), hint)
+        data = files.read(run.shards / name, told["bytes"], "shard")
+        if files.sha256(data) != told["sha256"]:
+            raise Problem(
+                "the shard is not the one that the partition manifest names",
+                str(run.shards / name),
+                "fetch it again, or delete it and run `metadist partition` again",
+            )
+        packs[name] = {key: column.numpy() for key, column in files.unpack(data, str(run.shards / name))[0].items()}
+    shape = manifest["spec"]["shape"]
+    return [_read_shard(e, packs[e["file"]], shape) for e in entries]
+
+
+def _read_shard(entry: dict[str, Any], pack: dict[str, np.ndarray], shape: list[int]) -> Shard:
+    rows = slice(entry["start"], entry["start"] + entry["rows"])
+    if "x" in pack:
+        x = pack["x"][rows]
+    else:
+        x = take(Windows(pack["source"], pack["start"], shape[0]), np.arange(rows.start, rows.stop))
+    target = pack["target"][rows] if "target" in pack else None
+    labels = tuple(entry["labels"]) if "labels" in entry else None
+    own = (entry.get("angle", 0.0), labels, entry.get("home"))
+    return Shard(entry["node"], entry["name"], entry["role"], x, pack["label"][rows], target, pack["row"][rows], *own)
