@@ -243,7 +243,7 @@ def test_the_mean_has_the_same_bits_however_its_nodes_come(aggregator: Case, cut
         return addmv_(into, rows, weights)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("metadist_cli.federated.aggregators.mean._VALUES", 1000 if large else 1 << 22)
+        patch.setattr(sys.modules["metadist_cli.federated.aggregators.mean"], "_VALUES", 1000 if large else 1 << 22)
         patch.setattr(Tensor, "addmv_", watched)
         ends = [summed.append([]) or combined(rule, old, updates) for updates in (parts, [whole])]
     assert same(*ends)
