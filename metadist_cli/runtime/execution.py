@@ -131,39 +131,75 @@ def threads(config: Config, device: torch.device, alone: bool) -> int:
     return min(cores, 4)
 
 
-def sizes(experiment: Experiment, place: torch.device) -> tuple[int, int]:
-    """(nodes a block, tasks at once): functions of shapes, nodes a round, kind of device and execution.memory alone.
+class _TaskBytes(NamedTuple):
+    """What one task of a local step takes.
 
-    Nodes are dealt evenly, on a CPU as some blocks where each is worth a thread. Activations are counted by what
-    autograd keeps of one row; a second-order step keeps about three times that, and the adapted weights of every task.
-    Tasks are dealt evenly, as many at once as one pass keeps the activations of; where a pass over images has many for
-    a CPU's caches, nodes and tasks go one by one.
+    activations: what autograd keeps of the passes over its rows. weights: the parameters that the inner loop makes.
+    largest_pass: activations of the larger of its two passes. params: the model's own parameters.
     """
-    execution = experiment.config.execution
-    tasks, support, query = experiment.rows
-    params, kept = row_bytes(experiment.model, experiment.spec.shape)
+
+    activations: int
+    weights: int
+    largest_pass: int
+    params: int
+
+
+def _task_bytes(experiment: Experiment) -> _TaskBytes:
+    _, support, query = experiment.rows
+    params, row = row_bytes(experiment.model, experiment.spec.shape)
     inner = max(1, experiment.algorithm.learner.inner_steps)
-    activations, weights = kept * (support * inner + query), params * (2 + 2 * inner)
-    models = 1 if experiment.algorithm.personal.pull is None else 2
-    budget = most = configs.size(execution.memory) // models
-    free = execution.block in ("auto", 1) and not execution.compile  # neither asks for vmap
-    alone = free and apart(experiment, place, kept * max(support, query))
-    if place.type == "cpu":
-        budget, most = min(budget, _BLOCK_BYTES // models), min(budget, _TASKS_BYTES // models)
-    few = execution.tasks_at_once
-    if few == "auto":
-        few = 1 if alone else -(-tasks // -(-tasks // max(1, most // (activations + weights))))
-    node = min(few, tasks) * (3 * activations + weights) + 6 * params
+    return _TaskBytes(row * (support * inner + query), params * (2 + 2 * inner), row * max(support, query), params)
+
+
+def sizes(experiment: Experiment, place: torch.device) -> tuple[int, int]:
+    """The sizes that `auto` stands for: functions of shapes, nodes a round, kind of device and execution.memory alone.
+
+    Args:
+        experiment: shapes, settings and learner.
+        place: the device.
+
+    Returns:
+        Nodes a block, and how many of a step's tasks are one program.
+    """
+    execution, task = experiment.config.execution, _task_bytes(experiment)
+    vmap_wanted = execution.block not in ("auto", 1) or execution.compile
+    one_by_one = not vmap_wanted and apart(experiment, place, task.largest_pass)
+    at_once = execution.tasks_at_once
+    if at_once == "auto":
+        most = _budget(experiment, place, _TASKS_BYTES) // (task.activations + task.weights)
+        at_once = 1 if one_by_one else _even(experiment.rows[0], most)
     block = execution.block
     if block == "auto":
-        nodes = count(experiment.spec.nodes, experiment.config.train.nodes_per_round)
-        sides = min(_SIDES, nodes * node // _WORTH_BYTES) if place.type == "cpu" else 1
-        block = 1 if alone else -(-nodes // max(1, sides, -(-nodes // max(1, budget // node))))
-    return block, few
+        block = 1 if one_by_one else _auto_block(experiment, place, task, at_once)
+    return block, at_once
+
+
+def _auto_block(experiment: Experiment, place: torch.device, task: _TaskBytes, at_once: int) -> int:
+    """A round's nodes in even blocks that fit the budget, on a CPU in several where each is worth a thread.
+
+    A second-order step keeps about three times the activations, and the adapted weights of every task.
+    """
+    nodes = count(experiment.spec.nodes, experiment.config.train.nodes_per_round)
+    node = min(at_once, experiment.rows[0]) * (3 * task.activations + task.weights) + 6 * task.params
+    most = max(1, _budget(experiment, place, _BLOCK_BYTES) // node)
+    sides = min(_SIDES, nodes * node // _WORTH_BYTES) if place.type == "cpu" else 1
+    return -(-nodes // max(1, sides, -(-nodes // most)))
+
+
+def _budget(experiment: Experiment, place: torch.device, on_cpu: int) -> int:
+    """Bytes for a program: execution.memory, on a CPU at most `on_cpu`; half where each node has a second model."""
+    models = 1 if experiment.algorithm.personal.pull is None else 2
+    budget = configs.size(experiment.config.execution.memory) // models
+    return min(budget, on_cpu // models) if place.type == "cpu" else budget
+
+
+def _even(items: int, most: int) -> int:
+    """Size of even parts of at most `most` items."""
+    return -(-items // -(-items // max(1, most)))
 
 
 def apart(experiment: Experiment, place: torch.device, activations: int) -> bool:
-    """Whether tasks go one by one, by plain autograd: on a CPU, images with activations of so many bytes a pass."""
+    """Whether tasks go one by one, by plain autograd: images whose pass keeps more than a CPU's caches hold."""
     return place.type == "cpu" and len(experiment.spec.shape) > 1 and activations > _ALONE_BYTES
 
 
