@@ -20,34 +20,44 @@ def aggregate(
     run: Run,
     console: Console,
     min_nodes: int | None = None,
-    meant: int | None = None,
+    wanted: int | None = None,
     again: bool = False,
 ) -> dict[str, Any]:
-    """Close the open round. Wants every chosen node, or at least min_nodes; others are recorded as dropped.
-
-    meant: the round that is to be closed, for jobs that may be started again: one that is closed already is left alone,
-    and one that has not begun is not there yet. again: there will be another look, so that files are not read before
-    their names speak of all nodes.
+    """Close the open round with every sampled node, or at least min_nodes; the others are recorded as dropped.
 
     What goes in is frozen in inputs.json before the sum, so that neither a crash nor a late node changes the result.
-    Raises Problem(RETRY) naming the nodes that are missing.
+
+    Args:
+        config: the experiment.
+        run: its run directory.
+        console: where to report.
+        min_nodes: close the round with at least this many nodes; None: with all.
+        wanted: the round to close, for jobs that may be restarted: a closed round is left unchanged, and one that has
+            not begun is waited for. None: the open one, if it has begun.
+        again: the caller will try again, so files are not read before their names cover all nodes.
+
+    Returns:
+        The round, whether it was closed now, its checkpoint's SHA-256, the nodes that were dropped, and the metrics.
+
+    Raises:
+        Problem: RETRY, naming the nodes that are missing.
     """
     training = open_training(config, run, console)
     closed = run.last_closed()
-    late = _tell_late(run, closed, console)
+    late = _warn_late(run, closed, console)
     number = closed + 1
-    if meant is not None and meant <= closed:
-        console.say(f"aggregate: round {meant} is already closed, nothing to do")
+    if wanted is not None and wanted <= closed:
+        console.say(f"aggregate: round {wanted} is already closed, nothing to do")
         return {"round": closed, "closed": False}
-    if meant is not None and meant > config.train.rounds and not node_files.update_files(run, meant):
-        console.say(f"aggregate: round {meant} is beyond train.rounds={config.train.rounds}, nothing to do")
+    if wanted is not None and wanted > config.train.rounds and not node_files.update_files(run, wanted):
+        console.say(f"aggregate: round {wanted} is beyond train.rounds={config.train.rounds}, nothing to do")
         return {"round": max(closed, 0), "closed": False}
-    if meant is None and (closed < 0 or not node_files.update_files(run, number)):
-        console.say(f"aggregate: nothing is open, round {max(closed, 0)} is closed")
+    if wanted is None and (closed < 0 or not node_files.update_files(run, number)):
+        console.say(f"aggregate: no round is open; round {max(closed, 0)} is closed")
         return {"round": max(closed, 0), "closed": False}
-    if meant is not None and (closed < 0 or meant > number):
+    if wanted is not None and (closed < 0 or wanted > number):
         hint = "wait until the nodes have begun" if closed < 0 else "close the round before"
-        raise Problem(f"round {meant} needs the checkpoint of round {meant - 1}", str(run.path), hint, RETRY)
+        raise Problem(f"round {wanted} needs the checkpoint of round {wanted - 1}", str(run.path), hint, RETRY)
     with command("aggregate", config, run, training.setting.experiment) as result:
         model = checkpoints.read_global(run, closed, training.first)
         inputs = _freeze(training, model, min_nodes, console, again)
@@ -90,7 +100,7 @@ def _freeze(
 
 
 def _enough(training: Training, number: int, there: set[int], min_nodes: int | None) -> list[int]:
-    """The nodes that are missing. Raises Problem(RETRY) where these are too many."""
+    """The nodes that are missing. Raises Problem(RETRY) if too many are."""
     chosen = training.sample(number)
     missing = [n for n in chosen if n not in there]
     have = len(chosen) - len(missing)
@@ -106,8 +116,8 @@ def _enough(training: Training, number: int, there: set[int], min_nodes: int | N
     return missing
 
 
-def _tell_late(run: Run, closed: int, console: Console) -> list[str]:
-    """Node files that came after the newest round was closed; they are named, never used."""
+def _warn_late(run: Run, closed: int, console: Console) -> list[str]:
+    """Warn of node files that came after the newest round was closed, which are never used. Returns their names."""
     late = node_files.late_files(run, closed) if closed > 0 else []
     if late:
         console.warn(f"too late for round {closed}, not used: {', '.join(late)}")

@@ -30,7 +30,7 @@ _LEVELS = "·▁▂▃▄▅▆▇█"
 def partition(
     config: Config, run: Run, console: Console, which: Callable[[list[int]], list[int]] | None = None
 ) -> dict[str, Any]:
-    """Deal the data out, unless the run has its shards already. Returns what there is: nodes, rows and skew by role.
+    """Assign the data to nodes, unless the run has its shards already. Returns nodes, rows and skew by role.
 
     which: of all training nodes, those whose shards are written here (their files, where a file holds many). The
     manifest is of all, so that what other machines write from the same data fits together.
@@ -42,7 +42,7 @@ def partition(
     data = load_data(config)
     shards = deal(config, data)
     spec = spec_of(data, shards)
-    experiment = assemble_all(config, spec)["main"]  # whatever does not fit is told before anything is written
+    experiment = assemble_all(config, spec)["main"]  # what does not fit is refused before anything is written
     _same_data(run, data)
     check_new_tasks(config, spec, shards)
     wanted = _wanted({shard.node: shard.role for shard in shards}, which)
@@ -74,9 +74,9 @@ def _same_data(run: Run, data: Dataset) -> None:
     """Raises Problem where lost shards would be made again from other data than those of the manifest."""
     if (run.shards / "manifest.json").exists() and run_directory.shard_manifest(run)["data"]["sha256"] != data.sha256:
         raise Problem(
-            "shards are missing, and the data set is no longer the one that they were made from",
+            "shards are missing, and the data set has changed since they were made",
             str(run.shards),
-            "put the data back, or begin anew with --restart",
+            "restore the data, or start over with --restart",
         )
 
 
@@ -97,7 +97,7 @@ def _wanted(roles: dict[int, str], which: Callable[[list[int]], list[int]] | Non
     """Of all nodes, with their roles, those whose shards are wanted."""
     nodes = list(roles) if which is None else which([node for node, role in roles.items() if role == "train"])
     if strangers := [node for node in nodes if node not in roles]:
-        raise Problem(f"there is no node {strangers[0]}", "--nodes", f"nodes: 0 to {max(roles)}", USAGE)
+        raise Problem(f"node {strangers[0]} does not exist", "--nodes", f"nodes: 0 to {max(roles)}", USAGE)
     return set(nodes)
 
 
@@ -140,10 +140,10 @@ def show(held: Holdings, skew: Skew, rows: dict[str, int], spec: Spec, console: 
     console.table(f"{spec.kind}, rows of shape {'x'.join(map(str, spec.shape))}", columns, table)
     found = summary(held, skew)
     lines = [
-        ["nodes", *(f"{told['nodes']:,}" for told in found.values())],
-        *([f"{key} a node", *(_span(told[key]) for told in found.values())] for key in ("rows", "classes")),
-        *([f"mean {key}", *(f"{told[key]:.3f}" for told in found.values())] for key in ("entropy", "distance")),
-        ["by chance", *(f"{told['chance']:.3f}" for told in found.values())],
+        ["nodes", *(f"{part['nodes']:,}" for part in found.values())],
+        *([f"{key} a node", *(_span(part[key]) for part in found.values())] for key in ("rows", "classes")),
+        *([f"mean {key}", *(f"{part[key]:.3f}" for part in found.values())] for key in ("entropy", "distance")),
+        ["by chance", *(f"{part['chance']:.3f}" for part in found.values())],
     ]
     console.table("", ["", *found], lines)
     console.say(

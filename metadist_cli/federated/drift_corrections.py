@@ -1,7 +1,7 @@
-"""What keeps a node's local steps from drifting away from the other nodes: corrections of the direction of each step.
+"""Drift corrections: they keep a node's local steps from drifting away from the other nodes.
 
-Nodes whose data differ pull apart, the more so the longer they work alone. A correction is a property of the round, so
-it goes with every learner and every outer optimiser.
+Nodes whose data differ pull apart, and more so the more local steps they take. A correction belongs to the round, so it
+works with every learner and every outer optimizer.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def scaffold() -> Drift:
 
 
 def _mean(total: Tensor, steps: Tensor, old: Tensor) -> Tensor:
-    """Of so many directions, the old value where there were none; steps may carry the leading axis of a block."""
+    """The mean of `steps` directions, or the old value if there were none; steps may have a leading axis of nodes."""
     count = steps.reshape(*steps.shape, *(1,) * (total.ndim - steps.ndim))
     return torch.where(count > 0, total / count.clamp(min=1), old)
 

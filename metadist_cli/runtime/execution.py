@@ -53,15 +53,17 @@ def device(name: str) -> torch.device:
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     chosen = torch.device(name)
     if not there[chosen.type] or (chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count()):
-        raise Problem(f"there is no device {name} here", "execution.device", "use auto or cpu", SYSTEM)
+        raise Problem(f"device {name} is not available on this machine", "execution.device", "use auto or cpu", SYSTEM)
     return chosen
 
 
 def _compiles(device: torch.device) -> None:
     """Raises Problem(SYSTEM) where torch.compile lacks its compiler."""
     if device.type == "cpu" and not any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++"))):
-        hint = "install g++ or clang++, or write false"
-        raise Problem("there is no C++ compiler, which compiling needs on a CPU", "execution.compile", hint, SYSTEM)
+        hint = "install g++ or clang++, or set execution.compile to false"
+        raise Problem(
+            "torch.compile needs a C++ compiler on a CPU, and none was found", "execution.compile", hint, SYSTEM
+        )
 
 
 def has_bf16() -> bool:
@@ -74,9 +76,9 @@ def _has_precision(name: str, device: torch.device) -> None:
     recent = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)  # Ampere, 2020
     cpu = device.type == "cpu" and has_bf16()
     if name != "float32" and not {"tf32": recent, "bf16": recent or cpu}[name]:
-        hint = "write float32, or use an NVIDIA GPU of 2020 or later"
+        hint = "use float32, or an NVIDIA GPU of 2020 or later"
         hint += ", or a CPU with AVX512-BF16 or AMX" if name == "bf16" else ""
-        raise Problem(f"{device} has no {name}", "execution.precision", hint, SYSTEM)
+        raise Problem(f"device {device} does not support {name}", "execution.precision", hint, SYSTEM)
 
 
 def resolve(experiment: Experiment) -> dict[str, Any]:

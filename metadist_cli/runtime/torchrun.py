@@ -29,7 +29,7 @@ def ranks() -> int:
 def among_ranks(serve: Callable[[Channel], None]) -> Iterator[bool]:
     """Meet the other ranks of torchrun, if there are any; True for the leader, who is to do the command's work.
 
-    The others serve it until it is done; where it is gone they exit with RETRY, without a word, for torchrun tells.
+    The others serve it until it is done. If it has died they exit with RETRY, silently, since torchrun reports it.
     serve: does what the leader asks for over a channel.
     """
     if ranks() == 1:
@@ -58,9 +58,9 @@ def among_ranks(serve: Callable[[Channel], None]) -> Iterator[bool]:
 def _meeting(store: Store, rank: int, count: int) -> str:
     """A name that all ranks know and no earlier start of theirs had, agreed upon through torchrun's store.
 
-    torchrun keeps its store when it starts the ranks anew: under the old names they find the dead ones' addresses. How
-    often it did so is no name either, for the agents of several machines may count differently. So the leader makes one
-    up, the others put themselves down for it, and a name holds for those that the leader saw.
+    torchrun keeps its store when it restarts the ranks: under the old names they would find the dead ranks' addresses.
+    The number of restarts does not work as a name, because agents on several machines may count differently. So the
+    leader makes up a name, the others register for it, and it holds for those that the leader saw.
     """
     me = secrets.token_hex(8)
     if rank == 0:

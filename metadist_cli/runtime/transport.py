@@ -14,7 +14,7 @@ from metadist_cli.core.tree import Params
 
 
 class Channel(Protocol):
-    """A way to one other process; both raise OSError or EOFError where it is gone."""
+    """A connection to one other process; both methods raise OSError or EOFError if that process has ended."""
 
     def send(self, data: bytes) -> None: ...
     def receive(self) -> bytes: ...

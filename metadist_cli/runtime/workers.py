@@ -165,7 +165,7 @@ def serve(channel: Channel, folder: Path | None = None) -> None:
     """The other side: train what the leader asks for until it says that all is done.
 
     folder: this process's own copy of the run directory; None: the leader's. Raises EOFError or OSError where the
-    leader is gone.
+    leader has died.
     """
     member: Member | None = None
     while True:
@@ -235,7 +235,7 @@ class _Worker:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["metadist_cli.runtime.workers"])
         ours, theirs = context.Pipe()
-        alive, self._alive = context.Pipe(duplex=False)  # never written to: it breaks when this process is gone
+        alive, self._alive = context.Pipe(duplex=False)  # never written to: it breaks when this process ends
         self._process = context.Process(target=_work, args=(theirs, alive), daemon=True)
         self._process.start()
         theirs.close()

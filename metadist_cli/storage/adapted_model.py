@@ -77,7 +77,7 @@ def load_adapted(path: str | Path) -> AdaptedModel:
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError):  # a header made by a stranger
         params, stats, usable = {}, {}, False
     if not usable:
-        raise Problem("this is no adapted model", str(path), "give the adapted.safetensors that finetune wrote")
+        raise Problem("this is not an adapted model", str(path), "load the adapted.safetensors that finetune wrote")
     files.check(tensors, prefixed(params=params, stats=stats), str(path))
     return AdaptedModel(tuple(header["classes"]), tensors, header)
 

@@ -25,7 +25,7 @@ _ANY = 1 << 40  # bytes of a file whose size is not known beforehand; its parser
 def leave_open(run: Run, number: int, parent: str, updates: Iterable[Updates]) -> list[str]:
     """The node files of an open round: consecutive nodes together, up to 1,000 a file. Returns their names.
 
-    Nothing that is there waits for more than half a minute of later work. What nodes keep is written before, so that an
+    No finished update waits for more than half a minute of later work. What nodes keep is written before, so that an
     update is never there without it.
     """
     names = []
@@ -94,7 +94,7 @@ def named_nodes(run: Run, number: int) -> set[int] | None:
 
 
 def read_updates(path: Path, number: int, parent: str, template: Params, weights: dict[int, int]) -> Updates:
-    """The updates in one node file, made by whoever; weights: the chosen nodes' rows, from the partition manifest.
+    """The updates in one node file, which is untrusted; weights: the chosen nodes' rows, from the partition manifest.
 
     Raises Problem where the file is damaged, of another round or parent, or of nodes that were not chosen.
     """
@@ -102,13 +102,15 @@ def read_updates(path: Path, number: int, parent: str, template: Params, weights
     stacked, header = files.unpack(data, str(path))
     if header.get("round") != number or header.get("parent") != parent:
         raise Problem(
-            f"these nodes were trained from another checkpoint than round {number - 1}'s",
+            f"these nodes were not trained from the checkpoint of round {number - 1}",
             str(path),
-            f"delete it and train them again: metadist train ... --nodes, round {number}",
+            f"delete the file and train its nodes for round {number} again: metadist train CONFIG --nodes ...",
         )
     nodes, metrics = _told(header)
     if not nodes:
-        raise Problem("the header does not say which nodes it holds", str(path), "delete it and train them again")
+        raise Problem(
+            "the header does not name the nodes in this file", str(path), "delete the file and train its nodes again"
+        )
     strangers = [n for n in nodes if n not in weights]
     if strangers:
         raise Problem(f"node {strangers[0]} does not take part in round {number}", str(path), "delete the file")
@@ -138,11 +140,11 @@ def frozen_updates(
         return read_updates(run.round(number) / name, number, parent, template, weights)
 
     owner: dict[int, str] = {}
-    for name, told in inputs["files"].items():
+    for name, sha256 in inputs["files"].items():
         path = run.round(number) / name
-        if not path.exists() or file_sha256(path) != told:
+        if not path.exists() or file_sha256(path) != sha256:
             raise Problem(
-                "this node file is not the one that the round was to be closed with",
+                "this node file changed after the round began to close with it",
                 str(path),
                 f"put the file back, or delete {path.with_name('inputs.json')} to rescan the node files",
             )

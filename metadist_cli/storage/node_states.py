@@ -53,9 +53,9 @@ def read_state(run: Run, before: int, nodes: Iterable[int], first: Params) -> di
 def read_kept(
     run: Run, before: int, nodes: Iterable[int], first: Params, sampled: Callable[[int], list[int]]
 ) -> dict[int, Params]:
-    """`read_state` where it matters that nothing is missing; sampled(round): the nodes that were sampled for it.
+    """`read_state`, where a missing state is an error; sampled(round): the nodes that were sampled for it.
 
-    Raises Problem where a node took part in a closed round and its state is not here.
+    Raises Problem if a node took part in a closed round and its state is missing.
     """
     kept = read_state(run, before, nodes, first)
     fresh = {node for node, own in kept.items() if own is first} if first else set()
@@ -65,7 +65,7 @@ def read_kept(
             raise Problem(
                 f"the state of node {min(took_part)} after round {number} is missing",
                 str(run.round(number)),
-                "put its state file there; where nodes keep theirs elsewhere, train the others with --nodes",
+                "put its state file there; if nodes keep theirs on other machines, train only yours with --nodes",
             )
     return kept
 

@@ -20,7 +20,7 @@ from metadist_cli.core.errors import Problem
 
 PACK = 1000  # nodes a file: one stacked file is 7x cheaper to write and 45x to read than a file a node (measured)
 _JSON_MAX = 1 << 30
-# What each kind of artefact depends on; where the data lie and how long one trains is no part of it.
+# What each kind of artefact depends on. Where the data are and how long training takes do not matter.
 SHARDS = ("seed", "data", "task", "partition")
 TRAINING = (*SHARDS, "model", "learner", "train", "uplink", "aggregate", "pooled")
 _FREE = ("data.path", "train.rounds", "train.keep_nodes")
@@ -59,7 +59,7 @@ def basis(config: Config, names: Sequence[str]) -> dict[str, Any]:
 
 
 def agree(config: Config, run: Run) -> None:
-    """Raises Problem where the run was made with other settings than these, as far as it has come."""
+    """Raises Problem if what the run has so far was made with different settings."""
     changes: list[tuple[str, Any, Any]] = []
     if (run.shards / "manifest.json").exists():
         changes = configs.difference(_filled(shard_manifest(run)["basis"], config), basis(config, SHARDS))
@@ -67,19 +67,19 @@ def agree(config: Config, run: Run) -> None:
         saved = configs.load(run.path / "config.yaml")
         changes += [c for c in configs.difference(basis(saved, TRAINING), basis(config, TRAINING)) if c not in changes]
     if changes:
-        shown = "; ".join(f"{key}: {was} there, {now} now" for key, was, now in changes[:6])
+        shown = "; ".join(f"{key}: {was}, now {now}" for key, was, now in changes[:6])
         more = f" and {len(changes) - 6} more" if len(changes) > 6 else ""
         raise Problem(
-            f"this run was made with other settings ({shown}{more})",
+            f"the run in this folder used different settings ({shown}{more})",
             str(run.path),
-            "choose another --name, or --restart (the old run is kept under another name), or set them back",
+            "choose another --name, use --restart (which keeps the old run under another name), or set them back",
         )
 
 
 def _filled(saved: dict[str, Any], config: Config) -> dict[str, Any]:
     """A partition's settings with the defaults of what has come into such sections since it was made."""
     if not isinstance(saved, dict):
-        raise Problem("the partition manifest does not say what it was made with", "shards/manifest.json", "--restart")
+        raise Problem("the partition manifest lacks its settings", "shards/manifest.json", "use --restart")
     if not saved.keys() >= set(SHARDS):
         return saved
     try:
@@ -101,7 +101,7 @@ def read_json(path: Path, what: str) -> Any:
 
 
 def archive(run: Run) -> Path | None:
-    """--restart: the old run moves aside, whole; returns where to. Raises Problem(RETRY) where it is at work."""
+    """--restart: move the old run aside; returns its new path. Raises Problem(RETRY) if a command is running in it."""
     if not run.path.exists():
         return None
     number = 1
@@ -137,10 +137,10 @@ def dropped_nodes(run: Run, number: int) -> set[int]:
 
 
 def shard_manifest(run: Run) -> dict[str, Any]:
-    """The partition manifest, not to be changed. Raises Problem(DATA) where there is none."""
+    """The partition manifest; do not change it. Raises Problem(DATA) if it is missing."""
     path = run.shards / "manifest.json"
     if not path.exists():
-        raise Problem("there are no shards yet", str(run.shards), "run `metadist partition` first")
+        raise Problem("this run has no shards yet", str(run.shards), "run `metadist partition` first")
     now = path.stat()
     return _shard_manifest(path, (now.st_ino, now.st_size, now.st_mtime_ns))
 

@@ -26,7 +26,7 @@ from metadist_cli.storage.run_directory import PACK, SHARDS, Run, basis
 def write_shards(
     run: Run, shards: list[Shard], spec: Spec, data: Dataset, config: Config, wanted: set[int]
 ) -> dict[str, Any]:
-    """The files that hold wanted nodes. Returns the manifest of all, which is to be written last: it is the commit."""
+    """Write the files that hold wanted nodes. Returns the manifest of all nodes; writing it last is the commit."""
     entries: list[dict[str, Any]] = []
     stored: dict[str, dict[str, Any]] = {}
     size = 1 if len(shards) <= PACK else PACK
@@ -93,15 +93,17 @@ def _entry(shard: Shard, name: str, start: int, classes: list[list[int]]) -> dic
 
 
 def spec_in(manifest: dict[str, Any]) -> Spec:
-    """The Spec that a partition manifest holds. Raises Problem(DATA) where it is none of this version's."""
+    """The Spec that a partition manifest holds. Raises Problem(DATA) if it is damaged or of another version."""
     try:
         spec = manifest["spec"]
         nodes = sum(node["role"] == "train" for node in manifest["nodes"])
-        told = {"rows": manifest["rows"]["train"], "nodes": nodes, **spec}  # older runs have them here alone
-        return Spec(**{**told, "shape": tuple(spec["shape"]), "classes": tuple(manifest["classes"])})
+        fields = {"rows": manifest["rows"]["train"], "nodes": nodes, **spec}  # version 0.1.0 has these two here only
+        return Spec(**{**fields, "shape": tuple(spec["shape"]), "classes": tuple(manifest["classes"])})
     except (KeyError, TypeError):
-        hint = "go on with the version that made it, or take another --name"
-        raise Problem("the partition manifest is broken, or of another version", "shards/manifest.json", hint) from None
+        hint = "use the version of metadist that made it, or choose another --name"
+        raise Problem(
+            "the partition manifest is damaged, or another version of metadist made it", "shards/manifest.json", hint
+        ) from None
 
 
 def read_shards(run: Run, manifest: dict[str, Any], nodes: Iterable[int]) -> list[Shard]:
@@ -111,18 +113,19 @@ def read_shards(run: Run, manifest: dict[str, Any], nodes: Iterable[int]) -> lis
     packs: dict[str, dict[str, np.ndarray]] = {}
     for name in dict.fromkeys(e["file"] for e in entries):
         if not re.fullmatch(r"nodes?-[0-9]+(-[0-9]+)?\.safetensors", name):
-            raise Problem(f"{name!r} is no name of a shard file", str(run.shards / "manifest.json"), "partition again")
-        told = manifest["files"][name]
+            where = str(run.shards / "manifest.json")
+            raise Problem(f"{name!r} is not a valid name of a shard file", where, "run `metadist partition` again")
+        entry = manifest["files"][name]
         if not (run.shards / name).exists():
             node = next(e["node"] for e in entries if e["file"] == name)
-            hint = f"fetch it, or make it from the data: metadist partition CONFIG --nodes {node}"
-            raise Problem("the shard is not here", str(run.shards / name), hint)
-        data = files.read(run.shards / name, told["bytes"], "shard")
-        if files.sha256(data) != told["sha256"]:
+            hint = f"copy it here, or make it from the data: metadist partition CONFIG --nodes {node}"
+            raise Problem("the shard is missing", str(run.shards / name), hint)
+        data = files.read(run.shards / name, entry["bytes"], "shard")
+        if files.sha256(data) != entry["sha256"]:
             raise Problem(
-                "the shard is not the one that the partition manifest names",
+                "the shard differs from the one in the partition manifest (SHA-256)",
                 str(run.shards / name),
-                "fetch it again, or delete it and run `metadist partition` again",
+                "copy it again, or delete it and run `metadist partition` again",
             )
         packs[name] = {key: column.numpy() for key, column in files.unpack(data, str(run.shards / name))[0].items()}
     shape = manifest["spec"]["shape"]

@@ -53,11 +53,11 @@ def test_the_part_of_an_array_task(monkeypatch: pytest.MonkeyPatch):
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("", "'' is no node and no range of nodes"),
-        ("5-3", "'5-3' is no node and no range of nodes"),
+        ("", "'' is not a node or a range of nodes"),
+        ("5-3", "'5-3' is not a node or a range of nodes"),
         ("0-9999999", "'0-9999999' is more than a million nodes"),
-        ("8/8", "there is no part 8/8"),
-        ("0/0", "there is no part 0/0"),
+        ("8/8", "8/8 is not a valid part"),
+        ("0/0", "0/0 is not a valid part"),
         ("slurm", "slurm, but SLURM_ARRAY_TASK_ID is not set"),
     ],
 )
@@ -76,7 +76,7 @@ def test_lengths_of_time(text: str, value: float):
 
 @pytest.mark.parametrize("text", ["", "90", "1.5h", "m", "-3s", "2 h"])
 def test_wrong_lengths_of_time(text: str):
-    with pytest.raises(Problem, match="is no length of time"):
+    with pytest.raises(Problem, match="is not a valid duration"):
         seconds(text)
 
 
@@ -97,7 +97,7 @@ def test_waiting_alone_means_the_round_that_is_open(lab: Lab):
     assert "round 1 needs" in lab("aggregate", ONE, "--wait", "1s", "train.rounds=1", code=75).err
     lab("train", ONE, "train.rounds=1", "--nodes", "0-5")
     lab("aggregate", ONE, "--wait", "60s", "train.rounds=1")
-    assert "nothing is open, round 1 is closed" in lab("aggregate", ONE, "--wait", "60s", "train.rounds=1").out
+    assert "no round is open; round 1 is closed" in lab("aggregate", ONE, "--wait", "60s", "train.rounds=1").out
     assert "beyond train.rounds=1" in lab("aggregate", ONE, "--wait", "60s", "train.rounds=1", "--round", "3").out
 
 
@@ -137,7 +137,7 @@ def test_a_round_that_has_not_begun_is_waited_for(lab: Lab):
     lab("train", ONE, "--nodes", "0", "--round", "2", code=75)
     lab("train", ONE, "--nodes", "0-5", "--round", "1")
     lab("aggregate", ONE, "--round", "2", code=75)
-    assert "nothing is open" in lab("aggregate", ONE, "--round", "1", code=0).out or lab.checkpoint(1)
+    assert "no round is open" in lab("aggregate", ONE, "--round", "1", code=0).out or lab.checkpoint(1)
 
 
 def test_a_job_that_comes_too_late_is_told(lab: Lab, monkeypatch: pytest.MonkeyPatch):

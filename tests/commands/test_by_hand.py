@@ -93,7 +93,7 @@ def test_each_site_writes_the_shards_of_its_own_nodes(lab: Lab):
         assert "already done" in lab("partition", "--nodes", told, name=site).out
         lab("train", "execution.block=1", "train.rounds=1", "--nodes", told, name=site)
     told = lab("train", "--nodes", "3", name="a", code=4).err
-    assert "node-003.safetensors: the shard is not here" in told
+    assert "node-003.safetensors: the shard is missing" in told
     assert "metadist partition CONFIG --nodes 3" in told
     assert "partition: done" not in lab("partition", "--dry-run", name="a").out
     shutil.copy(lab.run("b") / "rounds/0001/nodes-003-005.safetensors", lab.run("a") / "rounds/0001")
@@ -104,10 +104,10 @@ def test_each_site_writes_the_shards_of_its_own_nodes(lab: Lab):
 
 
 def test_shards_of_nodes_that_are_none(lab: Lab):
-    assert "there is no node 8" in lab("partition", "--nodes", "7,8", code=2).err
+    assert "node 8 does not exist" in lab("partition", "--nodes", "7,8", code=2).err
     assert not lab.run().exists()
     lab("partition", "--nodes", "7")
-    assert "there is no node 8" in lab("partition", "--nodes", "8", code=2).err
+    assert "node 8 does not exist" in lab("partition", "--nodes", "8", code=2).err
 
 
 def test_rows_stay_in_the_shards(lab: Lab, monkeypatch: pytest.MonkeyPatch):

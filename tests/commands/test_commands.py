@@ -50,7 +50,7 @@ def test_every_command_may_be_repeated(lab: Lab):
     for command, said in [
         ("partition", "already done"),
         ("train", "round 3/3"),
-        ("aggregate", "nothing is open"),
+        ("aggregate", "no round is open"),
         ("finetune", "already done"),
     ]:
         lab(command)
@@ -67,7 +67,7 @@ def test_commands_in_the_wrong_order(lab: Lab):
         assert "metadist partition" in done.err
         assert not lab.run().exists()
     lab("partition")
-    assert "nothing is open" in still(lab, "aggregate")
+    assert "no round is open" in still(lab, "aggregate")
     for next_step in ("metadist run", "metadist aggregate"):  # neither without any round nor with round 0 alone
         said = still(lab, "finetune", code=4)
         assert "no global checkpoint" in said
@@ -78,7 +78,7 @@ def test_commands_in_the_wrong_order(lab: Lab):
 def test_training_single_nodes(lab: Lab):
     lab("partition")
     test = next(n["node"] for n in lab.shards()["nodes"] if n["role"] == "test")
-    assert f"node {test} does not train here" in still(lab, "train", "--nodes", str(test), code=2)
+    assert f"node {test} is not a training node" in still(lab, "train", "--nodes", str(test), code=2)
     assert "node 99 " in still(lab, "train", "--nodes", "0-3,99", code=2)
     for wrong in ("", "x", "3-1", "-1", "1,,2", "1.5", "0x1", "9" * 30):
         assert "no node" in still(lab, "train", "--nodes", wrong, code=2)
@@ -99,7 +99,7 @@ def test_training_single_nodes(lab: Lab):
 def test_nodes_that_are_not_drawn(lab: Lab):
     half = "train.nodes_per_round=0.5"
     lab("partition", half)
-    files_of = {n: "not drawn" not in lab("train", half, "--nodes", str(n)).out for n in lab.trained()}
+    files_of = {n: "not sampled" not in lab("train", half, "--nodes", str(n)).out for n in lab.trained()}
     assert sum(files_of.values()) == 3
     lab("aggregate", half)
     assert (lab.run() / "rounds" / "0001" / "global.safetensors").exists()
@@ -360,10 +360,10 @@ def foreign(lab: Lab, kind: str) -> tuple[Path, str]:
             return path, "not a regular file"
         case "other round":
             path.write_bytes(files.pack(tensors, head | {"round": 2}))
-            return path, "another checkpoint"
+            return path, "not trained from the checkpoint of round 0"
         case "other parent":
             path.write_bytes(files.pack(tensors, head | {"parent": "0" * 64}))
-            return path, "another checkpoint"
+            return path, "not trained from the checkpoint of round 0"
         case "other model":
             path.write_bytes(files.pack({k: v[:, :1] for k, v in tensors.items()}, head))
             return path, "instead of"
@@ -676,14 +676,14 @@ def test_compiling_needs_a_compiler(lab: Lab, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("PATH", str(lab.folder))
     monkeypatch.delenv("CXX", raising=False)
     told = lab("train", "execution.compile=true", code=5).err
-    assert told.startswith("execution.compile: there is no C++ compiler")
+    assert told.startswith("execution.compile: torch.compile needs a C++ compiler")
     assert not (lab.run() / "rounds").exists()
 
 
 def test_a_device_that_is_not_there_is_told(lab: Lab):
     lab("partition")
     told = lab("train", "execution.device=cuda:99", code=5).err
-    assert told.startswith("execution.device: there is no device cuda:99 here")
+    assert told.startswith("execution.device: device cuda:99 is not available")
     assert not (lab.run() / "rounds").exists()
 
 
@@ -753,4 +753,4 @@ def test_runs_of_earlier_versions_go_on(lab: Lab, device: str):
     path.write_text(json.dumps(manifest | {"execution": manifest["execution"] | {"device": device}}))
     told = lab("train", "train.rounds=2", "execution.device=cpu").out
     assert ("precision torch's default -> float32" in told) == (device != "cpu")
-    assert ("other execution settings" in told) == (device != "cpu")
+    assert ("execution settings changed" in told) == (device != "cpu")

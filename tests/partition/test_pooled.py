@@ -193,7 +193,7 @@ def test_a_run_of_its_own(lab: Lab, plain: None):
     lab("run", *pooled, name="whole")
     assert "2 of 1 nodes" in lab("run", *pooled, "--dry-run").out
     lab("partition", *pooled)
-    assert "node 1 does not train here" in lab("train", *pooled, "--nodes", "1", code=2).err
+    assert "node 1 is not a training node" in lab("train", *pooled, "--nodes", "1", code=2).err
     for number in (1, 2):
         lab("train", *pooled, "--nodes", "0")
         assert lab.update(number, 0).exists()

@@ -112,7 +112,7 @@ def test_a_process_that_is_killed(lab: Lab, victim: str):
     out, err = running.communicate(timeout=60)
     if victim == "worker":
         assert running.returncode == 75, out + err
-        assert "a process that was training is gone" in err
+        assert "a training process died" in err
         assert "Traceback" not in err
     until(lambda: not any(map(alive, family)), seconds=5)
     closed = rounds(lab.run())

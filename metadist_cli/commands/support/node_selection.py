@@ -17,19 +17,19 @@ _MANY = 1_000_000
 
 
 def patiently(work: Callable[[bool], dict[str, Any]], wait: str | None, console: Console) -> dict[str, Any]:
-    """work(last) again and again while it raises Problem(RETRY), for as long as `wait` says; last: time is up."""
+    """Repeat work(last) while it raises Problem(RETRY), for as long as `wait` says; last: time is up."""
     began = time.monotonic()
     end = began + (seconds(wait) if wait else 0)
-    told = ""
+    last_message = ""
     while (left := end - time.monotonic()) > 0:
         try:
             return work(False)
         except Problem as problem:
             if problem.code != RETRY:
                 raise
-            if problem.message != told:  # once for each thing that is waited for
+            if problem.message != last_message:  # once for each thing to wait for
                 console.say(f"waiting: {problem.message}")
-                told = problem.message
+                last_message = problem.message
         time.sleep(min(max(_PAUSE, (time.monotonic() - began) / 10), _LONGEST, left))
     return work(True)
 
@@ -38,7 +38,7 @@ def seconds(text: str) -> float:
     """Of "90s", "30m", "2h" or "1d". Raises Problem(USAGE)."""
     found = re.fullmatch(r"([0-9]{1,6})([smhd])", text)
     if not found:
-        raise Problem(f"{text!r} is no length of time", "--wait", "write such as 90s, 30m, 2h or 1d", USAGE)
+        raise Problem(f"{text!r} is not a valid duration", "--wait", "use for example 90s, 30m, 2h or 1d", USAGE)
     return int(found[1]) * _UNITS[found[2]]
 
 
@@ -57,8 +57,8 @@ def which_nodes(text: str) -> Callable[[list[int]], list[int]]:
         numbers = _numbers(text)
         return lambda nodes: numbers
     if part >= parts:
-        hint = f"the last of {parts:,} parts is {parts - 1}/{parts}" if parts else "write such as 0/8"
-        raise Problem(f"there is no part {part}/{parts}", "--nodes", hint, USAGE)
+        hint = f"the last of {parts:,} parts is {parts - 1}/{parts}" if parts else "use for example 0/8"
+        raise Problem(f"{part}/{parts} is not a valid part", "--nodes", hint, USAGE)
     return lambda nodes: nodes[part * len(nodes) // parts : (part + 1) * len(nodes) // parts]
 
 
@@ -67,7 +67,7 @@ def _slurm() -> tuple[int, int]:
     values = [os.environ.get(name, "1" if name.endswith("STEP") else "") for name in names]
     for name, value in zip(names, values, strict=True):
         if not value.isdecimal() or (name.endswith(("STEP", "COUNT")) and int(value) == 0):
-            hint = "it is set in the jobs of sbatch --array; elsewhere write --nodes 0/8, or 0-3,7"
+            hint = "sbatch --array sets it in its jobs; elsewhere use --nodes 0/8, or 0-3,7"
             raise Problem(f"slurm, but {name} is {value or 'not set'}", "--nodes", hint, USAGE)
     task, first, step, count = map(int, values)
     return (task - first) // step, count
@@ -78,9 +78,9 @@ def _numbers(text: str) -> list[int]:
     for part in text.split(","):
         match = re.fullmatch(r"\s*([0-9]{1,7})(?:-([0-9]{1,7}))?\s*", part)
         if not match or int(match[2] or match[1]) < int(match[1]):
-            hint = "write such as 3, 0-9,12, 0/8 or slurm"
-            raise Problem(f"{part!r} is no node and no range of nodes", "--nodes", hint, USAGE)
+            hint = "use for example 3, 0-9,12, 0/8 or slurm"
+            raise Problem(f"{part!r} is not a node or a range of nodes", "--nodes", hint, USAGE)
         if int(match[2] or match[1]) - int(match[1]) >= _MANY:
-            raise Problem(f"{part!r} is more than a million nodes", "--nodes", "name those that this run has", USAGE)
+            raise Problem(f"{part!r} is more than a million nodes", "--nodes", "name nodes of this run", USAGE)
         found.update(range(int(match[1]), int(match[2] or match[1]) + 1))
     return sorted(found)

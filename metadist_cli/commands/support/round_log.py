@@ -22,7 +22,7 @@ _LONGEST = 1e9  # seconds, of a job
 
 
 def mean_metrics(updates: list[Updates], known: tuple[str, ...]) -> dict[str, float]:
-    """Means over nodes, weighted by rows, of the known figures that all of them give; names are a stranger's words."""
+    """Means over nodes, weighted by rows, of the known metrics that all nodes give; node files are untrusted."""
     weights = np.concatenate([np.array(u.weights, dtype=np.float64) for u in updates])
     means = {}
     with np.errstate(over="ignore"):
@@ -39,11 +39,11 @@ def note(run: Run, line: dict[str, Any]) -> None:
         log.write(_line(line))
 
 
-def note_job(run: Run, number: int, told: dict[str, Any]) -> None:
-    """What a job did for an open round: "files", "seconds", and whatever else it tells. Work does not fail for it."""
-    name = told["files"][0].replace("nodes-", "job-").replace(".safetensors", ".json")
+def note_job(run: Run, number: int, job: dict[str, Any]) -> None:
+    """Write what a job did for an open round: "files", "seconds" and more. A failure to write it is ignored."""
+    name = job["files"][0].replace("nodes-", "job-").replace(".safetensors", ".json")
     with contextlib.suppress(Problem):
-        files.write(run.round(number) / name, files.to_json(told))
+        files.write(run.round(number) / name, files.to_json(job))
 
 
 def job_files(run: Run, number: int) -> list[Path]:
@@ -51,12 +51,12 @@ def job_files(run: Run, number: int) -> list[Path]:
 
 
 def job_seconds(run: Run, number: int, used: Collection[str]) -> float | None:
-    """What the jobs took together that wrote these files; None where no job that is known did. It is what they say."""
+    """Seconds that the jobs which wrote these files report, in all; None if none of them reported."""
     known: list[float] = []
     for path in job_files(run, number):
         with contextlib.suppress(Problem):
-            told = files.from_json(files.read(path, _JOB_MAX, "notes of a job"), str(path))
-            written, seconds = (told.get(key) if isinstance(told, dict) else None for key in ("files", "seconds"))
+            job = files.from_json(files.read(path, _JOB_MAX, "notes of a job"), str(path))
+            written, seconds = (job.get(key) if isinstance(job, dict) else None for key in ("files", "seconds"))
             if isinstance(written, list) and isinstance(seconds, float) and 0 <= seconds < _LONGEST:
                 known += [seconds] if any(name in used for name in written if isinstance(name, str)) else []
     return sum(known) if known else None
@@ -67,7 +67,7 @@ def _line(line: dict[str, Any]) -> str:
 
 
 def round_metrics(run: Run) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl, one a closed round, in order; what a kill cut short is left out."""
+    """The lines of metrics.jsonl, one for each closed round, in order; lines cut short by a kill are left out."""
     path = run.path / "metrics.jsonl"
     lines: dict[int, dict[str, Any]] = {}
     for text in path.read_text().splitlines() if path.exists() else ():
@@ -80,15 +80,15 @@ def round_metrics(run: Run) -> list[dict[str, Any]]:
 
 
 def sizes(run: Run, number: int, up: int) -> dict[str, int]:
-    """Bytes of the files that a node is sent for a round, where that is still there, and sends (up)."""
+    """Bytes of the files that a node receives for a round (down), if that file still exists, and sends (up)."""
     sent = run.checkpoint(number - 1)
     return ({"down": sent.stat().st_size} if sent.exists() else {}) | {"up": up}
 
 
 def repair(run: Run, template: Params, up: int) -> None:
-    """Lines that a kill cut short, or left out after a round's commit, from the checkpoints' own headers.
+    """Restore lines that a kill cut short or left out after a round's commit, from the checkpoints' headers.
 
-    They lack the seconds, which nobody knows any more. up: as for `sizes`.
+    They lack the seconds, which are lost. up: as in `sizes`.
     """
     path = run.path / "metrics.jsonl"
     lines = {line["round"]: line for line in round_metrics(run)}

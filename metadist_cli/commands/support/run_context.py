@@ -25,9 +25,9 @@ from metadist_cli.storage.run_directory import Run
 
 
 def open_setting(config: Config, run: Run, console: Console, alone: bool = False) -> Setting:
-    """The experiment of a run whose shards are there, with torch set up as the run says.
+    """The experiment of a run that has shards, with torch set up as the run requires.
 
-    alone: this process works while others, if there are any, wait.
+    alone: this process works while all others wait.
     """
     manifest = run_directory.shard_manifest(run)
     experiment = assemble(config, shard_files.spec_in(manifest))
@@ -35,8 +35,8 @@ def open_setting(config: Config, run: Run, console: Console, alone: bool = False
     changed = [f"{key} {stored.get(key)} -> {now}" for key, now in execution.items() if now != stored.get(key)]
     if changed:
         console.warn(
-            f"this run began with other execution settings ({', '.join(changed)}): its last bits, and with another "
-            "precision more, may differ from those of an undisturbed run"
+            f"execution settings changed since the run began ({', '.join(changed)}); results may differ in the last "
+            "bits, or more if precision changed"
         )
     settle(execution["precision"])
     count = threads(config, torch.device(execution["device"]), alone)
@@ -44,9 +44,9 @@ def open_setting(config: Config, run: Run, console: Console, alone: bool = False
 
 
 def _execution(run: Run, experiment: Experiment) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Execution settings as (the run began with, are used now): the stored ones under what the config says by name.
+    """(execution settings that the run began with, those used now): the stored ones, but for what the config names.
 
-    Until there is a round, nothing depends on them and the present ones are the first.
+    Before the first round nothing depends on them, so the present ones are the first.
     """
     fresh = resolve(experiment)
     stored = _manifest(run).get("execution", fresh) if run.last_closed() >= 0 else fresh
@@ -60,9 +60,9 @@ def _execution(run: Run, experiment: Experiment) -> tuple[dict[str, Any], dict[s
     stored = first | stored
     wanted = experiment.config.execution
     settings = ("device", "block", "tasks_at_once", "compile", "precision", "replay")
-    said = {key: fresh[key] for key in settings if getattr(wanted, key) != "auto"}
+    named = {key: fresh[key] for key in settings if getattr(wanted, key) != "auto"}
     here = {key: fresh[key] for key in ("capability", "torch")}
-    return stored, stored | said | here
+    return stored, stored | named | here
 
 
 def _manifest(run: Run) -> dict[str, Any]:
@@ -72,9 +72,9 @@ def _manifest(run: Run) -> dict[str, Any]:
 
 @contextmanager
 def command(name: str, config: Config, run: Run, experiment: Experiment) -> Iterator[dict[str, Any]]:
-    """Hold the run's lock, write its config, and leave an entry with the result in its manifest.
+    """Hold the run's lock, write its config, and add an entry with the result to its manifest.
 
-    Yields the entry's result, to be filled in. Raises Problem(RETRY) where another command is at work in the run.
+    Yields the entry's result, to be filled in. Raises Problem(RETRY) if another command is running in the run.
     """
     began, clock = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), time.monotonic()
     with files.lock(run.path / ".lock"):
