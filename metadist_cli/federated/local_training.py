@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -136,9 +137,7 @@ def node_step(
         The carry after the step, and the step's metrics, 0-d each.
     """
 
-    def gradient(meta: Params, stats: Params) -> tuple[Params, Params, dict[str, Tensor]]:
-        return _mean_gradient(algorithm, meta, stats, episodes, task_seeds, step)
-
+    gradient = partial(_mean_gradient, algorithm, episodes, task_seeds, step)
     direction, stats, metrics = gradient(carry.meta, carry.stats)
     corrected, work = algorithm.drift.correct(algorithm.common(direction), algorithm.common(carry.meta), carry.drift)
     meta, outer = algorithm.optimizer.update(direction | corrected, carry.outer, carry.meta, step)
@@ -154,7 +153,7 @@ def node_step(
 
 
 def _mean_gradient(
-    algorithm: Algorithm, meta: Params, stats: Params, episodes: Episode, task_seeds: Tensor, step: Tensor
+    algorithm: Algorithm, episodes: Episode, task_seeds: Tensor, step: Tensor, meta: Params, stats: Params
 ) -> tuple[Params, Params, dict[str, Tensor]]:
     """(direction, stats, metrics), means over the tasks of a step.
 
