@@ -152,7 +152,7 @@ def test_a_job_that_comes_too_late_is_told(lab: Lab, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(node_files, "leave_open", late)
     told = lab("train", ONE, "--nodes", "5").out
-    assert "round 1 was closed in the meantime, so these are not used: nodes-005-005.safetensors" in told
+    assert "round 1 was closed in the meantime, so these files are not used: nodes-005-005.safetensors" in told
     monkeypatch.setattr(node_files, "leave_open", write)
     lab("train", ONE, "train.rounds=2")
     lab("aggregate", ONE)
