@@ -19,7 +19,7 @@ SOURCES = {p.relative_to(ROOT / PACKAGE).as_posix(): p.read_text() for p in (ROO
 # Rooms from the ground up: a module may import from its own room and from those before it.
 ROOMS = (
     *("core", "tasks", "models", "learners", "data", "partition", "evaluation", "federated", "config", "experiment"),
-    *("storage", "report", "runtime", "commands", "cli", "__main__"),
+    *("storage", "report", "runtime", "commands", "topics", "cli", "__main__"),
     "__init__",  # a door from outside; its __version__ is for everybody
 )
 PURE = {"tasks", "models", "learners", "partition", "evaluation", "federated"}  # with core: no disk, no console

@@ -71,6 +71,11 @@ def shown(value: Any) -> str:
     return json.dumps(value)
 
 
+def phrase(node: Node, schema: Node) -> str:
+    """What a value must be by its schema, in words: "a whole number >= 1 or null". schema: holds what it refers to."""
+    return _Words(schema, {}).phrase(node)
+
+
 class _Words:
     def __init__(self, schema: Node, tree: dict[str, Any]):
         self.schema, self.tree = schema, tree

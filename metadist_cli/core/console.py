@@ -21,6 +21,7 @@ from metadist_cli.core.errors import Problem, printable
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
 
+_PAGE = 100  # columns that a page has at most
 _EVERY = 10.0  # seconds between lines where no bar can be drawn: a job of a day must not fill its log
 
 
@@ -55,6 +56,12 @@ class Console:
         if not self.quiet:
             text = _table(title, columns, cells, _width(self._stream), self._lively)
             _put(self._stream, text)
+
+    def page(self, markdown: str) -> None:
+        """A page to read: laid out for the terminal, or as plain text of 80 columns for a pipe or a file."""
+        if not (self.quiet or self.json):
+            width = min(_width(self._stream) or 80, _PAGE)
+            _put(self._stream, _page(markdown, width, self._lively))
 
     @contextlib.contextmanager
     def progress(self, description: str, total: int | None, done: int = 0) -> Iterator[Progress]:
@@ -224,6 +231,18 @@ def _table(title: str, columns: Sequence[str], cells: list[list[str]], width: in
         rich.print(Text(printable(title), style=style))
     rich.print(table)
     return "\n".join(line.rstrip() for line in out.getvalue().rstrip().splitlines())
+
+
+def _page(markdown: str, width: int, lively: bool) -> str:
+    from io import StringIO
+
+    from rich.console import Console as Rich
+    from rich.markdown import Markdown
+
+    out = StringIO()
+    rich = Rich(file=out, force_terminal=lively, color_system="auto" if lively else None, width=width)
+    rich.print(Markdown(markdown, code_theme="ansi_dark", hyperlinks=False))
+    return "\n".join(line.rstrip() for line in out.getvalue().strip("\n").splitlines())
 
 
 def _is_number(cell: str) -> bool:

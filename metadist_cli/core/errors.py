@@ -12,6 +12,18 @@ RETRY = 75  # try again: lock held, node or parent missing
 INTERRUPTED = 130
 TERMINATED = 143
 
+MEANINGS = {
+    OK: "Success; or nothing was left to do.",
+    BUG: "Internal error in metadist. Please report it.",
+    USAGE: "Wrong command line.",
+    CONFIG: "Config: invalid YAML, an unknown key or wrong value, a wrong override, or no such config file.",
+    DATA: "Data or a file of the run is missing, corrupt, or belongs to other settings.",
+    SYSTEM: "Device, disk space or permission.",
+    RETRY: "Try again later: another command is using the run, or a node's file or the round before is missing.",
+    INTERRUPTED: "Ctrl-C. Finished work is kept; the same command resumes.",
+    TERMINATED: "SIGTERM, for example from a batch system. Finished work is kept; the same command resumes.",
+}
+
 
 class Problem(Exception):
     """Something that the user can mend.

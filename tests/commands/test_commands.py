@@ -287,7 +287,7 @@ def test_stopped_in_training(lab: Lab, signal: int, code: int):
     assert not list(lab.run().rglob(".tmp-*"))
     assert (lab.run() / "rounds" / "0000" / "global.safetensors").exists()
     assert not (lab.run() / "rounds" / "0003" / "global.safetensors").exists()
-    command = re.search(r"go on with the same command: metadist (.*)", stopped.err)
+    command = re.search(r"resume with the same command: metadist (.*)", stopped.err)
     assert command
     if code == 130:
         again = process(*shlex.split(command[1]), "-q")
@@ -479,7 +479,7 @@ def test_traceback_only_where_something_is_wrong(lab: Lab, monkeypatch: pytest.M
     monkeypatch.setattr("metadist_cli.commands.run.train", lambda *_, **__: 1 / 0)
     for more, shown in ((), False), (("-v",), True):
         done = lab("run", *more, code=1)
-        assert "a bug of metadist's: ZeroDivisionError" in done.err
+        assert "internal error: ZeroDivisionError" in done.err
         assert ("Traceback" in done.out) == shown
     assert (lab.run() / "log.txt").read_text().count("ZeroDivisionError: division by zero") >= 2
 
