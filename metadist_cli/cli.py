@@ -1,4 +1,4 @@
-"""The command line: what each command is called, its own options, and the function that does its work.
+"""The command line: the commands, their own options, and the functions that do the work.
 
 Without `from __future__ import annotations`: typer needs the options' annotations as objects, torch waits for a body.
 """
@@ -211,9 +211,9 @@ def help_(
     from metadist_cli import topics
 
     if topic is None:
-        titles = topics.titles()
-        console.table("metadist help TOPIC", ("topic", "about"), list(titles.items()))
-        return {"topics": titles}
+        phrases = topics.phrases()
+        console.table("metadist help TOPIC", ("topic", "about"), list(phrases.items()))
+        return {"topics": phrases}
     text = topics.read(topic)
     console.page(topics.for_terminal(text))
     return {"topic": topic, "text": text}

@@ -1,4 +1,4 @@
-"""The README is run: its commands, its snippets, and what it says of files, keys and exit codes."""
+"""The README and the topics are run: their commands and snippets, and what they say of files, keys and exit codes."""
 
 from __future__ import annotations
 
@@ -14,29 +14,42 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import yaml
 from runner import ROOT, environment
 
 from metadist_cli.core import errors
 
-README = (ROOT / "README.md").read_text()
+TOPICS = ROOT / "metadist_cli" / "topics"
+PAGES = {"README": ROOT / "README.md"} | {path.stem: path for path in sorted(TOPICS.glob("*.md"))}
+TEXTS = {name: path.read_text() for name, path in PAGES.items()}
+ALL = "\n".join(TEXTS.values())
 CI = (ROOT / ".ci" / "run").read_text()
 OMNIGLOT = ("images_background", "images_evaluation")
 
 # What makes long commands short: appended to commands that name the config ("" names all).
 SHORTER = {
     "": "execution.threads=1",
-    "quickstart": "finetune.episodes=20 baselines.fedavg.train.rounds=1",
+    "quickstart": "train.local_steps=2 finetune.episodes=20 baselines.fedavg.train.rounds=1",
     "run configs/quickstart": "train.rounds=2",
+    "run quickstart": "train.rounds=2",
     "sinusoid-maml": "data.functions=300 task.new.test=100 train.local_steps=2 finetune.episodes=20",
     "omniglot-maml": "train.rounds=1 train.local_steps=1 train.meta_batch=1 finetune.episodes=8",
 }
 # And what is replaced in the text itself; each must be there.
 REPLACED = {
-    "In a batch system": [("sinusoid-maml.yaml 100", "sinusoid-maml.yaml 2")],
-    "Data sets": [("~/data", os.environ.get("METADIST_DATA", ""))],
+    "batch: Jobs that share a folder": [("sinusoid-maml 100", "sinusoid-maml 2")],
+    "data: Published data sets": [("~/data", os.environ.get("METADIST_DATA", ""))],
 }
-AFTER_QUICKSTART = ("A task of your own",)  # sections that go on from the quickstart
-LONG = ("Step by step", "In a batch system")
+# Sections that start from the run of the quickstart.
+AFTER_QUICKSTART = ("quickstart: Run", "tasks: Your own task")
+SLOW = (
+    "batch: A node on another machine",
+    "batch: Jobs that share a folder",
+    "batch: Processes and GPUs",
+    "commands: Step by step",
+    "config: Overrides",
+    "quickstart: Change it",
+)
 
 METADIST = """\
 #!/bin/bash
@@ -69,7 +82,7 @@ PYTHONWARNINGS=default exec "$PYTHON" -m torch.distributed.run "$@"
 
 
 class Block(NamedTuple):
-    """A fenced block: its section, language and text."""
+    """A fenced block: its page and section, language and text."""
 
     section: str
     language: str
@@ -77,35 +90,36 @@ class Block(NamedTuple):
 
 
 def blocks() -> Iterator[Block]:
-    section, language, lines = "", None, []
-    for line in README.splitlines():
-        fence = re.fullmatch(r"```(\w*)", line)
-        if fence and language is None:
-            language, lines = fence[1], []
-        elif fence:
-            yield Block(section, language or "", "\n".join(lines) + "\n")
-            language = None
-        elif language is not None:
-            lines.append(line)
-        elif line.startswith("## "):
-            section = line[3:]
-    assert language is None, "a fence is not closed"
+    for page, text in TEXTS.items():
+        title, language, lines = "", None, []
+        for line in text.splitlines():
+            fence = re.fullmatch(r"```(\w*)", line)
+            if fence and language is None:
+                language, lines = fence[1], []
+            elif fence:
+                yield Block(f"{page}: {title}", language or "", "\n".join(lines) + "\n")
+                language = None
+            elif language is not None:
+                lines.append(line)
+            elif line.startswith("## "):
+                title = line[3:]
+        assert language is None, f"{page}: a fence is not closed"
 
 
 BLOCKS = list(blocks())
 RUN = list(dict.fromkeys(b.section for b in BLOCKS if b.language in ("sh", "python")))
 
 
-def section(title: str) -> str:
-    return re.split(r"^## ", README.split(f"\n## {title}\n")[1], flags=re.M)[0]
+def section(page: str, title: str) -> str:
+    return re.split(r"^## ", TEXTS[page].split(f"\n## {title}\n")[1], flags=re.M)[0]
 
 
-def block(title: str, language: str) -> str:
-    return next(b.text for b in BLOCKS if b.section == title and b.language == language)
+def block(name: str, language: str) -> str:
+    return next(b.text for b in BLOCKS if b.section == name and b.language == language)
 
 
 class Place:
-    """A copy of what a clone holds, and a PATH on which the README's programs are."""
+    """A copy of what a clone holds, and a PATH on which the programs of the pages are."""
 
     def __init__(self, folder: Path):
         self.folder, self.calls = folder, folder / "calls.txt"
@@ -132,60 +146,72 @@ class Place:
     def shell(self, text: str) -> str:
         return self.run("bash", "-euo", "pipefail", "-c", text)
 
+    def blocks(self, name: str) -> str:
+        """Run a section's blocks; what they printed."""
+        said, replaced = "", set()
+        for one in BLOCKS:
+            if one.section != name or one.language not in ("sh", "python"):
+                continue
+            text = one.text
+            for old, new in REPLACED.get(name, []):
+                replaced |= {old} if old in text else set()
+                text = text.replace(old, new)
+            said += self.run(sys.executable, "-c", text) if one.language == "python" else self.shell(text)
+        assert replaced == {old for old, _ in REPLACED.get(name, [])}
+        return said
+
 
 @pytest.fixture(scope="module")
-def quickstart(tmp_path_factory) -> Path:
-    """A run of the quickstart, made short, in its own place."""
-    place = Place(tmp_path_factory.mktemp("quickstart"))
-    place.shell("metadist run configs/quickstart.yaml")
-    return place.folder / "runs" / "quickstart"
+def first(tmp_path_factory) -> Place:
+    """The README's two commands, made short, in a place of their own."""
+    place = Place(tmp_path_factory.mktemp("quickstart") / "place")
+    place.blocks("README: Two commands")
+    return place
 
 
-@pytest.mark.parametrize("title", [pytest.param(t, marks=pytest.mark.slow) if t in LONG else t for t in RUN])
-def test_commands(title: str, tmp_path: Path, request):
-    if "omniglot" in "".join(b.text for b in BLOCKS if b.section == title and b.language == "sh"):
+@pytest.fixture(scope="module")
+def quickstart(first: Place) -> Path:
+    """The run of the quickstart."""
+    return first.folder / "runs" / "quickstart"
+
+
+def test_ci_runs_the_two_commands(first: Place):
+    ours = [shlex.join(shlex.split(line)) for line in CI.splitlines() if line.startswith(("pip ", "pytest"))]
+    for call in first.calls.read_text().splitlines():
+        told = shlex.join(shlex.split(call))
+        assert any(line == told or line.startswith(told + " -n") for line in ours), f".ci/run does not run {told}"
+    assert "\nmetadist run configs/quickstart.yaml\n" in CI
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in RUN if n != "README: Two commands"],
+)
+def test_commands(name: str, tmp_path: Path, request: pytest.FixtureRequest):
+    if "omniglot" in "".join(b.text for b in BLOCKS if b.section == name and b.language == "sh"):
         folder = Path(os.environ.get("METADIST_DATA") or "nowhere") / "omniglot"
         if not all(any((folder / f"{part}{end}").exists() for end in (".zip", "")) for part in OMNIGLOT):
             pytest.skip("the images of Omniglot are not in METADIST_DATA")
     place = Place(tmp_path / "place")
-    if title in AFTER_QUICKSTART:
+    if name in AFTER_QUICKSTART:
         shutil.copytree(request.getfixturevalue("quickstart"), place.folder / "runs" / "quickstart")
-    said = ""
-    replaced = set()
-    for one in BLOCKS:
-        if one.section != title or one.language not in ("sh", "python"):
-            continue
-        text = one.text
-        for old, new in REPLACED.get(title, []):
-            replaced |= {old} if old in text else set()
-            text = text.replace(old, new)
-        if one.language == "python":
-            said += place.run(sys.executable, "-c", text)
-        elif text.startswith("#!"):
-            name = re.findall(r"`([\w-]+\.sh)`", section(title))[0]
-            (place.folder / name).write_text(text)
-        else:
-            said += place.shell(text)
-    assert replaced == {old for old, _ in REPLACED.get(title, [])}
-    if place.calls.exists():
-        for call in place.calls.read_text().splitlines():
-            told = shlex.join(shlex.split(call))
-            ours = [shlex.join(shlex.split(line)) for line in CI.splitlines() if line.startswith(("pip ", "pytest"))]
-            assert any(line == told or line.startswith(told + " -n") for line in ours), f".ci/run does not run {told}"
-    CHECKS.get(title, lambda place, said: None)(place, said)
+    CHECKS.get(name, lambda place, said: None)(place, place.blocks(name))
 
 
-def _by_hand(place: Place, said: str) -> None:
+def _step_by_step(place: Place, said: str) -> None:
     run = place.folder / "runs" / "by-hand"
-    inputs = json.loads((run / "rounds/0004/inputs.json").read_text())
-    assert "nodes-005-005.safetensors" in inputs["files"]
-    assert (inputs["dropped"], inputs["rejected"]) == ([], {})
     place.shell("metadist run configs/quickstart.yaml --name at-once")  # its first rounds, see SHORTER
     names = [f"rounds/{r:04d}/global.safetensors" for r in range(3)]
     assert all((run / n).read_bytes() == (run.with_name("at-once") / n).read_bytes() for n in names)
 
 
-def _batch(place: Place, said: str) -> None:
+def _elsewhere(place: Place, said: str) -> None:
+    inputs = json.loads((place.folder / "runs/elsewhere/rounds/0002/inputs.json").read_text())
+    assert "nodes-005-005.safetensors" in inputs["files"]
+    assert (inputs["dropped"], inputs["rejected"]) == ([], {})
+
+
+def _jobs(place: Place, said: str) -> None:
     rounds = place.folder / "runs" / "sinusoid-maml" / "rounds"
     assert [(rounds / f"{r:04d}" / "global.safetensors").exists() for r in (1, 2, 3)] == [True, True, False]
     for r in (1, 2):
@@ -193,7 +219,7 @@ def _batch(place: Place, said: str) -> None:
         assert sorted(frozen["files"]) == ["nodes-000-004.safetensors", "nodes-005-009.safetensors"]
 
 
-def _own(place: Place, said: str) -> None:
+def _own_task(place: Place, said: str) -> None:
     predicted = re.findall(r"'(\d)'", said)
     assert len(predicted) == 30
     assert (place.folder / "runs/quickstart/finetune/task-my-task/predictions.csv").exists()
@@ -206,11 +232,16 @@ def _ten_lines(place: Place, said: str) -> None:
 
 
 CHECKS = {
-    "Step by step": _by_hand,
-    "In a batch system": _batch,
-    "A task of your own": _own,
-    "An experiment in ten lines": _ten_lines,
+    "README: An experiment in ten lines": _ten_lines,
+    "batch: A node on another machine": _elsewhere,
+    "batch: Jobs that share a folder": _jobs,
+    "commands: Step by step": _step_by_step,
+    "tasks: Your own task": _own_task,
 }
+
+
+def test_names_of_sections_are_right():
+    assert {*REPLACED, *AFTER_QUICKSTART, *SLOW, *CHECKS} <= set(RUN)
 
 
 def masked(text: str) -> str:
@@ -224,63 +255,95 @@ def test_the_quickstart_prints_what_is_quoted(tmp_path: Path):
     place = Place(tmp_path / "place")
     place.environment["SHORTER"] = "|execution.threads=1"
     said = iter([masked(line) for line in place.shell("metadist run configs/quickstart.yaml").splitlines()])
-    for quoted in block("Two commands", "text").splitlines():
-        assert quoted == "..." or masked(quoted) in said, f"not said, or not in this order: {quoted}"
+    for quoted in block("README: Two commands", "text").splitlines():
+        assert masked(quoted) in said, f"not said, or not in this order: {quoted}"
     metrics = json.loads((place.folder / "runs/quickstart/finetune/new/metrics.json").read_text())
     after = metrics["after"]
     for other in (metrics["before"], metrics["scratch"], metrics["baselines"]["fedavg"]["after"]):
         assert after["mean"] - after["ci95"] > other["mean"] + other["ci95"]
 
 
+# --- configs
+
+
 def test_the_ten_lines_are_the_quickstart(tmp_path: Path):
     from metadist_cli import config
 
-    text = block("An experiment in ten lines", "yaml")
+    text = block("README: An experiment in ten lines", "yaml")
     assert len(text.splitlines()) == 10
     (tmp_path / "quickstart.yaml").write_text(text)
     ours, shipped = config.load(tmp_path / "quickstart.yaml"), config.load(ROOT / "configs" / "quickstart.yaml")
     assert config.difference(ours.resolved(), shipped.resolved()) == []
 
 
-def test_names_in_the_ten_lines_are_all_that_there_are():
-    from metadist_cli.config.registry_sections import registries
-
-    text = block("An experiment in ten lines", "yaml")
-    for noun in ("partitioner", "model"):  # data sets have a table
-        assert all(re.search(rf"\b{name}\b", text) for name in registries()[noun]), noun
+YAML = [b for b in BLOCKS if b.language == "yaml"]
 
 
-def test_learners_and_rules_are_all_that_there_are():
-    from metadist_cli.config.registry_sections import registries
-
-    text, known = section("Learners, and what a round makes of them"), registries()
-    assert re.findall(r"^\| `(\w+)` \|", text, re.M) == list(known["learner"])
-    for noun in ("drift correction", "personal part"):
-        assert all(re.search(rf"`[^`]*\b{name}\b[^`]*`", text) for name in known[noun] if name != "none"), noun
-
-
-def test_settings_of_algorithms_are_valid(tmp_path: Path):
-    """The snippets of the table of federated algorithms, each as an override of the quickstart."""
+@pytest.mark.parametrize("one", YAML, ids=[b.section for b in YAML])
+def test_yaml_is_valid(one: Block, tmp_path: Path):
+    """Each snippet, with a task where it has none."""
     from metadist_cli import config
 
-    rows = re.findall(r"^\| ([\w, -]+) \| (.*) \|$", section("Learners, and what a round makes of them"), re.M)
-    settings = [re.findall(r"`([\w.]+): (\{.*?\}+)`", cell) for _, cell in rows]
-    assert sum(map(len, settings)) >= 8
-    for several in settings:
-        config.load("quickstart", [f"{dotted}={value}" for dotted, value in several])
+    tree = {"task": {"kind": "local", "new": {"from": "rows", "test": 0.2}}, "partition": {"name": "iid", "nodes": 9}}
+    (tmp_path / "snippet.yaml").write_text(yaml.safe_dump(tree | yaml.safe_load(one.text)))
+    config.load(tmp_path / "snippet.yaml")
 
 
-def test_data_sets_are_all_that_there_are():
-    from metadist_cli.data.sets import DATASETS
+def test_settings_of_algorithms_are_valid():
+    """The table of federated algorithms, each row as overrides of the quickstart."""
+    from metadist_cli import config
 
-    assert [row[0] for row in table("Data sets", "name")] == [f"`{name}`" for name in DATASETS]
+    rows = [cells for cells in table("federated", "algorithm")]
+    assert len(rows) >= 11
+    for _, settings, _ in rows:
+        several = re.findall(r"`([\w.]+): (\{.*?\}+|\w+)`", settings)
+        assert several
+        config.load("quickstart", [f"{dotted}={value}" for dotted, value in several if "." in dotted or "{" in value])
 
 
-def table(title: str, first: str) -> list[list[str]]:
-    """The rows of the table in a section whose first column has this head."""
+def test_settings_exist():
+    """Dotted settings that the pages name are settings of the shipped configs."""
+    from metadist_cli import config
+
+    resolved = [config.load(path).resolved() for path in sorted((ROOT / "configs").rglob("*.yaml"))]
+    sections = "|".join(resolved[0])
+    for dotted in set(re.findall(rf"(?<![\w/-])((?:{sections})\.[a-z_.]+\w)\b", ALL)):
+        if dotted.endswith((".py", ".yaml", ".png", ".json", ".md")):
+            continue
+        found = []
+        for value in resolved:
+            for key in dotted.split("."):
+                value = value.get(key, KeyError) if isinstance(value, dict) else KeyError
+            found.append(value is not KeyError)
+        assert any(found), dotted
+
+
+@pytest.mark.parametrize("line", sorted(set(re.findall(r"`(metadist [^`]+)`", ALL))))
+def test_command_lines_in_the_text_are_valid(line: str):
+    """Commands, options, topics, and the configs and overrides that they name."""
+    import typer
+
+    from metadist_cli import config, topics
+    from metadist_cli.cli import app
+
+    commands = typer.main.get_command(app).commands
+    name, *words = shlex.split(line)[1:]
+    if name == "COMMAND":
+        return
+    assert name in commands
+    known = {option for p in commands[name].params for option in p.opts} | {"--help"}
+    assert {word for word in words if word.startswith("-")} <= known
+    if name == "help":
+        assert set(words) <= {*topics.TOPICS, "TOPIC"}
+    elif words and words[0] != "CONFIG" and not words[0].startswith("-"):
+        config.load(words[0] if "/" not in words[0] else words[0], [word for word in words[1:] if "=" in word])
+
+
+def table(page: str, first: str) -> list[list[str]]:
+    """The rows of the table of a page whose first column has this head."""
     rows: list[list[str]] = []
     inside = False
-    for line in section(title).splitlines():
+    for line in TEXTS[page].splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")]
         inside = line.startswith("|") and (inside or cells[0] == first)
         if inside:
@@ -292,16 +355,21 @@ def words(cell: str) -> set[str]:
     return set(re.findall(r"`(\w+)`", cell))
 
 
+# --- exit codes, files, metrics
+
+
 def test_exit_codes():
     ours = {value for name, value in vars(errors).items() if name.isupper() and isinstance(value, int)}
-    told = [int(row[0]) for row in table("Exit codes", "code")]
-    assert told == sorted(ours)
+    assert {int(row[0]) for row in table("exit-codes", "code")} == ours
+    named = re.findall(r"(?:exits? with|[Cc]ode(?: is)?) (\d+)", ALL)
+    assert len(named) >= 5
+    assert {int(code) for code in named} <= ours
 
 
 def test_keys_of_metrics(quickstart: Path):
     metrics = json.loads((quickstart / "finetune/new/metrics.json").read_text())
     told: dict[str, set[str]] = {}
-    for names, inside, _ in table("What a run leaves behind", "key"):
+    for names, inside, _ in table("files", "key"):
         for name in re.findall(r"`(\w+)`", names):
             told[name] = words(inside)
     assert set(told) == set(metrics)
@@ -310,7 +378,9 @@ def test_keys_of_metrics(quickstart: Path):
         value = metrics[name][0] if isinstance(metrics[name], list) else metrics[name]
         if isinstance(value, dict):
             assert set(value) == inside, name
-    sentence = re.search(r"A line of\s+`metrics.jsonl`\s+has\s(.*?)\.", section("What a run leaves behind"), re.S)
+    explained = {word for row in table("files", "inside") for word in words(row[0])}
+    assert explained | {"n"} == told["before"]
+    sentence = re.search(r"A line of\s+`metrics.jsonl`\s+has\s(.*?)\.\n", TEXTS["files"], re.S)
     assert sentence
     line = json.loads((quickstart / "metrics.jsonl").read_text().splitlines()[0])
     assert words(sentence[1]) - {"mse"} == set(line)
@@ -318,8 +388,8 @@ def test_keys_of_metrics(quickstart: Path):
 
 @pytest.fixture(scope="module")
 def everything(tmp_path_factory, quickstart: Path) -> list[Path]:
-    """Runs that leave behind everything that there is: closed and open rounds, node state, all models."""
-    place = Place(tmp_path_factory.mktemp("everything"))
+    """Runs that leave behind every kind of file: closed and open rounds, node state, all models."""
+    place = Place(tmp_path_factory.mktemp("everything") / "place")
     place.shell("""
         set -- configs/tiny.yaml train.outer_state=keep finetune.predictions=true finetune.save=all
         metadist run "$@"
@@ -332,36 +402,68 @@ def everything(tmp_path_factory, quickstart: Path) -> list[Path]:
 
 def test_files_of_a_run(everything: list[Path]):
     """Every listed name is there in some run, and nothing else is."""
-    lines = block("What a run leaves behind", "text").splitlines()
-    patterns = [pattern(line.split()[0]) for line in lines]
+    patterns = [pattern(name) for name in listed()]
     there = {p.relative_to(run).as_posix() for run in everything for p in run.rglob("*") if p.is_file()}
     there = {name for name in there if not Path(name).name.startswith(".lock")}
     assert [p for p in patterns if not any(re.match(p, name) for name in there)] == []
     assert [name for name in there if not any(re.match(p, name) for p in patterns)] == []
 
 
+def listed() -> Iterator[str]:
+    """The names in the list of a run's files; a folder alone on its line holds the names that are indented below it."""
+    folder = ""
+    for line in block("files: ", "text").splitlines():
+        found = re.fullmatch(r"( {0,2})(\S+)( .*)?", line)
+        if found and not found[1] and found[2].endswith("/") and not found[3]:
+            folder = found[2]
+        elif found:
+            yield (folder if found[1] else "") + found[2]
+
+
 def pattern(name: str) -> str:
-    """What a listed name stands for: any number, any hash, any name for *, all that is in a folder."""
+    """What a listed name stands for: any number, any hash, any name for * and NAME, all that is in a folder."""
     dots = re.sub(r"\d+", r"\\d+", re.escape(name))
-    return dots.replace(r"\*", "[^/]+").replace("HASH", "[0-9a-f]+") + ("" if name.endswith("/") else "$")
+    dots = dots.replace(r"\*", "[^/]+").replace("NAME", "[^/]+").replace("HASH", "[0-9a-f]+")
+    return dots + ("" if name.endswith("/") else "$")
 
 
-def test_links_and_paths():
-    targets = re.findall(r"\]\(([^)]+)\)", README)
-    anchors = {
-        re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in re.findall(r"^#+ (.*)", README, re.M)
-    }
-    for target in targets:
-        if target.startswith("#"):
-            assert target[1:] in anchors
-        elif not target.startswith("https://"):
-            assert (ROOT / target).exists(), target
-    for path in re.findall(r"\bconfigs/[\w.-]+\.yaml", README):
-        assert (ROOT / path).exists(), path
-    for path in re.findall(r"`((?:learners|models|datasets)/[\w./]*|\w+\.py)`", README):
-        assert (ROOT / "metadist_cli" / path).exists(), path
-    for name in re.findall(r"metadist run (\w[\w-]*)(?![\w/-])", README):
-        assert (ROOT / "configs" / f"{name}.yaml").exists(), name
+# --- links and names
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links(page: str):
+    text = TEXTS[page]
+    for shown, target in re.findall(r"\[([^\]]+)\]\(([^)]+)\)", text):
+        if target.startswith("https://"):
+            continue
+        path, _, anchor = target.partition("#")
+        there = PAGES[page].parent / path if path else PAGES[page]
+        assert there.exists(), target
+        if anchor:
+            titles = re.findall(r"^#+ (.*)", there.read_text(), re.M)
+            assert anchor in {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+        if named := re.fullmatch(r"`metadist help (.*)`", shown):
+            assert there == TOPICS / f"{named[1]}.md"
+
+
+def test_paths_exist():
+    for path in re.findall(r"\b(?:configs|tests)/[\w./-]*\w", re.sub(r"\]\([^)]*\)", "", ALL)):
+        assert (ROOT / path).exists() or (ROOT / path).with_suffix(".yaml").exists(), path
+    for path in re.findall(r"`(\w+/[\w/]*\w+\.py)`", ALL):
+        if not path.startswith("tests/"):
+            assert (ROOT / "metadist_cli" / path).exists() or Path(path).stem == "NAME", path
+
+
+def test_where_a_new_thing_goes_is_right():
+    """A person's minute: each file or its folder is there, and the registry is where the table says."""
+    rows = table("extending", "a new")
+    assert len(rows) >= 13
+    for _, file, registry in rows:
+        path = ROOT / "metadist_cli" / file.strip("`")
+        assert (path.parent if path.stem == "NAME" else path).exists(), file
+        name, *where = re.findall(r"`([^`]+)`", registry)
+        text = (ROOT / "metadist_cli" / (where[0] if where else file.strip("`"))).read_text()
+        assert re.search(rf"^(def )?{name}\b", text, re.M) or "signature" in registry, registry
 
 
 def test_options_exist():
@@ -374,32 +476,14 @@ def test_options_exist():
     known = {option for command in commands for p in command.params for option in p.opts} | {"--help"}
     for script in (ROOT / "tests" / "benchmarks").glob("*.py"):
         known |= set(re.findall(r'"(--[a-z-]+)"', script.read_text()))
-    told = set(re.findall(r"`(--[a-z-]+)", README)) | set(re.findall(r"metadist [^`\n]*?(--[a-z-]+)", README))
-    assert told
+    told = set(re.findall(r"`(--[a-z-]+)", ALL)) | set(re.findall(r"metadist [^`\n]*?(--[a-z-]+)", ALL))
+    assert len(told) > 8
     assert told - known == set()
 
 
-def test_settings_exist():
-    """Dotted settings that the README names are settings of the configs that it names them for."""
-    from metadist_cli import config
-
-    resolved = [config.load(path).resolved() for path in sorted((ROOT / "configs").rglob("*.yaml"))]
-    for dotted in set(
-        re.findall(r"\b((?:data|task|partition|learner|train|aggregate|finetune|execution)\.[a-z_.]+\w)\b", README)
-    ):
-        if dotted.endswith((".py", ".yaml", ".png")) or dotted == "execution.workers":  # told to be missing
-            continue
-        found = []
-        for value in resolved:
-            for key in dotted.split("."):
-                value = value.get(key, KeyError) if isinstance(value, dict) else KeyError
-            found.append(value is not KeyError)
-        assert any(found), dotted
-
-
-def test_it_is_short_and_knows_nothing_of_its_makers():
-    assert len(re.sub(r"<!-- papers -->.*<!-- end of papers -->", "", README, flags=re.S).splitlines()) <= 405
-    for text in (README, CI, (ROOT / "CHANGELOG.md").read_text()):
+def test_the_readme_is_short_and_no_page_knows_its_makers():
+    assert len(TEXTS["README"].splitlines()) <= 200
+    for text in (ALL, CI, (ROOT / "CHANGELOG.md").read_text()):
         assert not re.search(r"/work|/root|/home/|/tmp/rb", text)
     picture = ROOT / ".docs" / "report.png"
     assert picture.stat().st_size < 300_000

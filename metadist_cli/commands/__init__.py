@@ -1,1 +1,1 @@
-"""The commands, one file each: each finds a committed result of exactly its inputs, or does the work."""
+"""The commands, one file each: each finds a finished result of exactly its inputs, or does the work."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
@@ -21,6 +22,9 @@ from metadist_cli.core.errors import Problem, printable
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
 
+_FENCED = re.compile(r"(^```.*?^```$)", re.M | re.S)
+_CODE = re.compile(r"`[^`]+`")
+_PUNCTUATION = re.compile(r"[!-/:-@\[-`{-~]")
 _PAGE = 100  # columns that a page has at most
 _EVERY = 10.0  # seconds between lines where no bar can be drawn: a job of a day must not fill its log
 
@@ -239,6 +243,10 @@ def _page(markdown: str, width: int, lively: bool) -> str:
     from rich.console import Console as Rich
     from rich.markdown import Markdown
 
+    if not lively:  # without colours, code keeps its backticks
+        parts = _FENCED.split(markdown)
+        parts[::2] = [_CODE.sub(lambda code: _PUNCTUATION.sub(r"\\\g<0>", code[0]), part) for part in parts[::2]]
+        markdown = "".join(parts)
     out = StringIO()
     rich = Rich(file=out, force_terminal=lively, color_system="auto" if lively else None, width=width)
     rich.print(Markdown(markdown, code_theme="ansi_dark", hyperlinks=False))

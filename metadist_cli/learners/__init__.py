@@ -1,4 +1,4 @@
-"""The learners, by name. A new one: one file that returns a Learner, one line here."""
+"""The learning algorithms, one file each. A new one: one file that returns a Learner, one line here."""
 
 from collections.abc import Callable
 

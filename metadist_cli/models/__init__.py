@@ -1,4 +1,4 @@
-"""The models, by name. A new one: one file that returns a Model, one line here."""
+"""The networks, one file each. A new one: one file that returns a Model, one line here."""
 
 from collections.abc import Callable
 

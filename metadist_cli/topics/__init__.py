@@ -1,6 +1,6 @@
 """The manual: one Markdown file a topic, read on the web and by `metadist help`.
 
-A topic is a file NAME.md in this folder and its name in TOPICS. Lists of topics show its first line, `# Title`.
+A topic is a file NAME.md in this folder and its name in TOPICS. Its first line is "# Title: what it is about".
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ FOLDER = Path(__file__).parent
 TOPICS = (  # in the order of a first reading
     "quickstart",
     "concepts",
+    "commands",
     "config",
     "settings",
     "data",
@@ -32,7 +33,7 @@ TOPICS = (  # in the order of a first reading
     "extending",
     "exit-codes",
 )
-FENCE = re.compile(r"^```.*?^```$", re.M | re.S)
+_FENCED = re.compile(r"(^```.*?^```$)", re.M | re.S)
 _LINK = re.compile(r"\[([^\]]+)\]\(([^)\s]+)\)")
 
 
@@ -47,23 +48,20 @@ def read(topic: str) -> str:
     return (FOLDER / f"{topic}.md").read_text("utf-8")
 
 
-def titles() -> dict[str, str]:
-    """What each topic is about."""
-    return {topic: read(topic).partition("\n")[0].removeprefix("# ") for topic in TOPICS}
+def phrases() -> dict[str, str]:
+    """What each topic is about, in a phrase: its title after the colon."""
+    found = {topic: read(topic).partition("\n")[0].partition(": ")[2] for topic in TOPICS}
+    return {topic: phrase[0].upper() + phrase[1:] for topic, phrase in found.items()}
 
 
 def for_terminal(text: str) -> str:
-    """Markdown without what only the web shows: comments, targets of links to other files, tables' link syntax."""
-    text = re.sub(r"<!-- .*? -->\n*", "", text)
-    return "".join(part if FENCE.fullmatch(part) else _LINK.sub(_said, part) for part in _parts(text))
-
-
-def _parts(text: str) -> list[str]:
-    """The fenced blocks of a text, and what is between them."""
-    return re.split(f"({FENCE.pattern})", text, flags=FENCE.flags)
+    """Markdown without what only the web shows: comments, and links to other files."""
+    parts = _FENCED.split(text)
+    parts[::2] = [_LINK.sub(_said, re.sub(r"<!-- .*? -->\n*", "", part)) for part in parts[::2]]
+    return "".join(parts)
 
 
 def _said(link: re.Match[str]) -> str:
-    """A link as text: with its address where that is on the web and is not the text itself."""
+    """A link as text, with its address if that is on the web and is not the text itself."""
     text, target = link.groups()
     return f"{text} ({target})" if target.startswith("http") and text not in target else text

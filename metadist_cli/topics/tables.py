@@ -5,9 +5,11 @@ In a Markdown file a table lies between `<!-- NAME -->` and `<!-- end of NAME --
 
 from __future__ import annotations
 
+import ast
 import inspect
 import json
 import re
+import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -41,9 +43,12 @@ def filled(text: str) -> str:
 def tables() -> dict[str, Callable[[], str]]:
     """What makes each table, by its name: two for each registry, one for each section of a config."""
     found: dict[str, Callable[[], str]] = {
-        "topics": lambda: _table(("topic", "about"), [(_TOPIC.format(t), text) for t, text in topics.titles().items()]),
+        "topics": lambda: _table(
+            ("topic", "about"), [(_TOPIC.format(t), text) for t, text in topics.phrases().items()]
+        ),
         "exit codes": lambda: _table(("code", "meaning"), [(str(code), text) for code, text in MEANINGS.items()]),
         "metrics": lambda: _table(("metric", "for", "better", "needs", "what it is"), _metrics()),
+        "rooms": _rooms,
         "configs": lambda: _table(("config", "what it is"), _configs()),
     }
     for noun in registries():
@@ -58,6 +63,20 @@ def tables() -> dict[str, Callable[[], str]]:
 
 def _table(head: Sequence[str], rows: Rows) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in (head, ["---"] * len(head), *rows))
+
+
+def _rooms() -> str:
+    """The folders of the package, and the modules beside them, each with the first sentence of its docstring."""
+    package = topics.FOLDER.parent
+    lines = []
+    for path in sorted(package.rglob("*.py")):
+        inside = path.relative_to(package).parts
+        name = inside[-2] + "/" if path.stem == "__init__" and len(inside) > 1 else path.name
+        if name.endswith("/") or (len(inside) == 1 and not path.stem.startswith("__")):
+            sentence = re.split(r"\.(?: |$|\n)", ast.get_docstring(ast.parse(path.read_text("utf-8"))) or "")[0]
+            label = "  " * (len(inside) - 1 - name.endswith("/")) + name
+            lines += textwrap.wrap(f"{label:<18}{sentence}", 78, subsequent_indent=" " * 18, break_on_hyphens=False)
+    return "```text\n" + "\n".join(lines) + "\n```\n"
 
 
 def _configs() -> Rows:

@@ -5,8 +5,8 @@
     python tests/benchmarks/papers.py --jobs 3 --set execution.threads=1
 
 Runs go to runs/papers/ (--runs-dir) and are kept: what is done is not done again, a killed table goes on. Writes
-papers.json beside this file (--out) and the table into a README (--readme), with every row of which a seed is there; a
-row without runs stays as papers.json has it. --table trains nothing.
+papers.json beside this file (--out) and the table into a Markdown file (--readme), with every row of which a seed is
+there; a row without runs stays as papers.json has it. --table trains nothing.
 """
 
 from __future__ import annotations
@@ -82,6 +82,7 @@ def baseline(name: str, number: int) -> Callable[[Metrics], dict[str, Any]]:
     return lambda metrics: metrics["baselines"][name]["per_step"][number]
 
 
+CONFIGS = "../../configs"  # from the folder of the topic that has the table
 FIVE = ("finetune.name=5-shot", "finetune.task.shot=5")
 ALONE = ("finetune.name=one-by-one", "finetune.transductive=false", "finetune.task.query=15")
 MANY = ("finetune.name=15-queries", "finetune.task.query=15")
@@ -311,8 +312,8 @@ def _cost(row: dict[str, Any]) -> str:
     return f"{work}; a node's tensors {_size(row['tensor_bytes'])}, files {_size(row['serialised_bytes'])}"
 
 
-def table(rows: list[dict[str, Any]], configs: str) -> str:
-    """Markdown, a line a figure; configs: the way to the folder of configs."""
+def table(rows: list[dict[str, Any]]) -> str:
+    """Markdown, a line a figure."""
     lines = [
         "| row | figure | reference | wanted | here, sd over seeds | 95% over tasks | one seed's training |",
         "|---|---|---|---|---|---|---|",
@@ -323,7 +324,7 @@ def table(rows: list[dict[str, Any]], configs: str) -> str:
             seeds = len(row["seeds"])
             spread = f" ± {sd} ({seeds} seeds)" if seeds > 1 else " (1 seed)"
             lost = f", {f['non_finite']} tasks not finite" if f["non_finite"] else ""
-            name = f"[{row['config']}]({configs}/{row['config']}.yaml)" if i == 0 else ""
+            name = f"[{row['config']}]({CONFIGS}/{row['config']}.yaml)" if i == 0 else ""
             wanted = f["bar"] or "-"
             told = [name, f["label"], f["reference"], wanted, f"**{here}**{spread}{lost}", ci, "" if i else _cost(row)]
             lines.append(f"| {' | '.join(told)} |")
@@ -349,8 +350,8 @@ def main() -> None:
     found = [{**before, **here}[row.config] for row in ROWS if row.config in {*before, *here}]
     files.write(path, files.to_json({"rows": found}))
     if told.readme:
-        put(table(found, "configs"), told.readme, "papers")
-    print(table(found, "configs"), end="")
+        put(table(found), told.readme, "papers")
+    print(table(found), end="")
 
 
 if __name__ == "__main__":

@@ -57,11 +57,12 @@ def test_a_row_over_two_seeds(tmp_path: Path) -> None:
     assert text == f"before\n<!-- papers -->\n\n{printed}\n<!-- end of papers -->\nafter\n"
 
 
-def test_the_readme_has_the_table_of_the_figures(tmp_path: Path) -> None:
+def test_the_topic_has_the_table_of_the_figures() -> None:
     from papers import table
 
     found = json.loads((SCRIPT.parent / "papers.json").read_text())["rows"]
-    assert f"<!-- papers -->\n\n{table(found, 'configs')}\n<!-- end of papers -->" in (ROOT / "README.md").read_text()
+    text = (ROOT / "metadist_cli" / "topics" / "results.md").read_text()
+    assert f"<!-- papers -->\n\n{table(found)}\n<!-- end of papers -->" in text
 
 
 def test_every_paper_has_a_row() -> None:

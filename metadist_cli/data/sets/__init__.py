@@ -1,4 +1,4 @@
-"""Data sets by their name in the config; a builder's keyword-only parameters are its options."""
+"""The data sets, one file each; a builder's keyword-only parameters are its options."""
 
 from collections.abc import Callable
 
