@@ -118,6 +118,22 @@ def block(name: str, language: str) -> str:
     return next(b.text for b in BLOCKS if b.section == name and b.language == language)
 
 
+def table(page: str, first: str) -> list[list[str]]:
+    """The rows of the table of a page whose first column has this head."""
+    rows: list[list[str]] = []
+    inside = False
+    for line in TEXTS[page].splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        inside = line.startswith("|") and (inside or cells[0] == first)
+        if inside:
+            rows.append(cells)
+    return rows[2:]
+
+
+def words(cell: str) -> set[str]:
+    return set(re.findall(r"`(\w+)`", cell))
+
+
 class Place:
     """A copy of what a clone holds, and a PATH on which the programs of the pages are."""
 
@@ -293,7 +309,7 @@ def test_settings_of_algorithms_are_valid():
     """The table of federated algorithms, each row as overrides of the quickstart."""
     from metadist_cli import config
 
-    rows = [cells for cells in table("federated", "algorithm")]
+    rows = table("federated", "algorithm")
     assert len(rows) >= 11
     for _, settings, _ in rows:
         several = re.findall(r"`([\w.]+): (\{.*?\}+|\w+)`", settings)
@@ -336,23 +352,7 @@ def test_command_lines_in_the_text_are_valid(line: str):
     if name == "help":
         assert set(words) <= {*topics.TOPICS, "TOPIC"}
     elif words and words[0] != "CONFIG" and not words[0].startswith("-"):
-        config.load(words[0] if "/" not in words[0] else words[0], [word for word in words[1:] if "=" in word])
-
-
-def table(page: str, first: str) -> list[list[str]]:
-    """The rows of the table of a page whose first column has this head."""
-    rows: list[list[str]] = []
-    inside = False
-    for line in TEXTS[page].splitlines():
-        cells = [cell.strip() for cell in line.strip("|").split("|")]
-        inside = line.startswith("|") and (inside or cells[0] == first)
-        if inside:
-            rows.append(cells)
-    return rows[2:]
-
-
-def words(cell: str) -> set[str]:
-    return set(re.findall(r"`(\w+)`", cell))
+        config.load(words[0], [word for word in words[1:] if "=" in word])
 
 
 # --- exit codes, files, metrics
@@ -454,16 +454,14 @@ def test_paths_exist():
             assert (ROOT / "metadist_cli" / path).exists() or Path(path).stem == "NAME", path
 
 
-def test_where_a_new_thing_goes_is_right():
-    """A person's minute: each file or its folder is there, and the registry is where the table says."""
-    rows = table("extending", "a new")
-    assert len(rows) >= 13
-    for _, file, registry in rows:
-        path = ROOT / "metadist_cli" / file.strip("`")
-        assert (path.parent if path.stem == "NAME" else path).exists(), file
-        name, *where = re.findall(r"`([^`]+)`", registry)
-        text = (ROOT / "metadist_cli" / (where[0] if where else file.strip("`"))).read_text()
-        assert re.search(rf"^(def )?{name}\b", text, re.M) or "signature" in registry, registry
+@pytest.mark.parametrize(("what", "where"), table("extending", "a new"))
+def test_where_a_new_thing_goes_is_right(what: str, where: str):
+    """A person's minute: the file or folder is there, and so is the name in its module."""
+    names = re.findall(r"`([^`]+)`", where)
+    path = ROOT / "metadist_cli" / next(name for name in names if "/" in name)
+    text = (path / "__init__.py" if path.is_dir() else path).read_text()
+    (name,) = (name for name in names if "/" not in name and name != "__init__.py")
+    assert re.search(rf"^ *(def )?{name}\b", text, re.M)
 
 
 def test_options_exist():

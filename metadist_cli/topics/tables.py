@@ -47,7 +47,7 @@ def tables() -> dict[str, Callable[[], str]]:
             ("topic", "about"), [(_TOPIC.format(t), text) for t, text in topics.phrases().items()]
         ),
         "exit codes": lambda: _table(("code", "meaning"), [(str(code), text) for code, text in MEANINGS.items()]),
-        "metrics": lambda: _table(("metric", "for", "better", "needs", "what it is"), _metrics()),
+        "metrics": lambda: _table(("metric", "for", "better", "what it is"), _metrics()),
         "rooms": _rooms,
         "configs": lambda: _table(("config", "what it is"), _configs()),
     }
@@ -88,11 +88,13 @@ def _configs() -> Rows:
 
 def _metrics() -> Rows:
     for name, score in SCORES.items():
-        needs = ["two classes" if score.kind == "classification" else "unequal targets"] if score.mixed else []
-        needs += [f"{score.least} rows"] if score.least > 1 else []
-        better = "higher" if score.higher_is_better else "lower"
-        first = (inspect.getdoc(score.value) or "").partition("\n")[0]
-        yield f"`{name}`", score.kind, better, ", ".join(needs) or "-", _cell(first)
+        kind, varied = (
+            ("classes", "two classes") if score.kind == "classification" else ("regression", "unequal targets")
+        )
+        needs = [varied] * score.mixed + [f"{score.least} rows"] * (score.least > 1)
+        what = [_cell((inspect.getdoc(score.value) or "").partition("\n")[0])]
+        what += [f"Needs {' and '.join(needs)}."] if needs else []
+        yield f"`{name}`", kind, "higher" if score.higher_is_better else "lower", " ".join(what)
 
 
 def _entries(noun: str) -> str:
@@ -100,11 +102,10 @@ def _entries(noun: str) -> str:
     rows = []
     for name, builder in registries()[noun].items():
         text = _docstring(name, builder)
+        what = _cell(re.sub(r",? ?https://[^\s,;)]+", "", text.partition("\n")[0]))
         links = [f"[{url.removeprefix('https://')}]({url})" for url in _URL.findall(text)[:1]]
-        rows.append((f"`{name}`", _cell(re.sub(r",? ?https://[^\s,;)]+", "", text.partition("\n")[0])), *links))
-    sourced = any(len(row) > 2 for row in rows)
-    head = ("name", "what it is", "source")
-    return _table(head if sourced else head[:2], [(*row, "")[: 3 if sourced else 2] for row in rows])
+        rows.append((f"`{name}`", " ".join([what, *links])))
+    return _table(("name", "what it is"), rows)
 
 
 def _docstring(name: str, builder: Callable[..., Any]) -> str:

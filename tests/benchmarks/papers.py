@@ -313,22 +313,20 @@ def _cost(row: dict[str, Any]) -> str:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Markdown, a line a figure."""
-    lines = [
-        "| row | figure | reference | wanted | here, sd over seeds | 95% over tasks | one seed's training |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    """Markdown: for each row of papers what a seed's training took, and a table with a line for each figure."""
+    blocks = []
     for row in rows:
-        for i, f in enumerate(row["figures"]):
+        lines = ["| figure | reference | wanted | here, sd over seeds | 95% over tasks |", "|---|---|---|---|---|"]
+        for f in row["figures"]:
             here, sd, ci = (_shown(f[k], row) for k in ("mean", "sd_over_seeds", "ci95_over_tasks"))
             seeds = len(row["seeds"])
             spread = f" ± {sd} ({seeds} seeds)" if seeds > 1 else " (1 seed)"
             lost = f", {f['non_finite']} tasks not finite" if f["non_finite"] else ""
-            name = f"[{row['config']}]({CONFIGS}/{row['config']}.yaml)" if i == 0 else ""
-            wanted = f["bar"] or "-"
-            told = [name, f["label"], f["reference"], wanted, f"**{here}**{spread}{lost}", ci, "" if i else _cost(row)]
-            lines.append(f"| {' | '.join(told)} |")
-    return "\n".join(lines) + "\n"
+            cells = [f["label"], f["reference"], f["bar"] or "-", f"**{here}**{spread}{lost}", ci]
+            lines.append(f"| {' | '.join(cells)} |")
+        name = f"[{row['config']}]({CONFIGS}/{row['config']}.yaml)"
+        blocks.append("\n".join([f"{name}: {_cost(row)}.", "", *lines]) + "\n")
+    return "\n".join(blocks)
 
 
 def main() -> None:

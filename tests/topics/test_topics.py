@@ -56,7 +56,7 @@ def test_a_new_learner_is_in_the_manual_without_further_edits(monkeypatch: pytes
     monkeypatch.setitem(LEARNERS, "newest", newest)
     made = tables.tables()
     url = "arxiv.org/abs/0000.00000"
-    assert f"| `newest` | Learns nothing at all, section 1. | [{url}](https://{url}) |\n" in made["learner entries"]()
+    assert f"| `newest` | Learns nothing at all, section 1. [{url}](https://{url}) |\n" in made["learner entries"]()
     assert "### newest\n\n| key | value | default | meaning |\n" in made["learner options"]()
     assert "| `strength` | a number | 2.5 |  |\n" in made["learner options"]()
 
@@ -100,12 +100,12 @@ def test_a_topic_is_plain_text_in_a_pipe(topic: str):
 
 def test_code_keeps_its_backticks_in_a_pipe():
     assert "`rounds/*/state-*`" in help_("federated").out
-    assert "`{path}`" not in help_("federated").out
 
 
 def test_links_show_where_they_lead():
-    text = "[`metadist help data`](data.md) [paper](https://a.b/c) [a.b/c](https://a.b/c)\n\n<!-- x -->\n```sh\n[a](b)\n```\n"
-    assert topics.for_terminal(text) == "`metadist help data` paper (https://a.b/c) a.b/c\n\n```sh\n[a](b)\n```\n"
+    text = "[`metadist help data`](data.md) [paper](https://a.b/c) [a.b/c](https://a.b/c)\n"
+    assert topics.for_terminal(text) == "`metadist help data` paper (https://a.b/c) a.b/c\n"
+    assert topics.for_terminal("<!-- x -->\n```sh\n[a](b)\n```\n") == "```sh\n[a](b)\n```\n"
 
 
 def test_help_in_json():
@@ -130,7 +130,7 @@ def test_help_does_not_wait_for_torch():
     done = subprocess.run(asked, cwd=ROOT, env=environment(), capture_output=True, text=True, check=True)
     imported = {line.rsplit("|", 1)[1].strip().split(".")[0] for line in done.stderr.splitlines() if "|" in line}
     assert "rich" in imported
-    assert imported & {"torch", "numpy", "pydantic", "yaml"} == set()
+    assert imported & {"torch", "numpy", "yaml"} == set()
 
 
 def test_an_option_of_all_commands_is_one_edit(tmp_path: Path):
