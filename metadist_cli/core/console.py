@@ -242,13 +242,15 @@ def _page(markdown: str, width: int, lively: bool) -> str:
 
     from rich.console import Console as Rich
     from rich.markdown import Markdown
+    from rich.theme import Theme
 
     if not lively:  # without colours, code keeps its backticks
         parts = _FENCED.split(markdown)
         parts[::2] = [_CODE.sub(lambda code: _PUNCTUATION.sub(r"\\\g<0>", code[0]), part) for part in parts[::2]]
         markdown = "".join(parts)
     out = StringIO()
-    rich = Rich(file=out, force_terminal=lively, color_system="auto" if lively else None, width=width)
+    look = Theme({"markdown.code": "bold cyan"})  # its own background would be black on a light terminal, too
+    rich = Rich(file=out, force_terminal=lively, color_system="auto" if lively else None, width=width, theme=look)
     rich.print(Markdown(markdown, code_theme="ansi_dark", hyperlinks=False))
     return "\n".join(line.rstrip() for line in out.getvalue().strip("\n").splitlines())
 

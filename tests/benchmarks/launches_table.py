@@ -12,11 +12,11 @@ TIMES = 1.2  # of the bare loop's time
 FASTER = 1.6  # with two processes
 OMNIGLOT = """\
 omniglot-maml: {rounds} of the config's {of} rounds and {episodes} new tasks, in proportion, so that training and
-judging weigh as in the whole; {fixed}.
-Both took {tasks:,} tasks of {each} rows to train {weights:,} weights, and adapted {adaptations:,} times by {steps}
+evaluation weigh as much as in the whole run; {fixed}.
+Both used {tasks:,} tasks of {each} rows to train {weights:,} weights, and adapted {adaptations:,} times by {steps}
 steps; metadist's meta-gradient is {gap:.0e} from the loop's. Accuracy before, after, and from a random start: {ours}
-of metadist, {loops} of the loop, which draws its own tasks."""
-SHORT = "what is done once (imports, partition, report) weighs {times:g} times as much"
+(metadist), {loops} (the loop, which draws its own tasks)."""
+SHORT = "one-time work (imports, partition, report) weighs {times:g} times as much"
 
 
 class Line(NamedTuple):

@@ -31,13 +31,14 @@ RATIOS = {  # title: (what took longer, beside what, on how many cores at most)
 WANTED = {"mlp1": 2.5, "mlp5": 3.5, "omni": 2.0, "nodes": 7.0}  # times learn2learn; the others: not below the loop
 GOALS = {"mlp1": 8.0, "mlp5": 15.0, "omni": 3.4, "omnifo": 2.4, "nodes": 12.0}  # compiled or not
 NOTE = """\
-A step is one outer step with Adam; of `nodes` it is a round: 100 nodes take 20 steps of 4 tasks each with parameters of
-their own. Time of a step, tasks a second, memory at its peak (with Python and torch). Ratios: how many times as long
-the first took, median and range over {repeats} rounds of measurement; where nothing else is said both with the better
-of 1 and 2 threads, and metadist also as 2 processes (`execution.workers=2`), each with half of the tasks or nodes.
-Wanted and goal are ratios to learn2learn, or never to be slower than the loop. Run as two processes by hand, a loop
-gains up to twofold, too, and so may a library, which has threads alone here: one core tells which code is faster.
-~ stands where others used the cores all the time."""
+A step is one outer step with Adam; for `nodes` it is a round in which 100 nodes make 20 steps of 4 tasks each, with
+parameters of their own. The first table has the time of a step, tasks per second, and peak memory (with Python and
+torch). The second has ratios: how many times as long the first one took, as the median and range over {repeats} rounds of
+measurement. Unless a column says otherwise, both sides use the better of 1 and 2 threads, and metadist may also use 2
+processes (`execution.workers=2`), each with half of the tasks or nodes. Wanted and goal are ratios to learn2learn, or
+"never slower than the loop". As two processes started by hand, a loop is up to twice as fast, and so may be a library,
+which has only threads here; one core shows which code is faster. ~ marks figures where others used the cores all the
+time."""
 
 
 def best(samples: list[dict[str, Any]], *variants: str, cores: int = 2) -> list[dict[str, Any]]:
