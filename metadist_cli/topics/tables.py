@@ -23,7 +23,7 @@ from metadist_cli.evaluation.metrics import SCORES
 
 _MARK = re.compile(r"<!-- (?!end of )(.+?) -->\n.*?<!-- end of \1 -->", re.S)
 _URL = re.compile(r"https://[^\s;)]+[^\s,;).]")
-_TOPIC = "[`metadist help {0}`](metadist_cli/topics/{0}.md)"
+_TOPIC = "[{0}](metadist_cli/topics/{0}.md)"
 
 Node = dict[str, Any]  # a JSON Schema
 Rows = Iterable[Sequence[str]]

@@ -216,9 +216,10 @@ def test_the_wheel_holds_all_configs(wheel: zipfile.ZipFile):
         assert wheel.read(name) == path.read_bytes()
 
 
-def test_the_wheel_holds_all_modules(wheel: zipfile.ZipFile):
-    ours = {p.relative_to(ROOT).as_posix() for p in (ROOT / "metadist_cli").rglob("*.py")}
-    assert {name for name in wheel.namelist() if name.endswith(".py")} == ours
+def test_the_wheel_holds_all_modules_and_topics(wheel: zipfile.ZipFile):
+    ours = {p.relative_to(ROOT).as_posix() for end in ("py", "md") for p in (ROOT / "metadist_cli").rglob(f"*.{end}")}
+    theirs = {name for name in wheel.namelist() if name.endswith((".py", ".md"))}
+    assert {name for name in theirs if not name.startswith("metadist_cli/configs/")} == ours
 
 
 def test_the_wheel_works_where_no_clone_is(wheel: zipfile.ZipFile, tmp_path: Path):
