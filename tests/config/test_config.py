@@ -63,6 +63,10 @@ def refused(text: str, *overrides: str) -> Problem:
 # Wrong configs
 
 
+def test_every_message_has_its_config():
+    assert {path.stem for path in WRONG.glob("*.txt")} == {path.stem for path in WRONG.glob("*.yaml")}
+
+
 @pytest.mark.parametrize("path", sorted(WRONG.glob("*.yaml")), ids=lambda path: path.stem)
 def test_wrong_config(path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(WRONG)
