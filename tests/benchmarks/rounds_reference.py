@@ -98,7 +98,7 @@ def vmap_rounds(
             for batch in epoch:
                 for name, g in step(local, *batch).items():
                     local[name].sub_(g, alpha=lr)
-            share = torch.full((here,), 1 / nodes)
+            share = torch.full((here,), 1 / nodes, dtype=x.dtype)
             for name, w in local.items():
                 mean[name] += torch.tensordot(share, w, 1)
         weights = mean

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from maths import OPTIMIZER_CASES, Case, covered, gap, name_of, rand, same
+from maths import EPS, OPTIMIZER_CASES, Case, covered, double, gap, name_of, rand, same
 from torch import Tensor
 from torch.func import vmap
 
@@ -60,7 +60,7 @@ def test_pure_and_the_same_under_vmap(case: Case) -> None:
 def test_toward_is_update_with_the_difference(case: Case) -> None:
     optimizer, old, new = of(case), params(), {"w": rand(4, 3, seed=3), "b": rand(3, seed=4)}
     state = optimizer.init(old)
-    within = 1e-7 if "decay_steps" in case[1] else 1e-14  # a decayed step size is a float32
+    within = 4 * EPS if "decay_steps" in case[1] else 1e-14  # a decayed step size is a float32
     for step in range(3):
         one, state_one = optimizer.toward(new, state, old, step)
         two, state_two = optimizer.update(tree.apply(torch.sub, old, new), state, old, step)
@@ -81,28 +81,29 @@ ORACLES = [
 ]
 
 
-@pytest.mark.parametrize(("dtype", "within"), [(torch.float64, 1e-11), (torch.float32, 1e-6)])
+@pytest.mark.parametrize(("dtype", "within"), [(torch.float64, 1e-11), (torch.float32, 8 * EPS)])
 @pytest.mark.parametrize(("case", "oracle"), ORACLES, ids=[name_of(case) for case, _ in ORACLES])
 def test_equals_torch_over_20_steps(case: Case, oracle, dtype: torch.dtype, within: float) -> None:
+    """Torch's in float64; within: the error of a step, of what the parameters and their moves come to."""
     optimizer, ours = of(case), params(dtype)
     state = optimizer.init(ours)
-    theirs = {k: v.clone().requires_grad_() for k, v in ours.items()}
-    torch_optimizer = oracle(list(theirs.values()))
+    theirs = {k: v.double().clone().requires_grad_() for k, v in ours.items()}
+    torch_optimizer, room = oracle(list(theirs.values())), 0.0
     for step, direction in enumerate(directions(20)):
         direction = {k: d.to(dtype) for k, d in direction.items()}
         for k, leaf in theirs.items():
-            leaf.grad = direction[k].clone()
+            leaf.grad = direction[k].double().clone()
         torch_optimizer.step()
         ours, state = optimizer.update(direction, state, ours, step)
-        scale = 1 + max(float(v.abs().max()) for v in ours.values())
-        assert gap(ours, {k: v.detach() for k, v in theirs.items()}) < within * scale
+        room += within * (1 + max(float(v.detach().abs().max()) for v in theirs.values()))
+        assert gap(double(ours), {k: v.detach() for k, v in theirs.items()}) < room
 
 
 def test_first_adam_step_is_exact_in_float32() -> None:
     """1 - 0.999 in float32 is wrong by 1.7e-5; a first step must be lr long whatever the gradient."""
     adam, start = of(("adam", {"lr": 1.0})), {"w": torch.zeros(3)}
     new, _ = adam.update({"w": torch.tensor([1e-2, -1.0, 1e3])}, adam.init(start), start, 0)
-    torch.testing.assert_close(new["w"], torch.tensor([-1.0, 1.0, -1.0]), rtol=0, atol=2e-6)
+    torch.testing.assert_close(new["w"], torch.tensor([-1.0, 1.0, -1.0]), rtol=16 * EPS, atol=0)
 
 
 @pytest.mark.parametrize("as_tensor", [False, True])
@@ -116,7 +117,7 @@ def test_decay_falls_linearly_to_zero(as_tensor: bool) -> None:
         plain, decayed = of((name, {"lr": 0.5})), of((name, {"lr": 0.5, "decay_steps": 4}))
         full = plain.update(one, plain.init(at), at, steps[3])[0]["w"]
         quarter = decayed.update(one, decayed.init(at), at, steps[3])[0]["w"]
-        assert float(quarter) == pytest.approx(float(full) / 4, rel=1e-6)
+        assert float(quarter) == pytest.approx(float(full) / 4, rel=8 * EPS)
 
 
 def any_floats(n: int, seed: int) -> Tensor:

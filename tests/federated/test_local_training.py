@@ -32,6 +32,7 @@ from maths import (
     rand,
     run_nodes,
     same,
+    slow_unless,
 )
 from torch import Tensor
 
@@ -209,8 +210,11 @@ def test_fedprox_is_sgd_on_the_proximal_loss(name: str, sample: Sample) -> None:
     assert owns[0] == {}
 
 
-@pytest.mark.parametrize("learner", CONTRACT_LEARNERS, ids=name_of)
-@pytest.mark.parametrize("personal", PERSONAL_CASES, ids=name_of)
+@pytest.mark.parametrize(
+    ("learner", "personal"),
+    slow_unless(lambda learner, personal: learner == SUPERVISED or personal == NONE, CONTRACT_LEARNERS, PERSONAL_CASES),
+    ids=name_of,
+)
 def test_fedprox_without_its_weight_is_plain_to_the_bit(learner: Case, personal: Case) -> None:
     outer = OPTIMIZERS["adam"](lr=0.05)
 
@@ -631,6 +635,19 @@ every_learner = pytest.mark.parametrize("learner", CONTRACT_LEARNERS, ids=name_o
 every_drift = pytest.mark.parametrize("drift", DRIFT_CASES, ids=name_of)
 every_personal = pytest.mark.parametrize("personal", PERSONAL_CASES, ids=name_of)
 every_state = pytest.mark.parametrize("state", ["reset", "keep", "average"])
+# Every correction with every personal part for one learner; for the others nothing at all, and the most there can be.
+in_training = pytest.mark.parametrize(
+    ("learner", "drift", "personal"),
+    slow_unless(
+        lambda learner, drift, personal: (
+            learner == SUPERVISED or (drift[0], personal[0]) in {("none", "none"), ("scaffold", "ditto")}
+        ),
+        CONTRACT_LEARNERS,
+        DRIFT_CASES,
+        PERSONAL_CASES,
+    ),
+    ids=name_of,
+)
 
 
 def test_every_method_is_here() -> None:
@@ -700,9 +717,7 @@ def state_of(learner: Case, drift: Case, personal: Case) -> str:
     return ["reset", "keep", "average"][places % 3]
 
 
-@every_learner
-@every_drift
-@every_personal
+@in_training
 def test_blocks_agree(learner: Case, drift: Case, personal: Case) -> None:
     """Two rounds, the second with half of the nodes, so that they come with different belongings."""
     state = state_of(learner, drift, personal)
@@ -734,9 +749,7 @@ def test_an_inactive_step_changes_nothing(learner: Case, drift: Case, personal: 
     assert int(ran.count) == 1
 
 
-@every_learner
-@every_drift
-@every_personal
+@in_training
 def test_identical_nodes_do_the_same(learner: Case, drift: Case, personal: Case) -> None:
     """And one that works beside other nodes does what it does alone."""
     state = state_of(learner, drift, personal)

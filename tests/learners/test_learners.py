@@ -21,6 +21,7 @@ from maths import (
     Case,
     at,
     covered,
+    crossed,
     double,
     episode,
     episode_of,
@@ -49,7 +50,9 @@ from metadist_cli.tasks.types import Episode
 
 SOLVED = {"prototypical", "ridge", "svm"}
 NO_FEATURES: list[Case] = [c for c in MODEL_CASES if c[0] == "logistic" or c[1].get("hidden") == []]
-PAIRS = [(c, m) for c in LEARNER_CASES for m in MODEL_CASES if not (c[0] in SOLVED and m in NO_FEATURES)]
+PAIRS = [
+    p for p in crossed(LEARNER_CASES, MODEL_CASES) if not (p.values[0][0] in SOLVED and p.values[1] in NO_FEATURES)
+]
 
 everywhere = pytest.mark.parametrize(("case", "model_case"), PAIRS, ids=lambda case: name_of(case))
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from maths import EPS
 from runner import SAMPLED, SMALL, TINY, Lab, by_hand, contents, crash, node_by_node
 from typer.testing import CliRunner
 
@@ -62,9 +63,8 @@ def nodes_in(path: Path) -> list[int]:
 @pytest.mark.parametrize(
     ("method", "sampling"),
     [
-        ("everything", "train.nodes_per_round=all"),
         ("everything", SAMPLED),
-        *(pytest.param(m, "train.nodes_per_round=all", marks=pytest.mark.slow) for m in METHODS if m != "everything"),
+        *(pytest.param(m, "train.nodes_per_round=all", marks=pytest.mark.slow) for m in METHODS),
     ],
 )
 def test_run_and_by_hand_and_node_by_node(lab: Lab, method: str, sampling: str):
@@ -278,7 +278,8 @@ def test_scaffolds_variate_is_the_mean_of_all_nodes(lab: Lab, weight_by: str):
         ours = files.unpack(lab.checkpoint(number), "")[0]["control/head.bias"].double()
         nodes = {node: np.frombuffer(own["node/head.bias"], np.float32) for node, own in state(lab).items()}
         mean = np.average(list(nodes.values()), axis=0, weights=[weights[node] for node in nodes])
-        np.testing.assert_allclose(ours, mean, atol=1e-6, err_msg=f"round {number}")
+        largest = max(np.abs(own).max() for own in nodes.values())
+        np.testing.assert_allclose(ours, mean, atol=16 * EPS * largest, err_msg=f"round {number}")
 
 
 def test_a_baseline_keeps_its_own_state(lab: Lab):
