@@ -2,7 +2,6 @@
 
 As a script it is `metadist` with faults from the environment:
   FAULT=stage:n:signal   send itself the signal at the n-th write's "temp", "synced" or "renamed"
-  READY=1                print "ready" once everything is imported and warm
 """
 
 from __future__ import annotations
@@ -240,26 +239,7 @@ def _main() -> None:
     if os.environ.get("FAULT"):
         signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs are started without it
         files._stage = counted(_fault)
-    if os.environ.get("READY"):
-        _warm()
-        print("ready", flush=True)
     cli.main()
-
-
-def _warm() -> None:
-    """Do once what is slow the first time, so that what follows is the run's own work."""
-    import torch
-    from torch.func import grad, vmap
-
-    from metadist_cli import config
-    from metadist_cli.commands.run import pipeline
-    from metadist_cli.report.heatmap import partition_png
-
-    assert callable(pipeline)
-    config.load("quickstart")
-    vmap(grad(lambda x: (x * x).sum()))(torch.ones(2, 2))
-    node = {"node": 0, "name": "node", "role": "train", "rows": 1, "classes": [[0, 1]]}
-    partition_png({"classes": ["0"], "nodes": [node], "rows": {}})
 
 
 if __name__ == "__main__":

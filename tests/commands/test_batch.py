@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -80,13 +79,21 @@ def test_wrong_lengths_of_time(text: str):
         seconds(text)
 
 
-def test_aggregate_waits_for_a_node_that_is_late(lab: Lab):
+def test_aggregate_waits_for_a_node_that_is_late(lab: Lab, monkeypatch: pytest.MonkeyPatch):
+    """It looks again and again; the node is trained between its third look and its fourth."""
     lab("partition", ONE)
     lab("train", ONE, "--nodes", "0-4")
-    late = threading.Timer(3, lambda: lab.process("train", ONE, "--nodes", "5"))
-    late.start()
-    done = lab("aggregate", ONE, "--wait", "120s", "--round", "1")
-    late.join()
+    pauses: list[float] = []
+
+    def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 3:
+            lab("train", ONE, "--nodes", "5")
+
+    monkeypatch.setattr("metadist_cli.commands.support.node_selection.time.sleep", pause)
+    done = lab("aggregate", ONE, "--wait", "10h", "--round", "1")
+    assert len(pauses) == 3
+    assert all(0 < seconds <= 600 for seconds in pauses)
     assert "waiting: round 1 lacks 1 of 6 nodes: 5" in done.out
     assert inputs(lab, 1)["dropped"] == []
 

@@ -15,8 +15,16 @@ pytestmark = pytest.mark.usefixtures("plain")
 SYNTHETIC = "data={name: synthetic, nodes: 8, rows: 24, features: 12}"
 
 
-@pytest.mark.parametrize("state", ["reset", "average", "keep"])
-@pytest.mark.parametrize("sampling", ["train.nodes_per_round=all", SAMPLED])
+@pytest.mark.parametrize(
+    ("state", "sampling"),
+    [
+        ("reset", "train.nodes_per_round=all"),
+        ("average", SAMPLED),
+        ("keep", SAMPLED),
+        pytest.param("reset", SAMPLED, marks=pytest.mark.slow),
+        *(pytest.param(state, "train.nodes_per_round=all", marks=pytest.mark.slow) for state in ("average", "keep")),
+    ],
+)
 def test_run_and_by_hand_and_node_by_node(lab: Lab, state: str, sampling: str):
     settings = (f"train.outer_state={state}", sampling)
     lab("run", *settings)

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import itertools
 import json
-import random
 import signal
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 from runner import SMALL, TINY, Done, Killed, Lab, Step, crash, kill, results, start
@@ -48,6 +46,7 @@ def test_killed_in_any_write_of_a_run_with_node_state(personal_lab: Lab, plain: 
     sweep(personal_lab, [("run", *settings)], with_state, "renamed")
 
 
+@pytest.mark.slow
 def test_killed_in_any_write_by_hand(personal_lab: Lab, plain: None):
     """Nodes one by one and all at once, two rounds; what nodes keep survives as well."""
     settings = (*SMALL, "execution.block=1")
@@ -140,86 +139,46 @@ def test_killed_between_two_evaluations(lab: Lab, plain: None):
 # ------------------------------------------------------------------------------------------- real processes
 
 
-class Landed(NamedTuple):
-    """A killed process: where the run stood, and whether in the middle of a write."""
-
-    where: str
-    writing: bool
-
-
 LONG = TINY.replace("rounds: 3", "rounds: 40").replace("local_steps: 2", "local_steps: 4") + (
     "data: {name: synthetic, nodes: 8, rows: 40, features: 12}\n"
 )
 
 
+@pytest.fixture(scope="module")
+def calm(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """The results of a run that nothing disturbs."""
+    lab = Lab(tmp_path_factory.mktemp("calm"), LONG)
+    assert lab.process("run").code == 0
+    return results(lab.run())
+
+
 @pytest.mark.slow
-def test_killed_twenty_times(tmp_path: Path):
-    """SIGKILL at 20 moments over the calm run's length after start-up, and in writes; started again each time."""
-    rng = random.Random(0)
-    calm = Lab(tmp_path / "calm", LONG)
-    length = until_the_end(calm)
-    wanted = results(calm.run())
-    moments = [("sleep", (i + rng.random()) / 20 * length) for i in range(20)]
-    writes = [
-        ("write", f"{stage}:{n}:9")
-        for stage, n in zip(("temp", "synced", "temp", "synced"), (5, 20, 30, 55), strict=True)
-    ]
-
-    def trial(number: int, kind: str, moment: float | str) -> Landed:
-        lab = Lab(tmp_path / f"{kind}{number}", LONG)
-        first = {"READY": "1"} | ({"FAULT": str(moment)} if kind == "write" else {})
-        done = killed(lab, float(moment) if kind == "sleep" else 60.0, first)
-        place = landed(lab, done)
-        again = lab.process("run")
-        assert again.code == 0, again
-        assert "Traceback" not in done.out + done.err + again.out + again.err + (lab.run() / "log.txt").read_text()
-        assert results(lab.run()) == wanted, f"killed at {moment}"
-        return place
-
-    with ThreadPoolExecutor(2) as two:
-        places = list(two.map(lambda trial_: trial(*trial_), [(i, *m) for i, m in enumerate(moments + writes)]))
-        for i in itertools.count(100):  # the moments are uniform, but what they meet is up to the machine
-            in_training = sum(p.where == "train" for p in places)
-            in_finetune = sum(p.where == "finetune" for p in places)
-            if in_training >= 5 and in_finetune >= 1 and sum(p.writing for p in places) >= 3 and len(places) >= 24:
-                break
-            assert i < 112, f"no luck: {places}"
-            places.append(trial(i, "sleep", rng.random() * length))
-    print(f"calm {length:.2f} s", places)
+@pytest.mark.parametrize("moment", ["temp:5", "synced:20", "temp:30", "synced:55"])
+def test_killed_in_a_write(tmp_path: Path, calm: dict[str, bytes], moment: str):
+    lab = Lab(tmp_path, LONG)
+    done = lab.process("run", FAULT=f"{moment}:{signal.SIGKILL}")
+    assert done.code == -signal.SIGKILL
+    assert list(lab.run().rglob(".tmp-*"))
+    goes_on(lab, done, calm)
 
 
-def until_the_end(lab: Lab) -> float:
-    """Seconds that an undisturbed run takes once everything is imported."""
-    with start(*lab.arguments("run"), READY="1") as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-        clock = time.monotonic()
-        _, err = process.communicate(timeout=120)
-        assert (process.returncode, err) == (0, "")
-        return time.monotonic() - clock
-
-
-def killed(lab: Lab, after: float, extra: dict[str, str]) -> Done:
-    """A run that gets SIGKILL so many seconds after its start-up, unless it ends before."""
-    with start(*lab.arguments("run"), **extra) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-        try:
-            process.wait(after)
-        except Exception:
-            process.kill()
+@pytest.mark.slow
+@pytest.mark.parametrize("there", ["shards", "rounds/0000", "rounds/0003", "rounds/0021", "rounds/0040", "finetune"])
+def test_killed_once_something_is_there(tmp_path: Path, calm: dict[str, bytes], there: str):
+    """So between two writes, or in any of those that follow: in training, mostly."""
+    lab = Lab(tmp_path, LONG)
+    with start(*lab.arguments("run")) as process:
+        while process.poll() is None and not (lab.run() / there).exists():
+            time.sleep(0.001)
+        process.kill()
         out, err = process.communicate(timeout=120)
     assert process.returncode in (0, -signal.SIGKILL), err
-    return Done(process.returncode, out, err)
+    goes_on(lab, Done(process.returncode, out, err), calm)
 
 
-def landed(lab: Lab, done: Done) -> Landed:
-    run = lab.run()
-    writing = any(run.rglob(".tmp-*"))
-    if done.code == 0:
-        return Landed("end", False)
-    if not (run / "shards" / "manifest.json").exists():
-        return Landed("partition", writing)
-    if not (run / "rounds" / "0040" / "global.safetensors").exists():
-        return Landed("train", writing)
-    return Landed("end" if (run / "finetune" / "new" / "metrics.json").exists() else "finetune", writing)
+def goes_on(lab: Lab, done: Done, calm: dict[str, bytes]) -> None:
+    """The command that was killed, once more, comes to what it would have come to."""
+    again = lab.process("run")
+    assert again.code == 0, again
+    assert "Traceback" not in done.out + done.err + again.out + again.err + (lab.run() / "log.txt").read_text()
+    assert results(lab.run()) == calm

@@ -241,8 +241,12 @@ def rounds_of(algo: Algorithm, pool: Pool, block: int, batch: int = 2) -> list[O
 
 NORMED: Case = ("mlp", {"hidden": [5], "norm": "batch_running"})
 TWO: Case = ("maml", {"inner_steps": 2})
-CASES: list[tuple[Case, Case, dict[str, str], int, int]] = [
-    *((learner, NORMED, {}, block, tasks) for learner in LEARNER_CASES for block, tasks in ((3, 2), (1, 1))),
+CASES: list[Any] = [
+    *((learner, NORMED, {}, 3, 2) for learner in LEARNER_CASES),
+    *(
+        pytest.param(learner, NORMED, {}, 1, 1, marks=[] if learner[1] == {} else [pytest.mark.slow])
+        for learner in LEARNER_CASES
+    ),
     *((TWO, model, {}, 3, 2) for model in MODEL_CASES),
     *((TWO, NORMED, {"drift": drift}, 3, 2) for drift in DRIFTS),
     *((TWO, NORMED, {"personal": personal}, 3, 2) for personal in PERSONAL),
