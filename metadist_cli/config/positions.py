@@ -88,13 +88,11 @@ class Marks:
 
 
 def raise_all(problems: list[Problem]) -> None:
-    """Raise the problems as one; nothing if there are none."""
-    if not problems:
-        return
-    first, *others = problems[:MAX_SHOWN]
-    if len(problems) > MAX_SHOWN:
-        others.append(Problem(f"{len(problems) - MAX_SHOWN} more problems are not shown", code=CONFIG))
-    raise Problem(first.message, first.where, first.hint, first.code, first.snippet, tuple(others))
+    """Raise all problems as one; return if there are none."""
+    hidden = len(problems) - MAX_SHOWN
+    more = [Problem(f"{hidden} more problems are not shown", code=CONFIG)] if hidden > 0 else []
+    if problems:
+        raise Problem.combined([*problems[:MAX_SHOWN], *more])
 
 
 def clip(text: str, width: int = 40) -> str:

@@ -1,14 +1,16 @@
-"""The one error type that a user can cause, and the exit codes of the command line."""
+"""The one exception for errors that a user can fix, and the exit codes of the command line."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 OK = 0
 BUG = 1
 USAGE = 2  # wrong command line
 CONFIG = 3  # YAML, override, missing config file
-DATA = 4  # missing, corrupt or stale artefact or data
+DATA = 4  # missing, corrupt or outdated file or data
 SYSTEM = 5  # device, disk, permission
-RETRY = 75  # try again: lock held, node or parent missing
+RETRY = 75  # try again later: lock held, node or parent missing
 INTERRUPTED = 130
 TERMINATED = 143
 
@@ -26,28 +28,29 @@ MEANINGS = {
 
 
 class Problem(Exception):
-    """Something that the user can mend.
+    """An error that the user can fix.
 
-    message: what is wrong, one sentence, with the offending value in it.
-    where:   file:line:column, key, node or path; empty where there is no place.
-    hint:    what to do about it.
-    code:    exit code, one of the constants above.
-    snippet: the lines of the file around the place, with a caret line; shown as they are.
-    others:  further problems of the same kind that were found in the same reading.
+    Attributes:
+        message: What is wrong, in one sentence that contains the offending value.
+        where: file:line:column, key, node or path; empty if unknown.
+        hint: How to fix it.
+        code: Exit code, one of the constants above.
+        snippet: Source lines around the error with a caret line, printed as they are.
+        others: Further problems found in the same pass (see `combined`).
     """
 
-    def __init__(
-        self,
-        message: str,
-        where: str = "",
-        hint: str = "",
-        code: int = DATA,
-        snippet: str = "",
-        others: tuple[Problem, ...] = (),
-    ):
+    def __init__(self, message: str, where: str = "", hint: str = "", code: int = DATA, snippet: str = ""):
         super().__init__(message)
-        self.message, self.where, self.hint, self.code = message, where, hint, code
-        self.snippet, self.others = snippet, others
+        self.message, self.where, self.hint, self.code, self.snippet = message, where, hint, code, snippet
+        self.others: tuple[Problem, ...] = ()
+
+    @classmethod
+    def combined(cls, problems: Sequence[Problem]) -> Problem:
+        """A copy of the first problem that carries the rest in `others`."""
+        first, *others = problems
+        problem = cls(first.message, first.where, first.hint, first.code, first.snippet)
+        problem.others = tuple(others)
+        return problem
 
     @property
     def all(self) -> tuple[Problem, ...]:
@@ -55,7 +58,7 @@ class Problem(Exception):
 
     def __str__(self) -> str:
         text = "\n".join(_render(p) for p in self.all)
-        return f"{text}\n{len(self.all)} problems. Nothing was done." if self.others else text
+        return f"{text}\n{len(self.all)} problems. Nothing was run." if self.others else text
 
 
 def _render(p: Problem) -> str:
@@ -69,5 +72,5 @@ def _render(p: Problem) -> str:
 
 
 def printable(text: str) -> str:
-    """Text with control characters escaped: names in untrusted files may carry terminal codes."""
+    """Escape control characters: names in untrusted files may carry terminal codes."""
     return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)

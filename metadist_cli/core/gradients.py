@@ -1,4 +1,4 @@
-"""Gradients of functions of Params, inside vmap and outside, to any order."""
+"""Gradients with respect to trees of parameters, of any order, inside and outside vmap."""
 
 from __future__ import annotations
 
@@ -20,10 +20,17 @@ _nested = threading.local()
 def grad_and_value(
     f: Callable[[Params], tuple[Tensor, Aux]], constant: bool = False
 ) -> Callable[[Params], tuple[Params, tuple[Tensor, Aux]]]:
-    """params -> (d value / d params, (value, aux)) of f(params) -> (value, aux), as torch.func.grad_and_value has it.
+    """Differentiate a function of parameters, as torch.func.grad_and_value(f, has_aux=True) does.
 
-    constant: whoever differentiates around it shall take the gradient for one, so that nothing of it is recorded.
-    Where nothing is transformed, by plain autograd, whose steps cost less.
+    Outside torch.func transformations it uses plain autograd, which has less overhead.
+
+    Args:
+        f: f(params) -> (0-d value, aux).
+        constant: Whether an outer derivative treats the gradient as a constant (first-order methods); nothing is then
+            recorded for it.
+
+    Returns:
+        A function params -> (d value / d params, (value, aux)); the gradient has the names and shapes of params.
     """
 
     def plain(params: Params) -> tuple[Params, tuple[Tensor, Aux]]:
@@ -33,7 +40,7 @@ def grad_and_value(
         _nested.depth, _nested.recorded = depth + 1, recorded
         try:
             with torch.enable_grad():
-                # a view: what f reaches in other ways counts as a constant
+                # views, so that f's other references to these tensors count as constants
                 own = {k: v.view_as(v) if v.requires_grad else v.detach().requires_grad_() for k, v in params.items()}
                 value, aux = f(own)
         finally:
@@ -51,19 +58,21 @@ def grad_and_value(
             return plain(params)
         if not constant:
             return torch.func.grad_and_value(f, has_aux=True)(params)
-        found = torch.func.grad_and_value(f, has_aux=True)(tree.apply(torch.detach, params))  # before, to record less
-        return tree_map_only(Tensor, torch.detach, found)
+        fixed = tree.apply(torch.detach, params)  # detaching the input as well records less
+        return tree_map_only(Tensor, torch.detach, torch.func.grad_and_value(f, has_aux=True)(fixed))
 
     return run
 
 
 def transformed() -> bool:
-    """Whether torch.func or torch.compile is at work around the caller."""
+    """Whether the caller runs inside a torch.func transformation or torch.compile."""
     stack = torch._C._functorch.peek_interpreter_stack  # pyright: ignore[reportAttributeAccessIssue]
     return torch.compiler.is_compiling() or stack() is not None
 
 
 def once() -> bool:
-    """Whether what is computed here is differentiated at most once, and by plain autograd: it is no part of an inner
-    step that an outer gradient goes through."""
+    """Whether the caller's result is differentiated at most once, by plain autograd.
+
+    True unless the caller runs inside a transformation or in an inner step that an outer gradient passes through.
+    """
     return not transformed() and not getattr(_nested, "recorded", False)

@@ -1,4 +1,4 @@
-"""What a task is judged by: the loss that is descended and the metric that is reported."""
+"""Losses to minimise, each with the metric that reports show."""
 
 from __future__ import annotations
 
@@ -11,7 +11,15 @@ from torch import Tensor
 
 
 class Loss(NamedTuple):
-    """metric: its name; value(out, y) -> scalar mean loss; score(out, y) -> (n,) the metric of each example."""
+    """A training loss and its metric, for outputs `out` and targets `y` of n examples.
+
+    Classification: out (n, W) logits, y (n,) int64 classes. Regression: out and y (n, D).
+
+    Attributes:
+        metric: Name of the metric.
+        value: value(out, y) -> 0-d mean loss, differentiable.
+        score: score(out, y) -> (n,) metric of each example.
+    """
 
     metric: str
     value: Callable[[Tensor, Tensor], Tensor]
@@ -19,7 +27,7 @@ class Loss(NamedTuple):
 
 
 def _cross_entropy(out: Tensor, y: Tensor) -> Tensor:
-    # not F.cross_entropy: nll_loss under vmap took 7% of a conv4 meta-step; F.one_hot fails inside vmap(grad)
+    # F.cross_entropy's nll_loss took 7% of a conv4 meta-step under vmap; F.one_hot fails inside vmap(grad)
     right = y[..., None] == torch.arange(out.shape[-1], device=out.device)
     return (out.logsumexp(-1) - torch.where(right, out, 0.0).sum(-1)).mean()
 

@@ -1,7 +1,7 @@
-"""Optimisers as pure functions, used by the nodes (outer), by the server and inside Reptile's inner loop.
+"""Optimisers as pairs of pure functions: for the nodes' outer steps, for the server and for Reptile's inner loop.
 
-A direction is what one descends: a gradient, Reptile's `meta - adapted`, or the server's `old - mean` (FedOpt's
-pseudo-gradient; Reddi et al., Adaptive Federated Optimization, ICLR 2021, https://arxiv.org/abs/2003.00295).
+All of them descend a direction: a gradient, Reptile's `meta - adapted`, or the server's `old - mean`, the
+pseudo-gradient of FedOpt (Reddi et al., Adaptive Federated Optimization, ICLR 2021, https://arxiv.org/abs/2003.00295).
 """
 
 from __future__ import annotations
@@ -20,17 +20,22 @@ from metadist_cli.core.tree import Params
 
 Lr = Annotated[float, Field(gt=0, description="Step size.")]
 Decay = Annotated[
-    int | None, Field(ge=1, description="The step size falls linearly to 0 over so many steps; null keeps it.")
+    int | None, Field(ge=1, description="Steps over which the step size falls linearly to 0; null: constant.")
 ]
-Beta = Annotated[float, Field(ge=0, lt=1, description="Decay rate of a running mean.")]
+Beta = Annotated[float, Field(ge=0, lt=1, description="Decay rate of the moving average.")]
 
 
 class Optimizer(NamedTuple):
-    """init(params) -> state; update(direction, state, params, step) -> (params, state).
+    """A first-order optimiser; state, direction and params are trees, and nothing is changed in place.
 
-    toward(target, state, params, step) -> (params, state) is `update` with the direction `params - target`, written so
-    that a full step lands on the target's own bits: `old - (old - new)` differs from `new` for 37% of float32 values.
-    step: the global step (local steps on a node, rounds on the server), int or 0-d tensor, for schedules.
+    `step` is the global step for schedules (local steps on a node, rounds on the server), an int or a 0-d tensor.
+
+    Attributes:
+        init: init(params) -> state.
+        update: update(direction, state, params, step) -> (params, state).
+        toward: toward(target, state, params, step) -> (params, state): `update` with the direction `params - target`,
+            written so that a full step returns the target's exact bits. `old - (old - new)` differs from `new` for 37%
+            of float32 values.
     """
 
     init: Callable[[Params], Params]
@@ -45,12 +50,12 @@ def _rate(lr: float, decay_steps: int | None, step: int | Tensor) -> float | Ten
 
 
 def _down(rate: float | Tensor, params: Tensor, direction: Tensor) -> Tensor:
-    """params - rate * direction; in one pass where the rate is a number."""
+    """params - rate * direction, in one pass if the rate is a Python number."""
     return params - rate * direction if isinstance(rate, Tensor) else torch.sub(params, direction, alpha=rate)
 
 
 def _unbias(beta: float, count: Tensor) -> Tensor | float:
-    """1 / (1 - beta**count) by expm1: 1 - 0.999 in float32 has an error of 3e-5, which the first steps would carry."""
+    """1 / (1 - beta**count), by expm1: in float32, 1 - 0.999 has a relative error of 3e-5 that early steps inherit."""
     return -1 / torch.expm1(count * math.log(beta)) if beta else 1.0
 
 
@@ -62,7 +67,7 @@ def _by_direction(init: Callable, update: Callable) -> Optimizer:
 
 
 def sgd(*, lr: Lr = 1.0, decay_steps: Decay = None) -> Optimizer:
-    """Plain gradient descent; as the server with lr 1 it is plain averaging (FedAvg)."""
+    """Gradient descent; on the server with lr 1 it is FedAvg (McMahan et al. 2017, https://arxiv.org/abs/1602.05629)."""
 
     def update(direction: Params, state: Params, params: Params, step: int | Tensor) -> tuple[Params, Params]:
         rate = _rate(lr, decay_steps, step)
@@ -76,7 +81,7 @@ def sgd(*, lr: Lr = 1.0, decay_steps: Decay = None) -> Optimizer:
 
 
 def momentum(*, lr: Lr = 0.1, beta: Beta = 0.9, decay_steps: Decay = None) -> Optimizer:
-    """Heavy-ball momentum, m = beta m + d (Polyak 1964); as the server it is FedAvgM (Hsu et al. 2019)."""
+    """Heavy-ball momentum, m = beta m + d (Polyak 1964); on the server it is FedAvgM (Hsu et al. 2019)."""
 
     def init(params: Params) -> Params:
         return tree.prefixed(m=tree.apply(torch.zeros_like, params))
@@ -94,12 +99,12 @@ def adam(
     lr: Lr = 1e-3,
     beta1: Beta = 0.9,
     beta2: Beta = 0.999,
-    eps: Annotated[float, Field(gt=0, description="Added to the root of the second moment.")] = 1e-8,
+    eps: Annotated[float, Field(gt=0, description="Added to the square root of the second moment.")] = 1e-8,
     decay_steps: Decay = None,
 ) -> Optimizer:
     """Adam with bias correction (Kingma and Ba, ICLR 2015, https://arxiv.org/abs/1412.6980, algorithm 1).
 
-    As the server it is FedAdam; TensorFlow Federated's leaves the bias correction out and starts v at eps squared.
+    On the server it is FedAdam; TensorFlow Federated's version omits the bias correction and starts v at eps squared.
     """
 
     def init(params: Params) -> Params:
@@ -120,7 +125,15 @@ def adam(
 
 
 def in_parts(optimizer: Optimizer, first: Callable[[str], bool]) -> Optimizer:
-    """The same with a state of its own, a count too, for the parameters whose names are `first` and for the rest."""
+    """Split an optimiser into two with separate states and step counts.
+
+    Args:
+        optimizer: The optimiser for both parts.
+        first: Whether the parameter of this name belongs to the first part.
+
+    Returns:
+        An optimiser whose state has the prefixes "first" and "rest".
+    """
 
     def split(leaves: Params) -> tuple[Params, Params]:
         chosen = {k: v for k, v in leaves.items() if first(k)}

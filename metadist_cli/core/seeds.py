@@ -1,8 +1,8 @@
-"""Stateless randomness: every random number is a function of what it is for, never of what was drawn before.
+"""Stateless randomness: a random number depends only on its purpose, never on earlier draws.
 
-Nothing has to be saved or restored, and neither the order of nodes, nor blocks, processes or devices can change a draw.
-Two forms: `generator` for initial parameters, and counter-based 64-bit hashes for index plans, which are computed for
-many nodes, steps and tasks at once (one generator a node and step would cost more than a small node's training).
+No state has to be saved or restored, and the order of nodes, blocks, processes and devices cannot change a draw.
+Initial parameters come from a `generator`. Task indices come from counter-based 64-bit hashes, computed for many nodes,
+steps and tasks at once: one generator per node and step would cost more than training a small node.
 """
 
 from __future__ import annotations
@@ -13,29 +13,44 @@ import numpy as np
 import torch
 from torch import Tensor
 
-_GOLDEN = 0x9E3779B97F4A7C15  # splitmix64 (Steele, Lea, Flood 2014, OOPSLA)
-_SORT_ABOVE = 12  # picking one by one takes size**2 array operations, sorting one key per candidate
+_GOLDEN = 0x9E3779B97F4A7C15  # increment of splitmix64
+_SORT_ABOVE = 12  # picking elements takes size**2 array operations; sorting takes one key per candidate
 _MIX1, _MIX2 = 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 
 
 def key(*parts: object) -> int:
-    """63-bit key of the parts: SHA-256 of their text joined by '|'."""
+    """Derive a seed from what it is for.
+
+    Args:
+        *parts: Anything with a stable str(), such as key(seed, "init", node).
+
+    Returns:
+        A 63-bit integer from the SHA-256 of the parts' text, joined by '|'.
+    """
     digest = hashlib.sha256("|".join(str(p) for p in parts).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
 
 def generator(*parts: object) -> torch.Generator:
-    """A CPU generator that depends on the parts alone."""
+    """A torch CPU generator seeded with key(*parts)."""
     return torch.Generator().manual_seed(key(*parts))
 
 
 def numpy_generator(*parts: object) -> np.random.Generator:
-    """A NumPy Philox generator that depends on the parts alone."""
+    """A NumPy Philox generator seeded with key(*parts)."""
     return np.random.Generator(np.random.Philox(key(*parts)))
 
 
 def bits(base: int, *counters: np.ndarray | int) -> np.ndarray:
-    """uint64 hashes of a key and counters; the counters broadcast. splitmix64 after each counter."""
+    """Counter-based random bits: splitmix64 (Steele, Lea, Flood 2014, OOPSLA), applied once per counter.
+
+    Args:
+        base: Key, from `key`.
+        *counters: Integers or integer arrays, broadcast against each other.
+
+    Returns:
+        uint64 array of the broadcast shape.
+    """
     with np.errstate(over="ignore"):
         h = _finish(np.uint64(base) + np.uint64(_GOLDEN))
         for c in counters:
@@ -56,15 +71,24 @@ def positive(base: int, *counters: np.ndarray | int) -> np.ndarray:
 
 
 def uniform(base: int, *counters: np.ndarray | int) -> np.ndarray:
-    """float32 in [0, 1), multiples of 2**-24; the counters broadcast."""
+    """float32 values in [0, 1), multiples of 2**-24; arguments and shape as for `bits`."""
     return (bits(base, *counters) >> np.uint64(40)).astype(np.float32) / 2**24
 
 
 def subset(base: int, *counters: np.ndarray | int, of: np.ndarray | int, size: int) -> np.ndarray:
-    """Ordered random subsets without repetition: (..., size) integers below `of`, which may differ by place.
+    """Draw ordered random subsets without repetition; every ordered subset is equally likely.
 
-    Every ordered subset is equally likely: element j is the r-th of those not yet taken, r uniform below of - j.
-    The bias of `hash % n` is below n / 2**64. Where `of` < size the result is meaningless: check before.
+    Element j is the r-th candidate not yet taken, with r uniform below of - j. The bias of `hash % n` is below
+    n / 2**64.
+
+    Args:
+        base: Key, from `key`.
+        *counters: Integers or integer arrays, broadcast against each other and against `of`.
+        of: Number of candidates, at least `size`; smaller values give meaningless results and are not checked.
+        size: Elements per subset.
+
+    Returns:
+        int64 array (..., size) of integers in [0, of).
     """
     counters = tuple(np.asarray(c) for c in counters)
     of = np.asarray(of)
@@ -79,7 +103,7 @@ def subset(base: int, *counters: np.ndarray | int, of: np.ndarray | int, size: i
     for j in range(size):
         left = np.maximum(of - j, 1).astype(np.uint64)
         pick = np.broadcast_to((bits(base, *counters, j) % left).astype(np.int64), shape).copy()
-        for t in range(j):  # step over the smaller ones already taken
+        for t in range(j):  # skip smaller candidates already taken
             pick += pick >= taken[..., t]
         out[..., j] = pick
         taken = np.sort(np.concatenate([taken, pick[..., None]], -1), -1)
@@ -87,7 +111,16 @@ def subset(base: int, *counters: np.ndarray | int, of: np.ndarray | int, size: i
 
 
 def shuffle(seed: Tensor, counter: int, n: int) -> Tensor:
-    """A permutation of n, (n,) int64, from an int64 scalar; made of torch operations, so it works under vmap."""
+    """A random permutation in torch operations, so that it works under vmap.
+
+    Args:
+        seed: 0-d int64 tensor.
+        counter: Selects one of many permutations for the same seed.
+        n: Length.
+
+    Returns:
+        (n,) int64 permutation of 0 to n - 1, on the device of `seed`.
+    """
     z = seed + _signed(key("shuffle", counter)) + torch.arange(n, device=seed.device) * _signed(_GOLDEN)
     return torch.argsort(_torch_finish(z), stable=True)
 

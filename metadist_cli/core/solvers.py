@@ -1,4 +1,4 @@
-"""Exact solvers of an output layer from a few examples: ridge regression and the Crammer-Singer vector machine.
+"""Differentiable solvers for an output layer: ridge regression and the Crammer-Singer support vector machine.
 
 Luca Bertinetto, Joao F. Henriques, Philip H. S. Torr, Andrea Vedaldi. "Meta-learning with differentiable closed-form
 solvers." ICLR 2019. https://arxiv.org/abs/1805.08136
@@ -7,11 +7,11 @@ Optimization." CVPR 2019. https://arxiv.org/abs/1904.03758
 Koby Crammer, Yoram Singer. "On the Algorithmic Implementation of Multiclass Kernel-based Vector Machines." JMLR 2001.
 Sanjay Mehrotra. "On the Implementation of a Primal-Dual Interior Point Method." SIAM Journal on Optimization 1992.
 
-Lee et al. add 1 to the diagonal of the kernel and take 3 to 15 iterations of OptNet; here the machine is solved to the
-end. Both solvers work in float64 and answer in the dtype that they were given. Each public function takes one task, and
-vmap adds tasks and nodes. An odd number of unknowns is made even by one that touches no other: with odd matrices every
-other task of a batch lies off 16 bytes, where MKL rounds differently. So a task's bits don't depend on its neighbours
-(tried with MKL on x86; not on GPUs). Legend: T tasks, n support examples, W way, F features.
+Lee et al. add 1 to the diagonal of the kernel and run 3 to 15 iterations of OptNet; this solver runs to convergence.
+Both solvers compute in float64 and return the dtype of their input. Each public function takes one task; vmap adds
+tasks and nodes. Odd sizes are padded by one unknown that is coupled to no other: with odd matrices, every other task of
+a batch is not aligned to 16 bytes, and MKL rounds it differently. The padding makes a task's bits independent of its
+neighbours (tested with MKL on x86, not on GPUs). Legend: T tasks, n support examples, W way, F features.
 """
 
 from __future__ import annotations
@@ -26,18 +26,25 @@ from torch.autograd import Function
 
 from metadist_cli.core.errors import CONFIG, Problem
 
-_LIFT = 1e-9  # of the mean diagonal: one answer where support points coincide; less costs the gradient, more the gap
-_LEAST = 1e-20  # diagonal of features that are all zero
-_ITERATIONS = 100  # 10 to 20 are usual; five more for each power of ten of the norm of the features above 10
-_TOLERANCE = 1e-20  # mean complementarity over squared weights; with 1e-15 the gradient can be 1e-3 off
-_GIVE_UP = 1e-8  # what stays above it is no answer
+_JITTER = 1e-9  # of the mean diagonal: makes coinciding points solvable; less harms the gradient, more the gap
+_MIN_DIAGONAL = 1e-20  # for features that are all zero
+_MAX_ITERATIONS = 100  # 10 to 20 are usual, plus five per power of ten that the features' norm exceeds 10
+_TOLERANCE = 1e-20  # mean complementarity over squared weights; with 1e-15 the gradient can be off by 1e-3
+_FAILED_ABOVE = 1e-8  # a larger remaining complementarity means that no solution was found
 
 
 def ridge(x: Tensor, y: Tensor, penalty: float | Tensor) -> Tensor:
-    """Weights of penalised least squares: the w that minimises |x w^T - y|^2 + penalty |w|^2.
+    """Ridge regression: the w that minimises |x w^T - y|^2 + penalty |w|^2 (Bertinetto et al., section 3.2).
 
-    x (n, F); y (n, W) one-hot or values; penalty > 0, a number or a 0-d tensor, which gets a gradient -> (W, F).
-    Solves for min(n, F) unknowns a class; has derivatives of any order. Bertinetto et al., section 3.2.
+    Solves a system of min(n, F) unknowns. Differentiable to any order.
+
+    Args:
+        x: (n, F) features.
+        y: (n, W) one-hot labels or target values.
+        penalty: Positive number or 0-d tensor; a tensor gets a gradient.
+
+    Returns:
+        (W, F) weights in the dtype of x.
     """
     n, features = x.shape
     wide, targets = F.pad(x.double(), (0, features % 2, 0, n % 2)), F.pad(y.double(), (0, 0, 0, n % 2))
@@ -50,25 +57,44 @@ def ridge(x: Tensor, y: Tensor, penalty: float | Tensor) -> Tensor:
 
 
 def crammer_singer(kernel: Tensor, y: Tensor, c: float) -> Tensor:
-    """Dual variables a of the multiclass support vector machine, whose output weights are a^T x.
+    """Solve the dual of the multiclass support vector machine (Lee et al., section 3.2).
 
-    Maximises <a, y> - 1/2 tr(a^T kernel a) where a <= c y and each row of a sums to 0. Lee et al., section 3.2.
-    kernel (n, n) = x x^T; y (n, W) one-hot; c > 0 -> (n, W). The gradient to the kernel is that of the optimality
-    conditions, and jumps where an example starts or ceases to count; y and c get none. A second derivative raises
-    Problem. NaN where the kernel isn't finite or no solution was found.
-    A task is frozen once it is solved, whatever its neighbours under vmap still need.
+    Maximises <a, y> - 1/2 tr(a^T kernel a) subject to a <= c y and zero row sums; the output weights are a^T x. Only
+    the kernel gets a gradient, by implicit differentiation; it is discontinuous where an example becomes or stops being
+    a support vector. Under vmap a solved task stays frozen while its neighbours go on.
+
+    Args:
+        kernel: (n, n) Gram matrix x x^T of the support features.
+        y: (n, W) one-hot labels.
+        c: Positive regularisation constant: larger values penalise margin violations more.
+
+    Returns:
+        (n, W) dual variables a in the dtype of the kernel; NaN if the kernel is not finite or no solution was found.
+
+    Raises:
+        Problem: CONFIG, when a second derivative is taken.
     """
     n, spare = len(y), len(y) % 2
     wide, like = kernel.double(), {"dtype": torch.float64, "device": kernel.device}
-    share = F.pad(torch.full((n,), _LIFT, **like), (0, spare), value=1.0)
-    added = torch.diag(share * wide.diagonal().mean() + _LEAST)
+    share = F.pad(torch.full((n,), _JITTER, **like), (0, spare), value=1.0)
+    added = torch.diag(share * wide.diagonal().mean() + _MIN_DIAGONAL)
     targets = torch.cat([y.double(), torch.eye(spare, y.shape[1], **like)])
     alpha, _ = _CrammerSinger.apply(F.pad(wide, (0, spare, 0, spare)) + added, targets, c)
     return alpha[:n].to(kernel.dtype)
 
 
 def duality_gap(kernel: Tensor, y: Tensor, c: float, alpha: Tensor) -> Tensor:
-    """Primal minus dual objective of `crammer_singer`: 0 at its solution, else above; shapes as there -> 0-d."""
+    """Primal minus dual objective of `crammer_singer`: zero at the solution, positive elsewhere.
+
+    Args:
+        kernel: (n, n) Gram matrix.
+        y: (n, W) one-hot labels.
+        c: Regularisation constant.
+        alpha: (n, W) feasible dual variables.
+
+    Returns:
+        0-d tensor.
+    """
     out = kernel @ alpha
     slack = (out + 1 - y).amax(-1) - (out * y).sum(-1)
     return c * slack.sum() + (alpha * out).sum() - (alpha * y).sum()
@@ -100,16 +126,16 @@ class _CrammerSinger(Function):
 class _Adjoint(Function):
     """kernel (..., n, n); alpha, z / (c b), gradient to alpha, all (..., n, W) -> gradient to the kernel (..., n, n).
 
-    The optimality conditions differentiated: a change of the kernel pushes like change @ alpha, and the last Newton
-    matrix tells what moves; what lies at a bound is held there by its large ratio.
+    Implicit differentiation of the optimality conditions: a change of the kernel acts as the force change @ alpha, and
+    the last Newton matrix gives the response; variables at a bound are held there by their large ratio.
     """
 
     @staticmethod
     def forward(kernel: Tensor, alpha: Tensor, ratio: Tensor, grad: Tensor) -> Tensor:
-        solve, sound = _newton(_flat(kernel), _flat(ratio))
+        solve, regular = _newton(_flat(kernel), _flat(ratio))
         moved, _ = solve(_flat(grad))
         outer = moved @ _flat(alpha).mT
-        return torch.where(sound, -(outer + outer.mT) / 2, torch.nan).reshape(kernel.shape)
+        return torch.where(regular, -(outer + outer.mT) / 2, torch.nan).reshape(kernel.shape)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -118,8 +144,8 @@ class _Adjoint(Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor):
         raise Problem(
-            "the support vector machine can be differentiated only once",
-            hint="take a first-order method around it, or the ridge solver, which has derivatives of any order",
+            "the support vector machine cannot be differentiated twice",
+            hint="use a first-order learner with it, or ridge, which has derivatives of any order",
             code=CONFIG,
         )
 
@@ -134,41 +160,41 @@ def _front(value: Tensor, dim: int | None, size: int) -> Tensor:
 
 
 def _flat(value: Tensor) -> Tensor:
-    """All leading axes, or none, as one."""
+    """Flatten all leading axes into one: (..., n, m) -> (T, n, m)."""
     return value.reshape(value.shape[:-2].numel(), *value.shape[-2:])
 
 
 def _solve(kernel: Tensor, y: Tensor, c: float) -> tuple[Tensor, Tensor]:
-    """Mehrotra's predictor and corrector: (T, n, n), (T, n, W) one-hot -> alpha, z / (c b), both (T, n, W).
+    """Mehrotra's predictor-corrector method: (T, n, n), (T, n, W) one-hot -> alpha, z / (c b), both (T, n, W).
 
-    In b = y - alpha / c, whose rows lie on the simplex: minimise 1/2 tr((b - y)^T c kernel (b - y)) + <b, y>, where z
-    are the multipliers of b >= 0 and s those of the rows. The start fulfils every condition but b z = 0, and no later
-    step breaks them, so the mean of b z alone tells how far the end is.
+    Works in b = y - alpha / c, whose rows lie on the simplex: minimise 1/2 tr((b - y)^T c kernel (b - y)) + <b, y>,
+    with z the multipliers of b >= 0 and s those of the row sums. The starting point satisfies every condition except
+    b z = 0 and later steps keep them, so the mean of b z alone measures convergence.
     """
     kernel, other = c * kernel, 1 - y
 
     def shift(b: Tensor) -> Tensor:
-        """b - y without cancellation: features of large norm bring b near y."""
+        """b - y without cancellation: features of large norm drive b towards y."""
         off = b * other
         return off - y * off.sum(-1, keepdim=True)
 
     def state(b: Tensor, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         d = shift(b)
-        pull = kernel @ d
-        return pull, (b * z).mean((-2, -1), keepdim=True), (d * pull).sum((-2, -1), keepdim=True)
+        gradient = kernel @ d
+        return gradient, (b * z).mean((-2, -1), keepdim=True), (d * gradient).sum((-2, -1), keepdim=True)
 
     b = torch.full_like(y, 1 / y.shape[-1])
     slope = kernel @ shift(b) + y
     s = slope.amax((-2, -1))[:, None, None] - 2 * slope.amin(-1, keepdim=True)
     z = slope + s
-    pull, mu, norm = state(b, z)
+    gradient, mu, norm = state(b, z)
     stop = torch.zeros_like(mu, dtype=torch.bool)
-    for _ in range(_ITERATIONS):
+    for _ in range(_MAX_ITERATIONS):
         stop = stop | (mu <= _TOLERANCE * norm)
         if stop.all():
             break
-        solve, sound = _newton(kernel, z / b)
-        right = -(pull + y + s)
+        solve, regular = _newton(kernel, z / b)
+        right = -(gradient + y + s)
         db, _ = solve(right)
         dz = -z - z / b * db
         ahead = ((b + _stride(b, db) * db) * (z + _stride(z, dz) * dz)).mean((-2, -1), keepdim=True)
@@ -176,21 +202,21 @@ def _solve(kernel: Tensor, y: Tensor, c: float) -> tuple[Tensor, Tensor]:
         db, ds = solve(right + centre)
         dz = centre - z - z / b * db
         step = (1 - (mu / norm).clamp(1e-6, 5e-3)) * torch.minimum(_stride(b, db), _stride(z, dz))
-        stop = stop | ~sound | ~step.isfinite()
+        stop = stop | ~regular | ~step.isfinite()
         b, z, s = (torch.where(stop, old, old + step * new) for old, new in ((b, db), (z, dz), (s, ds)))
-        pull, mu, norm = state(b, z)
-    return torch.where(mu <= _GIVE_UP * norm, -c * shift(b), torch.nan), z / (c * b)
+        gradient, mu, norm = state(b, z)
+    return torch.where(mu <= _FAILED_ABOVE * norm, -c * shift(b), torch.nan), z / (c * b)
 
 
 def _newton(kernel: Tensor, ratio: Tensor) -> tuple[Callable[[Tensor], tuple[Tensor, Tensor]], Tensor]:
-    """kernel (T, n, n), ratio (T, n, W) -> solve, and whether its matrices are sound (T, 1, 1).
+    """kernel (T, n, n), ratio (T, n, W) -> solve, and whether its matrices are positive definite (T, 1, 1).
 
     solve(right (T, n, W)) -> p (T, n, W), s (T, n, 1): (kernel + diag(ratio_k)) p_k + s = right_k for each class k, and
     each row of p sums to 0.
     """
-    factors, wrong = torch.linalg.cholesky_ex(kernel[:, None] + torch.diag_embed(ratio.mT))
+    factors, failed = torch.linalg.cholesky_ex(kernel[:, None] + torch.diag_embed(ratio.mT))
     inverses = torch.cholesky_inverse(factors)  # (T, W, n, n)
-    coupling, wrong_too = torch.linalg.cholesky_ex(inverses.sum(1))
+    coupling, coupling_failed = torch.linalg.cholesky_ex(inverses.sum(1))
 
     def each(right: Tensor) -> Tensor:
         return (inverses @ right.mT[..., None])[..., 0].mT
@@ -200,7 +226,7 @@ def _newton(kernel: Tensor, ratio: Tensor) -> tuple[Callable[[Tensor], tuple[Ten
         s = torch.cholesky_solve(free.sum(-1, keepdim=True), coupling)
         return free - each(s.expand_as(right)), s
 
-    return solve, (wrong.sum(-1) + wrong_too == 0)[:, None, None]
+    return solve, (failed.sum(-1) + coupling_failed == 0)[:, None, None]
 
 
 def _stride(value: Tensor, step: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
-"""Work side by side on several cores: Python threads, each with one torch thread.
+"""Parallel work on several cores: Python threads, each limited to one torch thread.
 
-A second torch thread inside an operation changes the last bits, and where other work shares the cores it made a round
-18 times slower (OpenMP waits by spinning: 4 threads took 16.3 s, 1 thread 0.9 s). Here every item is computed by one
-thread from start to end, so the number of threads changes no bit; torch lets go of Python's lock inside its kernels.
+A second torch thread inside an operation changes the last bits. It also made a round 18 times slower when other work
+shared the cores, because OpenMP spins while it waits (16.3 s with 4 threads, 0.9 s with 1). Here one thread computes an
+item from start to end, so results do not depend on the number of threads. Torch kernels release Python's lock.
 """
 
 from __future__ import annotations
@@ -19,7 +19,19 @@ Result = TypeVar("Result")
 
 
 def side_by_side(work: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[Result]:
-    """work(item) for every item, in order; at most `threads` are ahead of the consumer, so that memory is bounded."""
+    """Map a function over items in parallel threads, in order.
+
+    Args:
+        work: Function of one item; several threads call it at once unless `threads` is 1.
+        items: Items, consumed lazily.
+        threads: Number of threads. At most this many results are ahead of the consumer, which bounds memory.
+
+    Yields:
+        work(item) for each item, in the order of the items.
+
+    Raises:
+        Exception: Whatever `work` raises first; items that have not started are cancelled.
+    """
     if threads == 1:
         yield from map(work, items)
         return
@@ -32,6 +44,6 @@ def side_by_side(work: Callable[[Item], Result], items: Iterable[Item], threads:
                     yield ahead.popleft().result()
             while ahead:
                 yield ahead.popleft().result()
-        finally:  # an error or Ctrl-C: nothing new is begun
+        finally:  # after an error or Ctrl-C, start nothing new
             for waiting in ahead:
                 waiting.cancel()

@@ -366,10 +366,10 @@ def foreign(lab: Lab, kind: str) -> tuple[Path, str]:
             return path, "not trained from the checkpoint of round 0"
         case "other model":
             path.write_bytes(files.pack({k: v[:, :1] for k, v in tensors.items()}, head))
-            return path, "instead of"
+            return path, "expected"
         case "not finite":
             path.write_bytes(files.pack({k: v / 0 for k, v in tensors.items()}, head))
-            return path, "not finite"
+            return path, "NaN or infinity"
         case "held-out node":
             test = next(n["node"] for n in lab.shards()["nodes"] if n["role"] == "test")
             path.write_bytes(files.pack(tensors, head | {"nodes": [test]}))

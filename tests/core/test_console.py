@@ -104,8 +104,11 @@ def test_json_gives_standard_output_to_the_result_alone(capsys):
         assert word in err
 
 
-PROBLEM = Problem(
-    "unknown key `iner_steps`", "a.yaml:9:3", "did you mean `inner_steps`?", CONFIG, others=(Problem("two", code=DATA),)
+PROBLEM = Problem.combined(
+    [
+        Problem("unknown key `iner_steps`", "a.yaml:9:3", "did you mean `inner_steps`?", CONFIG),
+        Problem("two", code=DATA),
+    ]
 )
 
 
@@ -341,18 +344,18 @@ def test_the_log_holds_everything(tmp_path, capsys, clock):
     c.table("title", ["a", "b"], [["x", 1]])
     with c.progress("train: round", 2) as p:
         p.advance(2)
-    c.problem(Problem("wrong", hint="mend it"))
+    c.problem(Problem("wrong", hint="fix it"))
     assert logged(tmp_path / "log.txt") == [
         "before the log was open",
         *("said", "in two lines", r"detailed \x1b[1m", "warning: warned"),
         *("title", "a  b", "x  1"),
         *("train: round 0/2", "train: round 2/2  0.0 ms a round"),
-        *("wrong", "  -> mend it"),
+        *("wrong", "  -> fix it"),
     ]
     again = Console()
     again.open_log(tmp_path / "log.txt")
     again.say("appended")
-    assert logged(tmp_path / "log.txt")[-2:] == ["  -> mend it", "appended"]
+    assert logged(tmp_path / "log.txt")[-2:] == ["  -> fix it", "appended"]
 
 
 def test_a_log_waits_for_its_folder(tmp_path):

@@ -125,13 +125,13 @@ def failing(call, error):
         ("write", half_of, errno.ENOSPC, "free some space"),
         ("write", half_of, errno.EDQUOT, "quota"),
         ("fsync", failing, errno.ENOSPC, "free some space"),
-        ("fsync", failing, errno.EIO, "look at the disk"),
+        ("fsync", failing, errno.EIO, "check the path and the disk"),
         ("close", closing, errno.EDQUOT, "quota"),
-        ("open", failing, errno.EACCES, "who may read and write"),
+        ("open", failing, errno.EACCES, "permissions"),
         ("open", failing, errno.EROFS, "read-only"),
         ("open", failing, errno.EMFILE, "ulimit -n"),
-        ("place", failing, errno.EACCES, "who may read and write"),
-        ("place", failing, errno.EXDEV, "look at the disk"),
+        ("place", failing, errno.EACCES, "permissions"),
+        ("place", failing, errno.EXDEV, "check the path and the disk"),
         ("place", failing, errno.EPERM, "hard links"),
     ],
 )
@@ -215,7 +215,7 @@ def test_a_file_where_a_folder_should_be_is_named_as_such(tmp_path):
     (tmp_path / "file").write_bytes(b"old")
     with pytest.raises(Problem) as caught:
         files.write(tmp_path / "file" / "folder" / "x", b"new")
-    assert caught.value.hint == "a part of this path is a file, not a folder"
+    assert caught.value.hint.startswith("part of this path is a file, not a folder")
 
 
 KILLED = """
@@ -485,8 +485,8 @@ def test_json_is_canonical():
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ('{"a": 1, "b": 2, "a": 1}', 'key "a" is given twice'),
-        ('[{"x": {"\\u001b[31m": 1, "\\u001b[31m": 2}}]', r'key "\x1b[31m" is given twice'),
+        ('{"a": 1, "b": 2, "a": 1}', 'duplicate key "a"'),
+        ('[{"x": {"\\u001b[31m": 1, "\\u001b[31m": 2}}]', r'duplicate key "\x1b[31m"'),
         ("[NaN]", "not finite"),
         ("[-Infinity]", "not finite"),
         ("[1e999]", "not finite"),
@@ -521,7 +521,7 @@ def test_json_limits_are_not_too_tight():
 
 def test_many_duplicate_keys_are_found_quickly():
     pairs = ",".join(f'"{i}":0' for i in range(200_000))
-    with pytest.raises(Problem, match="given twice"):
+    with pytest.raises(Problem, match="duplicate key"):
         files.from_json(f'{{{pairs},"199999":0}}', "here")
 
 
@@ -662,7 +662,7 @@ def test_truncated_at_every_length():
         refuses(data[:length])
     assert "empty" in refuses(b"").message
     assert "damaged" in refuses(data[:-1]).message
-    assert "cut short" in refuses(data[:200]).message
+    assert "truncated" in refuses(data[:200]).message
 
 
 @pytest.mark.parametrize("extra", [b"\0", b" ", b"x" * 1000])
@@ -694,7 +694,7 @@ def test_other_peoples_files_are_refused(tmp_path):
         safetensors.torch.save(SMALL, {"metadist": "{}"}),
         b"\x89PNG\r\n\x1a\n" * 50,
     ):
-        assert "not a tensor file of metadist" in refuses(data).message
+        assert "not a tensor file written by metadist" in refuses(data).message
     assert not (tmp_path / "executed").exists()
 
 
@@ -794,7 +794,7 @@ def test_claimed_header_sizes():
     data = forge(entry(), B8)
     for claim in (100_000_000, 2**63, 2**64 - 1):
         assert "header of" in refuses(struct.pack("<Q", claim) + data[8:]).message
-    assert "cut short" in refuses(struct.pack("<Q", 60_000_000) + data[8:]).message
+    assert "truncated" in refuses(struct.pack("<Q", 60_000_000) + data[8:]).message
     for claim in (0, 1, 20, 100, 150):
         refuses(struct.pack("<Q", claim) + data[8:])
 
@@ -815,14 +815,14 @@ def test_check_accepts_what_agrees():
     [
         ({"b": None}, 'tensor "b" is missing'),
         ({"a": None, "b": None}, 'tensor "a" is missing'),
-        ({"c": torch.zeros(1)}, 'a tensor "c" that does not belong'),
-        ({"\x1b[1m": torch.zeros(1)}, r'a tensor "\x1b[1m" that does not belong'),
-        ({"a": torch.zeros(4)}, '"a" is float32 (4,) instead of float32 (2, 2)'),
-        ({"a": torch.zeros(2, 2, 1)}, "float32 (2, 2, 1) instead"),
-        ({"b": torch.zeros(3, dtype=torch.float64)}, '"b" is float64 (3,) instead of float32 (3,)'),
+        ({"c": torch.zeros(1)}, 'unexpected tensor "c"'),
+        ({"\x1b[1m": torch.zeros(1)}, r'unexpected tensor "\x1b[1m"'),
+        ({"a": torch.zeros(4)}, '"a" is float32 (4,), expected float32 (2, 2)'),
+        ({"a": torch.zeros(2, 2, 1)}, "float32 (2, 2, 1), expected"),
+        ({"b": torch.zeros(3, dtype=torch.float64)}, '"b" is float64 (3,), expected float32 (3,)'),
         ({"n": torch.zeros(1, dtype=torch.int32)}, '"n" is int32'),
-        ({"b": torch.tensor([0.0, math.nan, 0.0])}, '"b" holds numbers that are not finite'),
-        ({"b": torch.tensor([0.0, -math.inf, 0.0])}, '"b" holds numbers that are not finite'),
+        ({"b": torch.tensor([0.0, math.nan, 0.0])}, '"b" contains NaN or infinity'),
+        ({"b": torch.tensor([0.0, -math.inf, 0.0])}, '"b" contains NaN or infinity'),
     ],
 )
 def test_check_names_the_first_difference(change, says):

@@ -150,9 +150,9 @@ def _explained(error: BaseException, verbose: bool) -> Problem:
         again = shlex.join(["metadist", *sys.argv[1:]])
         return Problem("stopped; finished work is kept", hint=f"resume with the same command: {again}", code=code)
     if isinstance(error, PermissionError):
-        from metadist_cli.core.files import failed
+        from metadist_cli.core.files import os_problem
 
-        return failed("use", error.filename or "", error)
+        return os_problem("use", error.filename or "", error)
     again = "run the same command with -v and report the output"
     hint = "please report it with the traceback above" if verbose else again
     return Problem(f"internal error: {type(error).__name__}: {error}", hint=hint, code=BUG)
