@@ -137,12 +137,12 @@ def test_other_sizes_and_strides_are_recorded_apart() -> None:
         lambda x: x + 0 * torch.rand(3),
         lambda x: x[x > 0].sum() + x,
         lambda x: x * len(x.nonzero()),
-        lambda x: sum((x * i for i in range(replay._OPERATIONS)), x),
+        lambda x: sum((x * i for i in range(replay._MAX_OPERATIONS)), x),
     ],
     ids=["number", "branch", "a constant", "an argument", "random", "mask", "size", "too long"],
 )
 def test_what_cannot_be_recorded_is_called(f: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replay, "_OPERATIONS", 50)
+    monkeypatch.setattr(replay, "_MAX_OPERATIONS", 50)
     assert played(f, rand(3)).calls == MANY
 
 
@@ -177,13 +177,13 @@ def test_an_error_of_a_replayed_operation_is_raised() -> None:
 
 
 def test_kinds_are_limited_and_a_recording_that_failed_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replay, "_KINDS", 2)
+    monkeypatch.setattr(replay, "_MAX_SIGNATURES", 2)
     counted = Counted(lambda x: x + 1)
     replayed = Replayed(counted)
     for size in (1, 2, 3):
         for _ in range(MANY):
             assert replayed(torch.zeros(size)).tolist() == [1.0] * size
-    assert counted.calls == 2 * (replay._BEFORE + 2) + MANY
+    assert counted.calls == 2 * (replay._PLAIN_CALLS + 2) + MANY
 
     record, tried = replay.record, []
 
@@ -196,7 +196,7 @@ def test_kinds_are_limited_and_a_recording_that_failed_is_tried_again(monkeypatc
     monkeypatch.setattr(replay, "record", lacking)
     replayed = Replayed(lambda x: x + 1)
     for i in range(MANY):
-        with pytest.raises(MemoryError) if i == replay._BEFORE else contextlib.nullcontext():
+        with pytest.raises(MemoryError) if i == replay._PLAIN_CALLS else contextlib.nullcontext():
             replayed(torch.zeros(1))
     assert len(tried) == 2
 
@@ -258,7 +258,7 @@ CASES: list[Any] = [
 def test_every_part_is_recorded_and_keeps_its_bits(
     case: Case, model: Case, parts: dict[str, str], block: int, tasks: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    record, gives = replay.record, replay._gives
+    record, gives = replay.record, replay._reproduces
     recordings: list[Any] = []
     proofs: list[bool] = []
 
@@ -268,11 +268,11 @@ def test_every_part_is_recorded_and_keeps_its_bits(
         return result, found
 
     monkeypatch.setattr(replay, "record", watched)
-    monkeypatch.setattr(replay, "_gives", lambda *args: proofs.append(gives(*args)) or proofs[-1])
-    monkeypatch.setattr(replay, "_BEFORE", 10**9)
+    monkeypatch.setattr(replay, "_reproduces", lambda *args: proofs.append(gives(*args)) or proofs[-1])
+    monkeypatch.setattr(replay, "_PLAIN_CALLS", 10**9)
     plain = rounds_of(algorithm(case, model, **parts), pool_of(model), block, tasks)
     assert not recordings
-    monkeypatch.setattr(replay, "_BEFORE", 0)
+    monkeypatch.setattr(replay, "_PLAIN_CALLS", 0)
     for one, two in zip(plain, rounds_of(algorithm(case, model, **parts), pool_of(model), block, tasks), strict=True):
         assert same(one.shared, two.shared)
         assert same(one.own, two.own)
@@ -289,11 +289,11 @@ def test_every_part_is_recorded_and_keeps_its_bits(
 def test_a_run_of_many_blocks_keeps_its_bits(state: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Recorded and proved in the first round, where the moments of Adam are one tensor of zeros."""
     model: Case = ("mlp", {"hidden": [6]})
-    pool = nodes_of([18] * (replay._BEFORE + 5), shape=shape_of(model))
+    pool = nodes_of([18] * (replay._PLAIN_CALLS + 5), shape=shape_of(model))
     pool = pool._replace(x=pool.x.float())
     made = [algorithm(("supervised", {}), model)._replace(outer_state=state) for _ in range(2)]
     replayed = rounds_of(made[0], pool, 1, 1)
-    monkeypatch.setattr(replay, "_BEFORE", 10**9)
+    monkeypatch.setattr(replay, "_PLAIN_CALLS", 10**9)
     for one, two in zip(replayed, rounds_of(made[1], pool, 1, 1), strict=True):
         assert same(one.shared, two.shared)
         assert same(one.own, two.own)
