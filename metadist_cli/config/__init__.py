@@ -1,6 +1,6 @@
-"""Experiment files: read, overridden, checked as a whole, and written back.
+"""Experiment files: load them, apply overrides, validate them as a whole, write them back.
 
-Whatever is wrong in a file or an override is a Problem(CONFIG) that shows the place, and all of it is told at once.
+Every error in a file or an override is reported at once, as a Problem(CONFIG) that shows where it is.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from metadist_cli.config.checks import complaints, variants
+from metadist_cli.config.checks import conflicts, variants
 from metadist_cli.config.messages import nearest, problems
-from metadist_cli.config.positions import Marks, Place, Source, Spot, clip, raise_all
+from metadist_cli.config.positions import Location, Source, SourceMap, Span, clip, raise_all
 from metadist_cli.config.registry_sections import Section, options
 from metadist_cli.config.schema import Config, size
 from metadist_cli.config.strict_yaml import MAX_BYTES, Dumper, parse_value
@@ -43,43 +43,52 @@ ABSENT = "(absent)"
 
 
 def load(file: str | Path, overrides: Sequence[str] = (), name: str | None = None) -> Config:
-    """The config of a YAML file, a run directory or a shipped config's name, with `a.b=value` overrides applied.
+    """Load and validate an experiment.
 
-    name: takes the place of `name` in the file. Raises Problem(CONFIG) with everything that is wrong.
+    Args:
+        file: A YAML file, a run folder, or the name of a shipped config.
+        overrides: Settings such as "train.rounds=20", applied in order.
+        name: Replaces the file's `name`.
+
+    Returns:
+        The config with every default filled in.
+
+    Raises:
+        Problem: CONFIG with every error in the file and the overrides; SYSTEM if the file cannot be read.
     """
     try:
         path = _find(str(file))
     except OSError as error:
         code = SYSTEM if isinstance(error, PermissionError) else CONFIG
-        message, hint = f"cannot be read: {error.strerror}", "check the path and who may read it"
+        message, hint = f"cannot be read: {error.strerror}", "check the path and its permissions"
         raise Problem(message, clip(str(file), 80), hint, code) from None
-    tree, marks = load_yaml(_read(path), str(path))
+    tree, source_map = load_yaml(_read(path), str(path))
     tree.setdefault("name", path.stem)
     faults: list[Problem] = []
     for override in [*overrides, *([] if name is None else [f"name={json.dumps(name)}"])]:
         try:
-            _override(tree, marks, override)
+            _override(tree, source_map, override)
         except Problem as fault:
             faults.extend(fault.all)
     try:
         config = Config.model_validate(tree)
     except ValidationError as error:
-        raise_all(faults + problems(error, tree, marks, json_schema()))
+        raise_all(faults + problems(error, tree, source_map, json_schema()))
         raise
-    raise_all(faults + [marks.problem(*complaint) for complaint in complaints(config)])
+    raise_all(faults + [source_map.problem(*conflict) for conflict in conflicts(config)])
     return config
 
 
 @cache
 def json_schema() -> dict[str, Any]:
-    """The JSON Schema of a config file."""
+    """The JSON Schema of a config file, for editors and error messages."""
     schema = Config.model_json_schema()
     schema["required"].remove("name")  # `load` takes it from the file's name
     return schema
 
 
 def shipped() -> dict[str, Path]:
-    """The configs that come with metadist, by name: beside the package in a clone, inside it when installed."""
+    """The shipped configs, path by name; beside the package in a clone, inside it when installed."""
     package = Path(__file__).parents[1]
     folders = (package / "configs", package.parent / "configs")
     folder = next((f for f in folders if f.is_dir()), folders[0])
@@ -92,7 +101,16 @@ def to_yaml(config: Config) -> str:
 
 
 def sections(config: Config, names: Iterable[str], without: Iterable[str] = ()) -> dict[str, Any]:
-    """The named sections as plain values; `without` names keys to leave out, such as train.rounds."""
+    """Some sections of a config as plain values.
+
+    Args:
+        config: The config.
+        names: Sections to return.
+        without: Keys to leave out, such as "train.rounds".
+
+    Returns:
+        Section values by section name.
+    """
     resolved = config.resolved()
     chosen = {name: resolved[name] for name in names}
     for dotted in without:
@@ -102,13 +120,22 @@ def sections(config: Config, names: Iterable[str], without: Iterable[str] = ()) 
 
 
 def fingerprint(values: dict[str, Any]) -> str:
-    """SHA-256 of plain values, whatever the order of their keys."""
+    """SHA-256 of plain values (64 hex digits), independent of the order of keys."""
     text = json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def difference(a: dict[str, Any], b: dict[str, Any], prefix: str = "") -> list[tuple[str, Any, Any]]:
-    """The dotted keys in which two nested mappings differ, with both values; ABSENT where there is none."""
+    """Compare two nested dicts.
+
+    Args:
+        a: One dict.
+        b: The other.
+        prefix: Prepended to every key.
+
+    Returns:
+        (dotted key, value in a, value in b) for every difference; a missing value is ABSENT.
+    """
     found = []
     for key in dict.fromkeys((*a, *b)):
         one, other = a.get(key, ABSENT), b.get(key, ABSENT)
@@ -120,7 +147,16 @@ def difference(a: dict[str, Any], b: dict[str, Any], prefix: str = "") -> list[t
 
 
 def build(section: Section, registry: dict[str, Callable[..., Any]], *args: Any) -> Any:
-    """What the registry's builder makes of a section's options, after the program's own arguments."""
+    """Build the registry entry that a section names.
+
+    Args:
+        section: A section such as `learner: {name: maml, inner_lr: 0.1}`.
+        registry: Builders by name; their keyword-only parameters are the section's keys.
+        *args: Positional arguments for the builder, such as the model.
+
+    Returns:
+        builder(*args, **the section's options).
+    """
     builder = registry[section.name]
     return builder(*args, **{key: getattr(section, key) for key in options(builder)})
 
@@ -135,10 +171,11 @@ def _find(file: str) -> Path:
     if file in known:
         return known[file]
     if path.is_dir():
-        raise Problem("this folder is not a run: it holds no config.yaml", file, "name a YAML file or a run", CONFIG)
+        hint = "name a YAML file or a run folder"
+        raise Problem("this folder is not a run: it contains no config.yaml", file, hint, CONFIG)
     near = [str(p) for p in sorted(path.parent.glob("*.yaml"))] if path.parent.is_dir() else []
     hint = f"{nearest(file, [*known, *near])}  (shipped: {', '.join(known) or 'none'})".strip()
-    raise Problem("there is no such config file", clip(file, 80), hint, CONFIG)
+    raise Problem("config file not found", clip(file, 80), hint, CONFIG)
 
 
 def _read(path: Path) -> bytes:
@@ -149,25 +186,26 @@ def _read(path: Path) -> bytes:
         raise Problem(problem.message, str(path), problem.hint, code) from None
 
 
-def _override(tree: dict[str, Any], marks: Marks, argument: str) -> None:
-    """Set one `a.b=value` in the tree and its marks."""
+def _override(tree: dict[str, Any], source_map: SourceMap, argument: str) -> None:
+    """Apply one `a.b=value` to the tree and its source map."""
     where = f"override {clip(argument, 60)}"
     source = Source.of(argument, where, argument=True)
     dotted, equals, _ = argument.partition("=")
     keys = dotted.split(".")
     if not equals or not all(keys):
         hint = "for example train.rounds=20"
-        raise source.problem(Place(1, 1, len(dotted)), "not of the form `section.key=value`", hint)
+        raise source.problem(Span(1, 1, len(dotted)), "an override must have the form `section.key=value`", hint)
     value, own = parse_value(argument, len(dotted) + 1, where)
     section, column = tree, 1
     for i, key in enumerate(keys[:-1], 1):
-        place = Place(1, column, len(key))
+        span = Span(1, column, len(key))
         if section.setdefault(key, {}) is None:
             section[key] = {}
         section = section[key]
         if not isinstance(section, dict):
-            raise source.problem(place, f"`{'.'.join(keys[:i])}` holds a value, not a section", "set the whole section")
-        marks.spots.setdefault(tuple(keys[:i]), Spot(source, place, place))
+            above = ".".join(keys[:i])
+            raise source.problem(span, f"`{above}` is a value, not a section", f"set it as a whole: `{above}=VALUE`")
+        source_map.locations.setdefault(tuple(keys[:i]), Location(source, span, span))
         column += len(key) + 1
     section[keys[-1]] = value
-    marks.overlay(tuple(keys), own, Place(1, column, len(keys[-1])))
+    source_map.overlay(tuple(keys), own, Span(1, column, len(keys[-1])))

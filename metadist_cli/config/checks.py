@@ -1,4 +1,4 @@
-"""What no single key can know: settings that contradict one another. A new check: one function, one entry in CHECKS."""
+"""Conflicts between settings that are valid on their own. To add a check: one function and one entry in CHECKS."""
 
 from __future__ import annotations
 
@@ -8,68 +8,71 @@ from typing import NamedTuple
 from metadist_cli.config.positions import Path
 from metadist_cli.config.schema import Baseline, Config, Episodic, Local
 
-RESERVED = {"main", "scratch"}  # the report calls the main model and the untrained one so
+RESERVED = {"main", "scratch"}  # names of the main and the untrained model in reports
 
 
-class Complaint(NamedTuple):
-    path: Path  # of the line to change
+class Conflict(NamedTuple):
+    """Settings that contradict each other; `path` is that of the setting to change."""
+
+    path: Path
     message: str
     hint: str
 
 
-def held_out_classes(config: Config) -> Iterator[Complaint]:
+def held_out_classes(config: Config) -> Iterator[Conflict]:
     if isinstance(config.task, Local) and config.task.new.from_ == "classes":
-        message = "local tasks keep the data set's own classes, so new tasks cannot be held-out classes"
-        yield Complaint(("task", "new", "from"), message, "write `from: nodes`, or `kind: episodic` for the task")
+        message = "local tasks keep the data set's classes, so classes cannot be held out"
+        yield Conflict(("task", "new", "from"), message, "use `from: nodes`, or `kind: episodic` for the task")
 
 
-def how_much_is_held_out(config: Config) -> Iterator[Complaint]:
+def held_out_amounts(config: Config) -> Iterator[Conflict]:
     new = config.task.new
     for key in ("test", "validation"):
         value = getattr(new, key)
         if new.from_ == "rows" and value and not isinstance(value, float):
-            message = f"of every node's rows a fraction is kept back, {key}: {value} is none"
-            yield Complaint(("task", "new", key), message, "for example 0.25")
+            message = f"`{key}: {value}` is not a fraction; with `from: rows` use a number between 0 and 1"
+            yield Conflict(("task", "new", key), message, f"for example `{key}: 0.25`")
         if new.from_ != "rows" and isinstance(value, float):
-            message = f"{key}: {value} is a fraction, but whole {new.from_} are held out"
-            rows = f", or write `from: rows` for {value} of every node" if isinstance(config.task, Local) else ""
-            yield Complaint(("task", "new", key), message, f"say how many{rows}")
+            message = f"`{key}: {value}` is a fraction, but whole {new.from_} are held out"
+            rows = f", or use `from: rows` to hold out {value} of every node" if isinstance(config.task, Local) else ""
+            yield Conflict(("task", "new", key), message, f"use a number of {new.from_}{rows}")
 
 
-def turns_of_parts(config: Config) -> Iterator[Complaint]:
+def steps_of_the_head(config: Config) -> Iterator[Conflict]:
     train, head_steps = config.train, getattr(config.train.personal, "head_steps", 0)
     if train.local_steps is not None and head_steps >= train.local_steps:
-        message = f"`head_steps` is {head_steps} of {train.local_steps} local steps: the shared part would never train"
-        yield Complaint(("train", "personal", "head_steps"), message, "use fewer, or raise `local_steps`")
+        message = (
+            f"`head_steps` ({head_steps}) must be below `local_steps` ({train.local_steps}), "
+            "or the shared layers never train"
+        )
+        yield Conflict(("train", "personal", "head_steps"), message, "lower `head_steps` or raise `local_steps`")
 
 
-def relabelled(config: Config) -> Iterator[Complaint]:
+def relabelling(config: Config) -> Iterator[Conflict]:
     if isinstance(config.task, Episodic) and config.partition.relabel:
-        message = "`relabel` has no meaning for episodic tasks: each one numbers its classes anew"
-        yield Complaint(("partition", "relabel"), message, "take it out, or use `kind: local` for the task")
+        message = "`relabel` has no effect on episodic tasks, which renumber their classes anyway"
+        yield Conflict(("partition", "relabel"), message, "remove it, or use `kind: local` for the task")
 
 
-def length_of_local_work(config: Config) -> Iterator[Complaint]:
+def length_of_local_training(config: Config) -> Iterator[Conflict]:
     epochs = ("train", "local_epochs")
     if config.train.local_epochs is None:
         return
     if config.train.local_steps is not None:
-        hint = "keep one of the two; the other is null or left out"
-        yield Complaint(epochs, "`local_steps` and `local_epochs` both set the length of local work", hint)
+        hint = "remove one of them, or set it to null"
+        yield Conflict(epochs, "`local_steps` and `local_epochs` both set the length of local training", hint)
     if isinstance(config.task, Episodic):
-        message = "episodic tasks are drawn at random, so a node has no epochs"
-        yield Complaint(epochs, message, "use `local_steps`, or `kind: local` for the task")
+        message = "episodic tasks are sampled at random, so a node has no epochs"
+        yield Conflict(epochs, message, "use `local_steps`, or `kind: local` for the task")
 
 
-def node_count(config: Config) -> Iterator[Complaint]:
+def node_count(config: Config) -> Iterator[Conflict]:
     if config.partition.nodes is None and config.partition.name != "natural":
         message = f'`nodes` is missing in partition "{config.partition.name}"'
-        yield Complaint(
-            ("partition", "nodes"), message, "say over how many nodes the data are dealt, such as `nodes: 8`"
-        )
+        yield Conflict(("partition", "nodes"), message, "add the number of nodes, such as `nodes: 8`")
 
 
-def enough_nodes(config: Config) -> Iterator[Complaint]:
+def enough_nodes(config: Config) -> Iterator[Conflict]:
     nodes, new = config.partition.nodes, config.task.new
     if nodes is None:
         return
@@ -77,18 +80,18 @@ def enough_nodes(config: Config) -> Iterator[Complaint]:
     if new.from_ == "nodes":
         test = len(new.test) if isinstance(new.test, list) else int(new.test or 0)
         held = test + int(new.validation)
-    hint = "raise `partition.nodes`, or hold out fewer"
+    hint = "raise `partition.nodes`, or hold out fewer nodes"
     if held >= nodes:
-        message = f"{held} nodes are held out for new tasks, but there are {nodes}: none is left to train"
-        yield Complaint(("task", "new", "test"), message, hint)
+        message = f"{held} nodes are held out for new tasks, which leaves none of {nodes} to train"
+        yield Conflict(("task", "new", "test"), message, hint)
         return
     chosen, left = config.train.nodes_per_round, nodes - held
     if isinstance(chosen, int) and chosen > left:
-        message = f"`nodes_per_round` is {chosen}, but {left} nodes train ({nodes} less {held} held out)"
-        yield Complaint(("train", "nodes_per_round"), message, f"use `all` or at most {left}")
+        message = f"`nodes_per_round` is {chosen}, but only {left} nodes train ({nodes} minus {held} held out)"
+        yield Conflict(("train", "nodes_per_round"), message, f"use `all` or at most {left}")
 
 
-def split_of_rows(config: Config) -> Iterator[Complaint]:
+def support_and_query(config: Config) -> Iterator[Conflict]:
     if not isinstance(config.task, Local):
         return
     other, task = config.finetune.task, config.task
@@ -98,113 +101,118 @@ def split_of_rows(config: Config) -> Iterator[Complaint]:
     }
     for path, (support, query) in pairs.items():
         if isinstance(support, float) and isinstance(query, float) and support + query > 1 + 1e-9:
-            message = f"support {support} and query {query} are together more than all rows of a node"
-            yield Complaint(path, message, "use fractions whose sum is at most 1, or `query: rest`")
+            message = f"`support` ({support}) and `query` ({query}) add up to more than all rows of a node"
+            yield Conflict(path, message, "use fractions that add up to at most 1, or `query: rest`")
             return
 
 
-def other_task(config: Config) -> Iterator[Complaint]:
+def finetune_task(config: Config) -> Iterator[Conflict]:
     other = config.finetune.task
     if config.task.new.from_ == "rows" and other.query is not None:
-        message = "the query of held-back rows is all of them"
-        yield Complaint(("finetune", "task", "query"), message, "take it out; `support` may be fewer than all")
+        message = "with `from: rows`, all held-out rows are queries"
+        yield Conflict(("finetune", "task", "query"), message, "remove it; only `support` can be limited")
     if isinstance(config.task, Local):
         for key in ("way", "shot"):
             if getattr(other, key) is not None:
                 message = f"local tasks have no `{key}`: they keep the node's classes"
-                yield Complaint(("finetune", "task", key), message, "take it out, or use `support` and `query`")
+                yield Conflict(("finetune", "task", key), message, "remove it, or use `support` and `query`")
         return
     if other.support is not None:
-        message = "episodic tasks have no `support`: it is way times shot"
-        yield Complaint(("finetune", "task", "support"), message, "use `shot`")
+        message = "episodic tasks have no `support`: its size is `way` times `shot`"
+        yield Conflict(("finetune", "task", "support"), message, "use `shot` instead")
     if isinstance(other.query, float | str):
-        message = "`query` of an episodic task must be a whole number: examples of each class"
-        yield Complaint(("finetune", "task", "query"), message, "for example `query: 15`")
+        message = "`query` of an episodic task must be a whole number of examples per class"
+        yield Conflict(("finetune", "task", "query"), message, "for example `query: 15`")
 
 
-def empty_query(config: Config) -> Iterator[Complaint]:
+def empty_query(config: Config) -> Iterator[Conflict]:
     from metadist_cli.learners import WHOLE_EPISODE
 
     if not isinstance(config.task, Episodic) or config.task.query:
         return
     if config.learner.name not in WHOLE_EPISODE:
-        message = f'learner "{config.learner.name}" learns from the query examples, but `query` is 0'
+        message = f'learner "{config.learner.name}" trains on query examples, but `query` is 0'
         names = ", ".join(sorted(WHOLE_EPISODE))
-        yield Complaint(("task", "query"), message, f"use at least 1; 0 is for learners without a query set ({names})")
+        yield Conflict(("task", "query"), message, f"use at least 1; learners that train without a query set: {names}")
     elif config.finetune.task.query is None:
-        message = "`query` is 0, so new tasks would have nothing to be tested on"
-        yield Complaint(("task", "query"), message, "add `task: {query: 1}` to `finetune`")
+        message = "`query` is 0, so new tasks have no examples to test on"
+        yield Conflict(("task", "query"), message, "add `task: {query: 1}` to `finetune`")
 
 
-def rows_of_a_step(config: Config) -> Iterator[Complaint]:
+def minibatches(config: Config) -> Iterator[Conflict]:
     from metadist_cli.learners import WHOLE_EPISODE
 
     if config.train.batch is None:
         return
-    path, hint = ("train", "batch"), "take it out; the task's own sizes count"
+    path, hint = ("train", "batch"), "remove it; the sizes in `task` apply"
     if isinstance(config.task, Episodic):
-        yield Complaint(path, "episodic tasks have way times shot rows: a minibatch has no meaning", hint)
+        yield Conflict(path, "`batch` has no effect on episodic tasks, which use all their examples", hint)
     elif config.learner.name not in WHOLE_EPISODE:
-        message = f'learner "{config.learner.name}" takes `support` and `query` rows of a local task, not a minibatch'
-        yield Complaint(path, message, hint)
+        message = (
+            f'learner "{config.learner.name}" trains on `support` and `query` rows of a local task, not on batches'
+        )
+        yield Conflict(path, message, hint)
 
 
-def nothing_personal(config: Config) -> Iterator[Complaint]:
+def pooled_personalization(config: Config) -> Iterator[Conflict]:
     if config.pooled and config.train.personal.name != "none":
-        message = f"`{config.train.personal.name}` keeps something at each node, and pooled rows are of none"
-        yield Complaint(("pooled",), message, "give it a `train` section without `personal`")
+        message = f"`{config.train.personal.name}` keeps parameters at each node, but pooled training has only one node"
+        yield Conflict(("pooled",), message, "use a `train` section without `personal`")
 
 
-def kinds_of_metrics(config: Config) -> Iterator[Complaint]:
+def metrics_of_the_data(config: Config) -> Iterator[Conflict]:
     from metadist_cli.evaluation.metrics import SCORES
 
     names = config.finetune.metrics
-    kind = getattr(config.data, "kind", None) or (SCORES[names[0]].kind if names else "")  # most readers just know it
+    kind = getattr(config.data, "kind", None) or (
+        SCORES[names[0]].kind if names else ""
+    )  # most data sets know it themselves
     for i, name in enumerate(names):
         if SCORES[name].kind != kind:
-            message = f"`{name}` is a score of a {SCORES[name].kind}, not of a {kind}"
-            yield Complaint(("finetune", "metrics", i), message, "keep those that the data need")
+            message = f"`{name}` is a metric for {SCORES[name].kind}, not for {kind}"
+            fitting = ", ".join(key for key, score in SCORES.items() if score.kind == kind)
+            yield Conflict(("finetune", "metrics", i), message, f"metrics for {kind}: {fitting}")
             return
 
 
-def names_of_baselines(config: Config) -> Iterator[Complaint]:
+def baseline_names(config: Config) -> Iterator[Conflict]:
     for name in sorted(RESERVED & config.baselines.keys()):
-        message = f"`{name}` cannot be a baseline's name: the report uses it"
-        yield Complaint(("baselines", name), message, "choose another name")
+        message = f"`{name}` cannot be a baseline's name: it is reserved for reports"
+        yield Conflict(("baselines", name), message, "choose another name")
 
 
-CHECKS: tuple[Callable[[Config], Iterator[Complaint]], ...] = (
+CHECKS: tuple[Callable[[Config], Iterator[Conflict]], ...] = (
     held_out_classes,
-    how_much_is_held_out,
-    turns_of_parts,
-    relabelled,
-    length_of_local_work,
+    held_out_amounts,
+    steps_of_the_head,
+    relabelling,
+    length_of_local_training,
     node_count,
     enough_nodes,
-    split_of_rows,
-    other_task,
+    support_and_query,
+    finetune_task,
     empty_query,
-    rows_of_a_step,
-    nothing_personal,
-    kinds_of_metrics,
-    names_of_baselines,
+    minibatches,
+    pooled_personalization,
+    metrics_of_the_data,
+    baseline_names,
 )
 
 
-def complaints(config: Config) -> Iterator[Complaint]:
-    """What the settings contradict, for the main model and each of its baselines."""
-    main = [complaint for check in CHECKS for complaint in check(config)]
+def conflicts(config: Config) -> Iterator[Conflict]:
+    """All conflicts of the main model and of its baselines; one that they share is reported once."""
+    main = [conflict for check in CHECKS for conflict in check(config)]
     yield from main
     for name, variant in variants(config).items():
         own = config.baselines[name].model_fields_set
-        for complaint in (c for check in CHECKS for c in check(variant)):
-            if complaint not in main:
-                path = complaint.path if complaint.path[0] in own else ()
-                yield complaint._replace(path=("baselines", name, *path))
+        for conflict in (c for check in CHECKS for c in check(variant)):
+            if conflict not in main:
+                path = conflict.path if conflict.path[0] in own else ()
+                yield conflict._replace(path=("baselines", name, *path))
 
 
 def variants(config: Config) -> dict[str, Config]:
-    """Each baseline as a whole config: its sections in place of the main ones, without baselines."""
+    """Each baseline as a full config by name: its sections replace those of the main model."""
     return {name: _variant(config, baseline) for name, baseline in config.baselines.items()}
 
 

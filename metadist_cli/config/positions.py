@@ -1,4 +1,4 @@
-"""Where the values of a config stand in the text that they came from, and problems that show the place."""
+"""Source positions of config keys and values, and error messages that show them."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import NamedTuple
 
 from metadist_cli.core.errors import CONFIG, Problem
 
-MAX_SHOWN = 20  # problems of one reading that are shown one by one
-_WIDTH = 100  # columns of a source line that a snippet shows
-_BREAK = re.compile("\r\n|[\r\n\x85\u2028\u2029]")  # where PyYAML ends a line
+MAX_SHOWN = 20  # problems listed one by one
+_WIDTH = 100  # columns of a source line in a snippet
+_BREAK = re.compile("\r\n|[\r\n\x85\u2028\u2029]")  # PyYAML's line ends
 
 Path = tuple[str | int, ...]
 
 
-class Place(NamedTuple):
-    """Line and column count from 1."""
+class Span(NamedTuple):
+    """A stretch of one line; line and column count from 1."""
 
     line: int
     column: int
@@ -25,7 +25,7 @@ class Place(NamedTuple):
 
 
 class Source(NamedTuple):
-    """A text that was read: a file, or one argument of the command line."""
+    """A text that was parsed: a file, or one argument of the command line."""
 
     name: str
     lines: tuple[str, ...]
@@ -35,13 +35,14 @@ class Source(NamedTuple):
     def of(cls, text: str, name: str, argument: bool = False) -> Source:
         return cls(name, tuple(_BREAK.split(text)), argument)
 
-    def problem(self, place: Place, message: str, hint: str = "") -> Problem:
-        where = self.name if self.argument else f"{self.name}:{place.line}:{place.column}"
-        return Problem(message, where, _wrap(hint), CONFIG, self.snippet(place))
+    def problem(self, span: Span, message: str, hint: str = "") -> Problem:
+        """A Problem(CONFIG) that shows this span."""
+        where = self.name if self.argument else f"{self.name}:{span.line}:{span.column}"
+        return Problem(message, where, _wrap(hint), CONFIG, self.snippet(span))
 
-    def snippet(self, place: Place) -> str:
-        """The line before, the line, and carets under the place; long lines are cut around it."""
-        line, column, width = place
+    def snippet(self, span: Span) -> str:
+        """The line, the one before it, and carets under the span; long lines are cut around the span."""
+        line, column, width = span
         first = max(0, column - _WIDTH * 2 // 3) if column > _WIDTH - 20 else 0
         margin = len(str(line)) + 2
         rows = []
@@ -58,33 +59,47 @@ class Source(NamedTuple):
         return self.lines[number - 1].replace("\t", " ") if 0 < number <= len(self.lines) else ""
 
 
-class Spot(NamedTuple):
+class Location(NamedTuple):
+    """Where a key and its value are written."""
+
     source: Source
-    key: Place
-    value: Place
+    key: Span
+    value: Span
 
 
-class Marks:
-    """Where each key and value of a tree stands: `spots` by path; the empty path is the whole."""
+class SourceMap:
+    """The location of every key and value of a config tree.
+
+    Attributes:
+        locations: Locations by path, such as ("train", "outer", "lr"); the empty path is the whole tree.
+    """
 
     def __init__(self, source: Source, start: int = 0):
-        self.spots: dict[Path, Spot] = {(): Spot(source, Place(1, 1), Place(1, start + 1))}
+        self.locations: dict[Path, Location] = {(): Location(source, Span(1, 1), Span(1, start + 1))}
 
     def problem(self, path: Path, message: str, hint: str = "", at: str = "value") -> Problem:
-        """A Problem at the key or value of path, or at the nearest section around it that is written."""
+        """A Problem(CONFIG) that shows where a setting is written.
+
+        Args:
+            path: Path of the setting; for one that is not written, the innermost section around it is shown.
+            message: What is wrong.
+            hint: How to fix it.
+            at: "value" or "key": the part to underline.
+        """
         written = self.written(path)
-        spot = self.spots[written]
-        return spot.source.problem(spot.value if at == "value" and written == path else spot.key, message, hint)
+        location = self.locations[written]
+        span = location.value if at == "value" and written == path else location.key
+        return location.source.problem(span, message, hint)
 
     def written(self, path: Path) -> Path:
-        """The path itself, or that of the nearest section around it that is written."""
-        return next(path[:end] for end in range(len(path), -1, -1) if path[:end] in self.spots)
+        """The path itself if it is written, otherwise that of the innermost section around it that is."""
+        return next(path[:end] for end in range(len(path), -1, -1) if path[:end] in self.locations)
 
-    def overlay(self, path: Path, other: Marks, key: Place) -> None:
-        """The value at path was replaced by the tree that the other marks belong to; its key stands at `key`."""
-        self.spots = {p: spot for p, spot in self.spots.items() if p[: len(path)] != path}
-        self.spots |= {path + p: spot for p, spot in other.spots.items()}
-        self.spots[path] = other.spots[()]._replace(key=key)
+    def overlay(self, path: Path, other: SourceMap, key: Span) -> None:
+        """Record that the value at `path` was replaced by another tree, and its key by the one at `key`."""
+        self.locations = {p: location for p, location in self.locations.items() if p[: len(path)] != path}
+        self.locations |= {path + p: location for p, location in other.locations.items()}
+        self.locations[path] = other.locations[()]._replace(key=key)
 
 
 def raise_all(problems: list[Problem]) -> None:
@@ -96,7 +111,7 @@ def raise_all(problems: list[Problem]) -> None:
 
 
 def clip(text: str, width: int = 40) -> str:
-    """Text that is cut to a width."""
+    """Text shortened to a width."""
     return text if len(text) <= width else text[: width - 3] + "..."
 
 
@@ -105,5 +120,5 @@ def _wrap(hint: str) -> str:
 
 
 def _cells(text: str) -> int:
-    """Columns of a terminal that the text takes."""
+    """Terminal columns that a text takes."""
     return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
