@@ -82,7 +82,7 @@ def enough_nodes(config: Config) -> Iterator[Conflict]:
         held = test + int(new.validation)
     hint = "raise `partition.nodes`, or hold out fewer nodes"
     if held >= nodes:
-        message = f"{held} nodes are held out for new tasks, which leaves none of {nodes} to train"
+        message = f"cannot hold out {held} of {nodes} nodes for new tasks: none would be left to train"
         yield Conflict(("task", "new", "test"), message, hint)
         return
     chosen, left = config.train.nodes_per_round, nodes - held

@@ -178,8 +178,9 @@ class _Explainer:
         """The most similar key, otherwise the section that has this key; and the keys of this section."""
         keys = [name for name in field.section.get("properties", {}) if name not in ("name", "kind") or not field.label]
         owner = next((entry for entry, node in field.others.items() if key in node["properties"]), "")
-        home = f"`{owner}`" if owner else next(self.homes(key, self.schema, self.tree, ""), "")
-        guess = nearest(key, keys) or (f"`{key}` belongs in {home}" if home else "")
+        home = next(self.homes(key, self.schema, self.tree, ""), "")
+        elsewhere = f"`{key}` is a key of `{owner}`" if owner else f"`{key}` belongs in {home}" if home else ""
+        guess = nearest(key, keys) or elsewhere
         return f"{guess}  ({'keys: ' + ', '.join(keys) if keys else 'no keys except name'})".strip()
 
     def homes(self, key: str, node: Node, value: Any, within: str) -> Iterator[str]:
@@ -230,7 +231,7 @@ class _Explainer:
         if kind == "array":
             least, most = leaf.get("minItems", 0), leaf.get("maxItems")
             kind = f"a list of {least} items" if least == most else "a non-empty list" if least else "a list"
-            return f"{kind}, each {self.phrase(leaf['items'])}"
+            return f"{kind}, each item {self.phrase(leaf['items'])}"
         if kind == "string":
             return f"text like {_any(leaf['examples'])}" if "examples" in leaf else "text"
         if {"minimum", "maximum"} <= leaf.keys():

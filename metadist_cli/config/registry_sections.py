@@ -1,6 +1,6 @@
-"""Sections that choose an algorithm by `name`, and names that choose one: made from the registries.
+"""Config sections derived from the registries: `name` selects an entry, whose parameters are the section's keys.
 
-A builder's keyword-only parameters are the keys of its section. So the keys, their help, the JSON Schema and the code
+A builder's keyword-only parameters are the keys of its section, so the keys, their help, the JSON Schema and the code
 cannot disagree.
 """
 
@@ -17,25 +17,27 @@ from pydantic_core import CoreSchema, core_schema
 
 
 class Model(BaseModel):
-    """What all parts of a config share: unknown keys are errors, text is never taken for a number."""
+    """Base of all config sections: unknown keys are errors, and text is never converted to a number."""
 
     model_config = ConfigDict(
         extra="forbid",
         strict=True,
         frozen=True,
         allow_inf_nan=False,
-        defer_build=True,  # the registries, and torch with them, are imported by the first validation
+        defer_build=True,  # the first validation imports the registries, and with them torch
         protected_namespaces=(),
         validate_default=True,
     )
 
 
 class Section(Model):
+    """A section whose `name` selects a registry entry."""
+
     name: str
 
 
 def registries() -> dict[str, dict[str, Callable[..., Any]]]:
-    """The registries by the noun that messages call their entries."""
+    """All registries, by the noun that messages use for an entry."""
     from metadist_cli import learners, models
     from metadist_cli.core import optimizers
     from metadist_cli.data import sets
@@ -58,48 +60,61 @@ def registries() -> dict[str, dict[str, Callable[..., Any]]]:
 
 
 def options(builder: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    """The keyword-only parameters of a builder: its keys in a config."""
+    """The keyword-only parameters of a builder, by name: its keys in a config."""
     parameters = inspect.signature(builder, eval_str=True).parameters
     return {key: p for key, p in parameters.items() if p.kind is p.KEYWORD_ONLY}
 
 
 @cache
 def entry(noun: str, name: str, base: type[Section], default: bool) -> type[Section]:
-    """The section model of one registry entry; `name` may be left out where the entry is the default."""
+    """Make the section model of one registry entry.
+
+    Args:
+        noun: Which registry, such as "learner".
+        name: The entry's name.
+        base: Model with the keys that all entries of the registry share.
+        default: Whether the entry is the default, so that `name` may be omitted.
+
+    Returns:
+        A pydantic model: a key without a default in the builder is required.
+    """
     builder = registries()[noun][name]
     fields: dict[str, Any] = {
         key: (p.annotation, ... if p.default is p.empty else p.default) for key, p in options(builder).items()
     }
-    fields["name"] = (Literal[name], Field(name if default else ..., description=f"Which {noun}."))
+    fields["name"] = (Literal[name], Field(name if default else ..., description=f"Name of the {noun}."))
     title = f"{name.title().replace('_', '')}{noun.title().replace(' ', '')}"
     doc = (inspect.getdoc(builder) or "").partition("\n")[0]
     return create_model(title, __base__=base, __doc__=doc, **fields)
 
 
-class Choice:
-    """Annotation of a field whose value is a registry entry, chosen by its `name`.
+class FromRegistry:
+    """Annotation of a field whose section selects a registry entry by `name`.
 
-    The given defaults are those of the section where it names no entry, or the entry that they name.
+    Args:
+        noun: Which registry, such as "optimizer".
+        base: Model with the keys that all entries share.
+        **default: Default entry and options; they also fill a section that names this entry or none.
     """
 
     def __init__(self, noun: str, base: type[Section] = Section, **default: Any):
         self.noun, self.base, self.default = noun, base, default
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        usual = self.default.get("name")
-        models = {name: entry(self.noun, name, self.base, name == usual) for name in registries()[self.noun]}
-        choices = {name: handler.generate_schema(model) for name, model in models.items()}
-        union = core_schema.tagged_union_schema(choices, discriminator="name")
-        return core_schema.no_info_before_validator_function(self.filled, union)
+        default = self.default.get("name")
+        models = {name: entry(self.noun, name, self.base, name == default) for name in registries()[self.noun]}
+        schemas = {name: handler.generate_schema(model) for name, model in models.items()}
+        union = core_schema.tagged_union_schema(schemas, discriminator="name")
+        return core_schema.no_info_before_validator_function(self.fill, union)
 
-    def filled(self, value: Any) -> Any:
+    def fill(self, value: Any) -> Any:
         if isinstance(value, dict) and value.get("name", self.default.get("name")) == self.default.get("name"):
             return self.default | value
         return value
 
 
 class ScoreName:
-    """Annotation of a field whose value is the name of a score."""
+    """Annotation of a field whose value is the name of a metric."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         from metadist_cli.evaluation.metrics import SCORES

@@ -1,4 +1,4 @@
-"""The sections of a config: what each key means, its type, range and default."""
+"""The sections of a config: description, type, range and default of each key."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_serializer, model_validator
 
-from metadist_cli.config.registry_sections import Choice, Model, ScoreName, Section
+from metadist_cli.config.registry_sections import FromRegistry, Model, ScoreName, Section
 
 NAME = r"^[a-z0-9][a-z0-9_-]{0,63}$"
 UNITS = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
@@ -16,22 +16,22 @@ _SIZE = re.compile(rf"([1-9][0-9]{{0,5}}) ?({'|'.join(UNITS)})")
 
 Positive = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
-Amount = Positive | Fraction  # rows, or a fraction of a node's rows
-Held = Positive | Fraction | Annotated[list[str], Field(min_length=1)]  # how many, what fraction, or which by name
+Amount = Positive | Fraction  # a number of rows, or a fraction of a node's rows
+HoldOut = Positive | Fraction | Annotated[list[str], Field(min_length=1)]  # how many, which fraction, or which names
 
 
 class Partition(Section):
     nodes: Annotated[int, Field(ge=1, le=1_000_000)] | None = Field(
-        None, description="Number of nodes; needed unless the natural groups are the nodes."
+        None, description="Number of nodes; required unless each natural group is a node."
     )
     rotate: Annotated[float, Field(ge=0, le=360)] = Field(
         0.0,
-        description="Degrees: each node's images are turned by an angle of its own, within +- half of it.",
+        description="Degrees: each node's images are rotated by an angle of its own, within half of this either way.",
     )
-    relabel: bool = Field(False, description="Each node numbers the classes in a way of its own.")
+    relabel: bool = Field(False, description="Each node numbers the classes in its own order.")
     scale: Literal["none", "node", "train"] = Field(
         "none",
-        description="Standardise each feature (z-score) by the training rows of its node, or of all training nodes.",
+        description="Standardise features (z-scores) by the training rows of each node, or of all training nodes.",
     )
 
 
@@ -40,22 +40,22 @@ def _default(description: str, **section: Any) -> Any:
 
 
 class New(Model):
-    from_: Literal["classes", "nodes"] = Field("classes", alias="from", description="What new tasks are made of.")
-    test: Held | None = Field(
-        None, description="How many are held out for testing, or their names; null: as the data set's own split says."
+    from_: Literal["classes", "nodes"] = Field("classes", alias="from", description="What is held out for new tasks.")
+    test: HoldOut | None = Field(
+        None, description="How many to hold out for testing, or their names; null: the data set's own split."
     )
-    validation: Annotated[int, Field(ge=0)] | Fraction = Field(0, description="How many are held out for validation.")
+    validation: Annotated[int, Field(ge=0)] | Fraction = Field(0, description="How many to hold out for validation.")
 
 
 class NewLocal(New):
     from_: Literal["nodes", "rows", "classes"] = Field(
         "nodes",
         alias="from",
-        description="nodes: whole nodes are new tasks; rows: every node keeps some of its own rows back.",
+        description="nodes: whole nodes are held out; rows: some rows of every node are held out.",
     )
-    test: Held | None = Field(
+    test: HoldOut | None = Field(
         None,
-        description="How many nodes (default 1), or their names; of rows a fraction; null: the data set's own split.",
+        description="Number or names of nodes (default 1); with rows, a fraction; null: the data set's own split.",
     )
 
     @model_validator(mode="before")
@@ -68,57 +68,58 @@ class NewLocal(New):
 
 class Episodic(Model):
     kind: Literal["episodic"] = Field(
-        description="episodic: way classes of a node, renumbered, with shot examples each."
+        description="episodic: `way` classes sampled from a node and renumbered, with `shot` support examples each."
     )
-    way: Positive = Field(5, description="Classes in a task.")
-    shot: Positive = Field(1, description="Support examples of each class.")
-    query: Annotated[int, Field(ge=0)] = Field(15, description="Query examples of each class.")
-    new: New = _default("What is kept for new tasks.")
+    way: Positive = Field(5, description="Classes per task.")
+    shot: Positive = Field(1, description="Support examples per class.")
+    query: Annotated[int, Field(ge=0)] = Field(15, description="Query examples per class.")
+    new: New = _default("Which classes, nodes or rows are held out for new tasks.")
 
 
 class Local(Model):
     kind: Literal["local"] = Field(description="local: the node's own data and labels, split into support and query.")
     support: Amount = Field(
         0.2,
-        description="Support rows of a node, or a fraction (in training of the poorest node's rows).",
+        description="Support rows per node, or a fraction of them (in training, of the smallest node's rows).",
     )
-    query: Amount | Literal["rest"] = Field("rest", description="Query rows of a node, or their fraction, or the rest.")
-    new: NewLocal = _default("What is kept for new tasks.")
+    query: Amount | Literal["rest"] = Field("rest", description="Query rows per node, a fraction of them, or the rest.")
+    new: NewLocal = _default("Which classes, nodes or rows are held out for new tasks.")
 
 
 class Train(Model):
     rounds: Annotated[int, Field(ge=0)] = Field(10, description="Rounds of local training and aggregation.")
     local_steps: Positive | None = Field(
-        None, description="Outer steps of a node in a round; 10 if no length is given."
+        None, description="Outer steps per node and round; default 10 unless `local_epochs` is set."
     )
-    local_epochs: Positive | None = Field(None, description="Passes of a node over its rows in a round (local tasks).")
+    local_epochs: Positive | None = Field(None, description="Passes of a node over its rows per round (local tasks).")
     batch: Positive | None = Field(
         None,
-        description="Rows of a step in local tasks, for learners that set no support aside; null: as the task says.",
+        description="Rows per step of local tasks, for learners without a query set; null: the task's own sizes.",
     )
     meta_batch: Positive | None = Field(
         None,
-        description="Tasks whose gradients are averaged in one outer step; null: 4, or 1 where a task is a mere batch.",
+        description="Tasks whose gradients are averaged in an outer step; null: 4, or 1 if a task is a plain batch.",
     )
     nodes_per_round: Literal["all"] | Positive | Fraction = Field(
-        "all", description="Nodes that take part in a round: all, a number, or a fraction of the training nodes."
+        "all", description="Nodes per round: all, a number, or a fraction of the training nodes."
     )
-    outer: Annotated[Section, Choice("optimizer", name="adam", lr=1e-3)] = _default(
-        "Optimizer of the outer steps at the nodes.", name="adam"
+    outer: Annotated[Section, FromRegistry("optimizer", name="adam", lr=1e-3)] = _default(
+        "Optimizer for the outer steps on each node.", name="adam"
     )
     outer_state: Literal["reset", "keep", "average"] = Field(
-        "reset", description="What becomes of the outer optimizer's moments between rounds."
+        "reset",
+        description="The outer optimizer's state between rounds: reset, kept by each node, or averaged over nodes.",
     )
-    drift: Annotated[Section, Choice("drift correction", name="none")] = _default(
-        "Correction that keeps local steps from drifting apart.", name="none"
+    drift: Annotated[Section, FromRegistry("drift correction", name="none")] = _default(
+        "Correction for client drift during local training.", name="none"
     )
-    personal: Annotated[Section, Choice("personal part", name="none")] = _default(
-        "What stays at a node: a part of the model, or a model of its own.", name="none"
+    personal: Annotated[Section, FromRegistry("personal part", name="none")] = _default(
+        "What each node keeps to itself: part of the model, or a second model.", name="none"
     )
-    augment: Annotated[Section, Choice("augmentation", name="none")] = _default(
-        "What changes in the rows of a training task each time it is drawn.", name="none"
+    augment: Annotated[Section, FromRegistry("augmentation", name="none")] = _default(
+        "Random changes to the rows of a training task each time it is sampled.", name="none"
     )
-    keep_nodes: Literal["none", "last", "all"] = Field("none", description="Which rounds' node files are kept.")
+    keep_nodes: Literal["none", "last", "all"] = Field("none", description="Rounds whose node files are kept.")
 
     @model_validator(mode="before")
     @classmethod
@@ -129,34 +130,38 @@ class Train(Model):
 
 
 class Aggregate(Section):
-    server: Annotated[Section, Choice("optimizer", name="sgd", lr=1.0)] = _default(
-        "Server optimizer; sgd with lr 1 takes the aggregate as it is.", name="sgd"
+    server: Annotated[Section, FromRegistry("optimizer", name="sgd", lr=1.0)] = _default(
+        "Server optimizer; sgd with lr 1 uses the aggregate unchanged.", name="sgd"
     )
 
 
 class OtherTask(Model):
-    way: Positive | None = Field(None, description="Classes in a new task; null: as in training.")
-    shot: Positive | None = Field(None, description="Support examples of each class; null: as in training.")
+    way: Positive | None = Field(None, description="Classes per new task; null: as in training.")
+    shot: Positive | None = Field(None, description="Support examples per class; null: as in training.")
     query: Amount | Literal["rest"] | None = Field(None, description="Query examples; null: as in training.")
     support: Amount | None = Field(None, description="Support rows of a local task; null: as in training.")
 
 
 class Finetune(Model):
-    name: str = Field("new", pattern=NAME, examples=["new"], description="Folder of the results, below finetune/.")
-    steps: Annotated[int, Field(ge=0)] | None = Field(None, description="Steps of adaptation; null: as in training.")
-    batch: Positive | None = Field(None, description="Rows of a minibatch in adaptation; null: the whole support set.")
-    episodes: Positive = Field(600, description="New tasks over which the report averages.")
-    held_out: Literal["test", "validation"] = Field(
-        "test", description="Which held-out classes or nodes new tasks come from; choose settings on validation."
+    name: str = Field(
+        "new", pattern=NAME, examples=["new"], description="Name of the results' folder, inside finetune/."
     )
-    transductive: bool = Field(False, description="Normalise the query examples together, so that they see each other.")
-    save: Literal["first", "none", "all"] = Field("first", description="Which adapted models are saved.")
+    steps: Annotated[int, Field(ge=0)] | None = Field(None, description="Adaptation steps; null: as in training.")
+    batch: Positive | None = Field(None, description="Minibatch size in adaptation; null: the whole support set.")
+    episodes: Positive = Field(600, description="New tasks to evaluate and average.")
+    held_out: Literal["test", "validation"] = Field(
+        "test", description="Which held-out part new tasks come from; use validation to choose settings."
+    )
+    transductive: bool = Field(
+        False, description="Normalise the query examples of a task together, so each depends on the others."
+    )
+    save: Literal["first", "none", "all"] = Field("first", description="Which adapted models to save.")
     metrics: list[Annotated[str, ScoreName()]] = Field(
-        [], description="Further scores beside accuracy (mse in a regression), which is always there."
+        [], description="Metrics besides accuracy (in regression: mse), which is always reported."
     )
     predictions: bool = Field(False, description="Write every prediction to a file.")
-    task: OtherTask = _default("Sizes of new tasks where they differ from training.")
-    round: Annotated[int, Field(ge=0)] | None = Field(None, description="Round whose model adapts; null: the newest.")
+    task: OtherTask = _default("Sizes of new tasks that differ from training.")
+    round: Annotated[int, Field(ge=0)] | None = Field(None, description="Round whose model to adapt; null: the latest.")
 
 
 class Execution(Model):
@@ -164,34 +169,33 @@ class Execution(Model):
         "auto",
         pattern=r"^(auto|cpu|mps|cuda(:[0-9]{1,3})?)$",
         examples=["auto", "cpu", "cuda", "cuda:1", "mps"],
-        description="Where to compute.",
+        description="Device to compute on; auto: cuda if available, otherwise cpu.",
     )
-    block: Literal["auto"] | Positive = Field("auto", description="Nodes that are computed as one program.")
+    block: Literal["auto"] | Positive = Field("auto", description="Nodes computed together in one vectorised program.")
     tasks_at_once: Literal["auto"] | Positive = Field(
-        "auto", description="Tasks of a node's step that are computed as one program."
+        "auto", description="Tasks of a step computed together in one vectorised program."
     )
     compile: bool = Field(
         False,
-        description="Make a block's step one kernel by torch.compile: half a minute to a minute for each size of a "
-        "block, then small networks are about 1.5 times as fast; convolutions are not.",
+        description="Compile each block's step with torch.compile: 30 to 60 s per block size, then about 1.5 times as "
+        "fast for small networks, but not for convolutions.",
     )
     precision: Literal["float32", "tf32", "bf16"] = Field(
         "float32",
-        description="Of products: float32; tf32, 10 bits, on a GPU; bf16, 8 bits for all that hidden layers give, "
-        "where the device has it, which is 1.3 to 1.7 times as fast for heads on images. Parameters stay float32.",
+        description="Precision of matrix products: float32; tf32 (GPU only); or bf16 for hidden layers, if the device "
+        "supports it (1.3 to 1.7 times as fast for solved heads on images). Parameters stay float32.",
     )
     threads: Literal["auto"] | Positive = Field(
-        "auto", description="Blocks computed side by side on the CPU; changes no bit."
+        "auto", description="Blocks computed in parallel threads on the CPU; results are bit-identical."
     )
     replay: bool = Field(
-        True,
-        description="Record a training step once and replay it: faster, with the same bits.",
+        True, description="Record each training step once and replay it: faster; bit-identical results."
     )
-    workers: Positive = Field(1, description="Processes on this machine that train blocks of nodes; changes no bit.")
+    workers: Positive = Field(1, description="Training processes on this machine; results are bit-identical.")
     memory: str = Field(
         "2GiB",
         examples=["512MiB", "2GiB"],
-        description="Upper bound for a block's working set (a CPU takes 192MiB at most, which is faster).",
+        description="Memory limit for a block's working set (on a CPU at most 192MiB, which is faster).",
     )
 
     @field_validator("memory")
@@ -202,12 +206,16 @@ class Execution(Model):
 
 
 class Baseline(Model):
-    pooled: bool | None = Field(None, description="Whether it trains on the rows of all training nodes as one node.")
-    model: Annotated[Section, Choice("model", name="mlp")] | None = Field(None, description="Its own model section.")
-    learner: Annotated[Section, Choice("learner", name="maml")] | None = Field(None, description="Its own learner.")
-    train: Train | None = Field(None, description="Its own train section.")
-    aggregate: Annotated[Aggregate, Choice("aggregator", Aggregate, name="mean")] | None = Field(
-        None, description="Its own aggregate section."
+    pooled: bool | None = Field(None, description="Whether to train on the rows of all training nodes as one node.")
+    model: Annotated[Section, FromRegistry("model", name="mlp")] | None = Field(
+        None, description="Replaces the model section."
+    )
+    learner: Annotated[Section, FromRegistry("learner", name="maml")] | None = Field(
+        None, description="Replaces the learner section."
+    )
+    train: Train | None = Field(None, description="Replaces the train section.")
+    aggregate: Annotated[Aggregate, FromRegistry("aggregator", Aggregate, name="mean")] | None = Field(
+        None, description="Replaces the aggregate section."
     )
 
     @model_serializer(mode="wrap")
@@ -216,45 +224,57 @@ class Baseline(Model):
 
 
 class Config(Model):
-    """An experiment of metadist."""
+    """A metadist experiment."""
 
     name: str = Field(
         pattern=NAME,
         examples=["omniglot-maml"],
-        description="Name of the run and its folder: small letters, digits, - and _; default: the file's name.",
+        description="Name of the run and its folder: lowercase letters, digits, - and _; default: the file's name.",
     )
-    seed: Annotated[int, Field(ge=0)] = Field(0, description="All randomness follows from it.")
-    data: Annotated[Section, Choice("data set", name="digits")] = _default("The data set.", name="digits")
-    task: Annotated[Episodic | Local, Field(discriminator="kind")] = Field(description="What a task is.")
-    partition: Annotated[Partition, Choice("partitioner", Partition, name="iid")] = _default(
-        "How the data are dealt to the nodes.", name="iid"
+    seed: Annotated[int, Field(ge=0)] = Field(0, description="Seed of all randomness.")
+    data: Annotated[Section, FromRegistry("data set", name="digits")] = _default("Data set.", name="digits")
+    task: Annotated[Episodic | Local, Field(discriminator="kind")] = Field(description="How tasks are made.")
+    partition: Annotated[Partition, FromRegistry("partitioner", Partition, name="iid")] = _default(
+        "How data are split over the nodes.", name="iid"
     )
-    model: Annotated[Section, Choice("model", name="mlp")] = _default("The model.", name="mlp")
-    learner: Annotated[Section, Choice("learner", name="maml")] = _default("The learning algorithm.", name="maml")
-    train: Train = _default("Rounds and local work.")
-    uplink: list[Annotated[Section, Choice("uplink")]] = Field(
-        [], description="What happens to an update before it leaves a node, in this order; []: it is sent as it is."
+    model: Annotated[Section, FromRegistry("model", name="mlp")] = _default("Model.", name="mlp")
+    learner: Annotated[Section, FromRegistry("learner", name="maml")] = _default(
+        "Meta-learning algorithm.", name="maml"
     )
-    aggregate: Annotated[Aggregate, Choice("aggregator", Aggregate, name="mean")] = _default(
-        "How the nodes' models become one.", name="mean"
+    train: Train = _default("Rounds and local training.")
+    uplink: list[Annotated[Section, FromRegistry("uplink")]] = Field(
+        [], description="Transformations of an update before it leaves a node, in order; []: send it unchanged."
+    )
+    aggregate: Annotated[Aggregate, FromRegistry("aggregator", Aggregate, name="mean")] = _default(
+        "How the nodes' models are combined.", name="mean"
     )
     pooled: bool = Field(
         False,
-        description="Train on the rows of all training nodes as one node, which no federation could: for comparison.",
+        description="Centralised training for comparison: the rows of all training nodes form one node.",
     )
-    finetune: Finetune = _default("Adaptation to new tasks and its report.")
-    execution: Execution = _default("Device, block, threads and memory; changes at most the last bits.")
+    finetune: Finetune = _default("Adaptation to new tasks and its evaluation.")
+    execution: Execution = _default("How to compute: device, threads, memory; results differ in the last bits at most.")
     baselines: dict[Annotated[str, Field(pattern=NAME)], Baseline] = Field(
-        {}, description="Other models to train beside the main one; each replaces whole sections."
+        {}, description="Models to train for comparison; each replaces whole sections of the main one."
     )
 
     def resolved(self) -> dict[str, Any]:
-        """All settings with their defaults written, in plain types that JSON and YAML know."""
+        """All settings, defaults included, as plain JSON values."""
         return self.model_dump(mode="json", by_alias=True)
 
 
 def size(text: str) -> int:
-    """Bytes of a size such as 512MiB or 2GiB. Raises ValueError."""
+    """Parse a size such as "512MiB" or "2GiB".
+
+    Args:
+        text: A whole number and a unit: KiB, MiB, GiB or TiB.
+
+    Returns:
+        The size in bytes.
+
+    Raises:
+        ValueError: Any other text.
+    """
     match = _SIZE.fullmatch(text)
     if not match:
         raise ValueError(f"a size such as 512MiB or 2GiB (units: {', '.join(UNITS)})")

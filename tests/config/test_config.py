@@ -117,7 +117,7 @@ def test_a_shipped_config_is_found_by_name(here: Path, monkeypatch: pytest.Monke
     (shelf / "quickstart.yaml").write_text(MINIMAL)
     monkeypatch.setattr(module, "shipped", lambda: {"quickstart": shelf / "quickstart.yaml"})
     assert load("quickstart").name == "quickstart"
-    with pytest.raises(Problem, match="there is no such config file") as caught:
+    with pytest.raises(Problem, match="config file not found") as caught:
         load("quickstrat")
     assert "did you mean `quickstart`?" in caught.value.hint
     assert caught.value.code == CONFIG
