@@ -1,4 +1,4 @@
-"""From a config to the mathematics: the one place where names in YAML become functions."""
+"""Assemble an experiment: the only module that turns names in a config into functions."""
 
 from __future__ import annotations
 
@@ -33,21 +33,26 @@ from metadist_cli.tasks.episodes import Sampler
 
 
 class Spec(NamedTuple):
-    """What the mathematics must know of the data: it stands in the partition manifest."""
+    """What models and tasks need to know about the data; stored in the partition manifest."""
 
     kind: str  # classification | regression
     shape: tuple[int, ...]  # of one row
-    divide: float
-    classes: tuple[str, ...]
+    divide: float  # models see the stored values divided by this
+    classes: tuple[str, ...]  # names
     targets: int  # outputs of a regression, 0 for classification
-    smallest: int  # rows of the poorest training node
-    largest: int  # of the richest
-    rows: int  # of all training nodes
-    nodes: int  # that train
+    smallest: int  # rows of the smallest training node
+    largest: int  # rows of the largest training node
+    rows: int  # rows of all training nodes
+    nodes: int  # number of training nodes
 
 
 class Experiment(NamedTuple):
-    """Everything that a round and an evaluation need, with no disk and no console."""
+    """Everything that training and evaluation need, independent of disk and console.
+
+    Attributes:
+        steps: Local steps per round (those of the largest node, if `local_epochs` is set).
+        rows: (tasks per step, support rows per task, query rows per task).
+    """
 
     config: Config
     spec: Spec
@@ -56,12 +61,12 @@ class Experiment(NamedTuple):
     algorithm: Algorithm
     server: Server
     sampler: Sampler
-    steps: int  # local steps of a round (of the largest node, with local_epochs)
-    rows: tuple[int, int, int]  # tasks a step, support and query rows of a task
+    steps: int
+    rows: tuple[int, int, int]
 
     @property
     def text(self) -> str:
-        """The learner, and what a round makes of it, as every report prints them."""
+        """The method as reports print it: the learner and whatever changes its training."""
         rules = (self.config.train.drift.name, self.config.train.personal.name)
         more = ["augmented rows"] if self.config.train.augment.name != "none" else []
         more += ["pooled rows"] if self.config.pooled else []
@@ -69,12 +74,23 @@ class Experiment(NamedTuple):
 
 
 def load_data(config: Config) -> Dataset:
-    """The data set of a config."""
+    """Load the data set of a config. Raises Problem if it is missing or invalid."""
     return configs.build(config.data, DATASETS, config.seed)
 
 
 def deal(config: Config, data: Dataset) -> list[Shard]:
-    """The shards of a config, held-out ones among them."""
+    """Split a data set into the shards of all nodes, held-out nodes included.
+
+    Args:
+        config: The experiment.
+        data: Its data set, from `load_data`.
+
+    Returns:
+        One Shard per node: row indices, labels and role.
+
+    Raises:
+        Problem: The data cannot be split like this, or a node gets too few rows for a task.
+    """
     task = config.task
     partition = config.partition
     held = Held(task.new.from_, task.new.test, task.new.validation)
@@ -93,7 +109,7 @@ def deal(config: Config, data: Dataset) -> list[Shard]:
 
 
 def need(config: Config) -> Need:
-    """What a node must have for its tasks."""
+    """The least data that a node needs for one task."""
     task = config.task
     if isinstance(task, Episodic):
         return Need(True, task.way, task.shot + task.query)
@@ -103,7 +119,7 @@ def need(config: Config) -> Need:
 
 
 def spec_of(data: Dataset, shards: list[Shard]) -> Spec:
-    """The Spec of freshly dealt shards."""
+    """The Spec of a data set and its shards."""
     rows = [len(s.label) for s in shards if s.role == "train"]
     targets = 0 if data.target is None else data.target.shape[1]
     return Spec(
@@ -112,22 +128,33 @@ def spec_of(data: Dataset, shards: list[Shard]) -> Spec:
 
 
 def assemble(config: Config, spec: Spec) -> Experiment:
-    """The experiment of a config on data of this kind. Raises Problem where they do not fit each other."""
+    """Build the experiment of a config for given data.
+
+    Args:
+        config: The settings.
+        spec: The data.
+
+    Returns:
+        The experiment, with model, learner, optimisers, aggregator and task sampler built.
+
+    Raises:
+        Problem: CONFIG if settings do not fit the data or each other.
+    """
     if spec.kind == "regression" and isinstance(config.task, Episodic):
         for where, way in (("task.way", config.task.way), ("finetune.task.way", config.finetune.task.way)):
             if way not in (None, 1):
-                raise Problem("a task of a regression is one function, not several classes", where, "write 1", CONFIG)
-    _right_scores(config, spec)
+                raise Problem(f"`way` is {way}, but a regression task is one function", where, "use 1", CONFIG)
+    _check_metrics(config, spec)
     if config.pooled:
-        # An epoch is of all rows; a task has as many as at the poorest node
+        # an epoch passes over all rows, but a task is no larger than on the smallest node
         spec = spec._replace(largest=spec.rows, nodes=1)
     loss = LOSSES[spec.kind]
     model = configs.build(config.model, MODELS, spec.shape, outputs(config, spec))
     if config.execution.precision == "bf16":
         model = in_bf16(model)
     learner = configs.build(config.learner, LEARNERS, model, loss)
-    sampler, steps, rows = _work(config, spec, learner.splits)
-    _both_parts_train(config, spec, sum(rows[1:]) * rows[0])
+    sampler, steps, rows = _local_tasks(config, spec, learner.splits)
+    _check_head_steps(config, spec, sum(rows[1:]) * rows[0])
     return Experiment(
         config,
         spec,
@@ -142,7 +169,7 @@ def assemble(config: Config, spec: Spec) -> Experiment:
 
 
 def _server(config: Config) -> Server:
-    """How a round is combined. Pooled rows are one node's, which sends nothing: no uplink changes them."""
+    """How a round is combined. Pooled training sends no updates, so it has no uplink."""
     uplinks = () if config.pooled else config.uplink
     return Server(
         chain([configs.build(uplink, UPLINKS) for uplink in uplinks]),
@@ -151,45 +178,60 @@ def _server(config: Config) -> Server:
     )
 
 
-def _right_scores(config: Config, spec: Spec) -> None:
-    """Raises Problem where a score is asked for that data of this kind do not have."""
+def _check_metrics(config: Config, spec: Spec) -> None:
+    """Raises Problem if a metric does not apply to this kind of data."""
     for name in config.finetune.metrics:
         if SCORES[name].kind != spec.kind:
             fitting = ", ".join(key for key, score in SCORES.items() if score.kind == spec.kind)
-            message = f"`{name}` is a score of a {SCORES[name].kind}, and these data are a {spec.kind}"
-            raise Problem(message, "finetune.metrics", f"one of: {fitting}", CONFIG)
+            message = f"`{name}` is a metric for {SCORES[name].kind}, but the data set is for {spec.kind}"
+            raise Problem(message, "finetune.metrics", f"metrics for {spec.kind}: {fitting}", CONFIG)
 
 
 def _algorithm(config: Config, spec: Spec, learner: Learner) -> Algorithm:
-    """Raises Problem where nothing of the model would be shared, or nothing kept at the nodes."""
+    """Raises Problem if personalisation would leave no shared or no personal parameters."""
     train = config.train
     drift, personal = configs.build(train.drift, DRIFTS), configs.build(train.personal, PERSONAL)
     outer = configs.build(train.outer, OPTIMIZERS)
     augment = configs.build(train.augment, AUGMENTS, spec.shape, spec.kind)
     algorithm = Algorithm(learner, outer, train.outer_state, drift, personal, augment)
     meta, stats = learner.init(seeds.generator(0))
-    everything, something = all(map(personal.keeps, meta)), any(map(personal.keeps, (*meta, *stats)))
-    if personal.parts and (everything or not something):
-        what = "everything" if everything else "nothing"
-        message = f"{train.personal.name} would keep {what} of what {config.learner.name} learns with this model"
-        hint = "use another model or learner, or ditto, which keeps a whole model beside the shared one"
+    all_personal, some_personal = all(map(personal.keeps, meta)), any(map(personal.keeps, (*meta, *stats)))
+    if personal.parts and (all_personal or not some_personal):
+        left = "no shared parameters" if all_personal else "no personal parameters"
+        message = f"{train.personal.name} leaves {left} with this model and learner ({config.learner.name})"
+        hint = "use another model or learner, or ditto, which trains a personal model beside the shared one"
         raise Problem(message, "train.personal.name", hint, CONFIG)
     return algorithm
 
 
-def _both_parts_train(config: Config, spec: Spec, rows: int) -> None:
-    """Raises Problem where a node's epochs, in steps of so many rows, leave none for the part that is shared."""
+def _check_head_steps(config: Config, spec: Spec, rows: int) -> None:
+    """Raises Problem if the smallest node's epochs, in steps of `rows` rows, leave no step for the shared layers."""
     head_steps = getattr(config.train.personal, "head_steps", 0)
-    if config.train.local_epochs is None or not head_steps:  # steps are checked with the config, before any data
+    if config.train.local_epochs is None or not head_steps:  # local_steps is checked with the config
         return
     steps = config.train.local_epochs * math.ceil(spec.smallest / rows)
     if head_steps >= steps:
-        message = f"`head_steps` is {head_steps} of {steps} local steps at the poorest node: it would share nothing new"
-        raise Problem(message, "train.personal.head_steps", "use fewer, or more epochs", CONFIG)
+        message = (
+            f"`head_steps` ({head_steps}) must be below the smallest node's local steps ({steps}), "
+            "or the shared layers never train"
+        )
+        hint = "lower `head_steps` or raise `local_epochs`"
+        raise Problem(message, "train.personal.head_steps", hint, CONFIG)
 
 
 def assemble_all(config: Config, spec: Spec) -> dict[str, Experiment]:
-    """The main experiment and its baselines by name, as they will be judged too; a Problem says which one it is of."""
+    """Build the main experiment and its baselines, and check that each can be evaluated.
+
+    Args:
+        config: The settings.
+        spec: The data.
+
+    Returns:
+        Experiments by name, "main" first.
+
+    Raises:
+        Problem: As `assemble`; its `where` names the baseline.
+    """
     found = {}
     for name, variant in {"main": config, **configs.variants(config)}.items():
         try:
@@ -203,19 +245,19 @@ def assemble_all(config: Config, spec: Spec) -> dict[str, Experiment]:
 
 
 def training_nodes(config: Config, rows: dict[int, int]) -> dict[int, int]:
-    """Who trains, with how many rows: the nodes themselves, or all of their rows as node 0."""
+    """Rows per training node; with pooled training, all rows as node 0."""
     return {0: sum(rows.values())} if config.pooled else rows
 
 
 def outputs(config: Config, spec: Spec) -> int:
-    """Width of the model's last layer."""
+    """Number of the model's outputs."""
     if spec.kind == "regression":
         return spec.targets
     return config.task.way if isinstance(config.task, Episodic) else len(spec.classes)
 
 
-def _work(config: Config, spec: Spec, splits: bool) -> tuple[Sampler, int, tuple[int, int, int]]:
-    """(sampler, local steps of a round, (tasks, support rows, query rows)) of the local work."""
+def _local_tasks(config: Config, spec: Spec, splits: bool) -> tuple[Sampler, int, tuple[int, int, int]]:
+    """The task sampler, the local steps per round, and (tasks per step, support rows, query rows)."""
     task, train, seed = config.task, config.train, config.seed
     tasks = train.meta_batch or (4 if splits or isinstance(task, Episodic) else 1)
     if isinstance(task, Episodic):
@@ -224,7 +266,7 @@ def _work(config: Config, spec: Spec, splits: bool) -> tuple[Sampler, int, tuple
         sampler = episodes.episodic(seed, steps, tasks, task.way, task.shot, task.query, renumber)
         return sampler, steps, (tasks, task.way * task.shot, task.way * task.query)
     support, query = episodes.counts(spec.smallest, task.support, task.query)
-    if not splits:  # no support is set aside: a task is a batch of the node's rows, all of them where it has fewer
+    if not splits:  # without a query set, a task is a batch of the node's rows, or all of them if it has fewer
         support, query = 0, min(train.batch or support + query, -(-spec.largest // tasks))
     if train.local_epochs is None:
         steps = train.local_steps or 0
@@ -234,18 +276,26 @@ def _work(config: Config, spec: Spec, splits: bool) -> tuple[Sampler, int, tuple
 
 
 def judged(experiment: Experiment, way: int | None) -> Experiment:
-    """The experiment as new tasks of `way` classes see it, which a solved output layer may have; None: as in training.
+    """The experiment for evaluation on new tasks.
 
-    Raises Problem where the learner cannot take so many.
+    Args:
+        experiment: The experiment as trained.
+        way: Classes per new task; None: as in training.
+
+    Returns:
+        The experiment with a model of `way` outputs.
+
+    Raises:
+        Problem: CONFIG if the learner cannot change the number of classes.
     """
     config, task = experiment.config, experiment.config.task
     if not isinstance(task, Episodic) or way in (None, task.way) or experiment.spec.kind == "regression":
         return experiment
     if not experiment.algorithm.learner.solves:
         raise Problem(
-            f"the model tells {task.way} classes apart, a new task has {way}",
+            f"the model has {task.way} outputs, but a new task has {way} classes",
             "finetune.task.way",
-            "leave it out: only prototypical, ridge and svm, which solve the last layer, take another way",
+            "remove it; only learners that solve the last layer (prototypical, ridge, svm) can change the way",
             CONFIG,
         )
     other = task.model_copy(update={"way": way})
@@ -253,6 +303,6 @@ def judged(experiment: Experiment, way: int | None) -> Experiment:
 
 
 def start(experiment: Experiment) -> tuple[tree.Params, tree.Params]:
-    """(round 0's global model, what every node keeps before its first round)."""
+    """The state before round 1: (global parameters, what every node keeps to itself)."""
     generator = seeds.generator(experiment.config.seed, "init")
     return first_models(experiment.algorithm, experiment.server, generator)

@@ -183,7 +183,7 @@ def test_new_classes(tmp_path: Path):
     for way in (1, 3):
         for more in ((), ("--dry-run",)):
             said = lab("finetune", f"finetune.task={{way: {way}}}", *more, code=3).err
-            assert f"tells 2 classes apart, a new task has {way}" in said
+            assert f"the model has 2 outputs, but a new task has {way} classes" in said
     assert "needs 1001 rows" in lab("finetune", "finetune.task={query: 1000}", code=3).err
 
 
@@ -292,7 +292,7 @@ def test_a_solved_head_takes_another_number_of_classes(lab: Lab, plain: None):
     own = metadist_cli.load(lab.run() / "finetune" / "task-two" / "adapted.safetensors")
     assert own.classes == ("0", "1")
     assert set(own.predict(x)) <= {"0", "1"}
-    assert "tells 3 classes apart" in lab("run", *EPISODIC, "finetune.task.way=4", name="maml", code=3).err
+    assert "the model has 3 outputs" in lab("run", *EPISODIC, "finetune.task.way=4", name="maml", code=3).err
     beside = "baselines.other={learner: {name: maml}}"
     told = lab("run", *EPISODIC, "learner={name: ridge}", beside, "finetune.task.way=4", name="both", code=3).err
     assert "baselines.other.finetune.task.way" in told

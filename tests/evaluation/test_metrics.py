@@ -360,13 +360,13 @@ def test_wrong_names_and_kinds_are_told_before_anything_is_written(lab: Lab):
     assert "item 2 of `metrics` must be accuracy, " in said
     assert "did you mean `brier`?" in said
     said = lab("run", "finetune.metrics=[auc, rmse]", code=3).err
-    assert "`rmse` is a score of a regression, not of a classification" in said
+    assert "`rmse` is a metric for regression, not for classification" in said
     for command in ("run", "partition"):
         said = lab(command, "finetune.metrics=[rmse]", code=3).err
-        assert "`rmse` is a score of a regression, and these data are a classification" in said
+        assert "`rmse` is a metric for regression, but the data set is for classification" in said
         assert "one of: accuracy, balanced_accuracy, macro_f1, auc, log_loss, brier, calibration_error" in said
     assert not lab.runs.exists()
     lab("run", "train.rounds=1")
     before = (lab.run() / "finetune" / "new" / "metrics.json").read_bytes()
-    assert "`mae` is a score of a regression" in lab("finetune", "train.rounds=1", "finetune.metrics=[mae]", code=3).err
+    assert "`mae` is a metric for regression" in lab("finetune", "train.rounds=1", "finetune.metrics=[mae]", code=3).err
     assert (lab.run() / "finetune" / "new" / "metrics.json").read_bytes() == before
