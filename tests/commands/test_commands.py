@@ -491,7 +491,7 @@ def test_what_may_not_be_read_is_no_bug(lab: Lab, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("metadist_cli.commands.run.pipeline", denied)
     said = lab("run", code=5).err
     assert "shards/manifest.json: cannot use this file: Permission denied" in said
-    assert "check who may read" in said
+    assert "check the permissions" in said
 
 
 def test_plain_text_without_a_terminal(lab: Lab):
