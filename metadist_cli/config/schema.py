@@ -17,7 +17,7 @@ _SIZE = re.compile(rf"([1-9][0-9]{{0,5}}) ?({'|'.join(UNITS)})")
 Positive = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Amount = Positive | Fraction  # a number of rows, or a fraction of a node's rows
-HoldOut = Positive | Fraction | Annotated[list[str], Field(min_length=1)]  # how many, which fraction, or which names
+Selection = Positive | Fraction | Annotated[list[str], Field(min_length=1)]  # how many, which fraction, or which names
 
 
 class Partition(Section):
@@ -41,7 +41,7 @@ def _default(description: str, **section: Any) -> Any:
 
 class New(Model):
     from_: Literal["classes", "nodes"] = Field("classes", alias="from", description="What is held out for new tasks.")
-    test: HoldOut | None = Field(
+    test: Selection | None = Field(
         None, description="How many to hold out for testing, or their names; null: the data set's own split."
     )
     validation: Annotated[int, Field(ge=0)] | Fraction = Field(0, description="How many to hold out for validation.")
@@ -53,7 +53,7 @@ class NewLocal(New):
         alias="from",
         description="nodes: whole nodes are held out; rows: some rows of every node are held out.",
     )
-    test: HoldOut | None = Field(
+    test: Selection | None = Field(
         None,
         description="Number or names of nodes (default 1); with rows, a fraction; null: the data set's own split.",
     )
