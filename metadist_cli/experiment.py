@@ -81,10 +81,6 @@ def load_data(config: Config) -> Dataset:
 def deal(config: Config, data: Dataset) -> list[Shard]:
     """Split a data set into the shards of all nodes, held-out nodes included.
 
-    Args:
-        config: The experiment.
-        data: Its data set, from `load_data`.
-
     Returns:
         One Shard per node: row indices, labels and role.
 
@@ -220,14 +216,7 @@ def _check_head_steps(config: Config, spec: Spec, rows: int) -> None:
 
 
 def assemble_all(config: Config, spec: Spec) -> dict[str, Experiment]:
-    """Build the main experiment and its baselines, and check that each can be evaluated.
-
-    Args:
-        config: The settings.
-        spec: The data.
-
-    Returns:
-        Experiments by name, "main" first.
+    """Build the main experiment and its baselines by name, "main" first, and check that each can be evaluated.
 
     Raises:
         Problem: As `assemble`; its `where` names the baseline.
