@@ -1,6 +1,6 @@
-"""config: one YAML file tells an experiment; whatever is wrong with it is told at once, at its line.
+"""Loading configs: every error in a file or an override is reported at once, with its position.
 
-wrong_configs/*.yaml are broken on purpose; the .txt beside each is the whole message. A first line
+wrong_configs/*.yaml are broken on purpose; the .txt beside each holds the whole message. A first line
 `# override: a.b=value` is an override. Rewrite the messages with METADIST_GOLDEN=write, then read the diff.
 """
 
@@ -86,11 +86,11 @@ def test_wrong_config(path: Path, monkeypatch: pytest.MonkeyPatch):
         assert "Input should" not in str(problem)
 
 
-def test_too_large_a_file_is_refused_unread(here: Path):
+def test_a_file_that_is_too_large_is_refused_unread(here: Path):
     assert "262,144" in refused(MINIMAL + "#" * MAX_BYTES).message
 
 
-def test_yaml_schema_and_override_faults_are_told_at_once(here: Path):
+def test_yaml_schema_and_override_errors_are_reported_together(here: Path):
     text = "seed: -1\ntask: {kind: episodic, wya: 5}\npartition: {nodes: 8}\nlearner:\n  name: mamll\n"
     problem = refused(text, "train.rounds=ten", "seed.x=1", "nonsense")
     assert [p.where for p in problem.all] == [
@@ -204,12 +204,12 @@ def test_overrides_are_read_like_the_file(here: Path):
     assert variants(config)["fedavg"].learner.name == "supervised"
 
 
-def test_a_later_override_wins_and_is_the_one_that_is_blamed(here: Path):
+def test_a_later_override_wins_and_is_the_one_that_errors_show(here: Path):
     assert read(MINIMAL, "seed=1", "seed=2").seed == 2
     assert refused(MINIMAL, "train.rounds=1", "train={rounds: -5}").where == "override train={rounds: -5}"
 
 
-def test_an_override_replaces_a_section_with_its_places(here: Path):
+def test_an_override_replaces_a_section_and_its_positions(here: Path):
     problem = refused("task: {kind: local}\npartition: {nodes: }\n", "partition={name: by_class}")
     assert problem.where == "override partition={name: by_class}"
 
@@ -219,7 +219,7 @@ def test_an_override_fills_an_empty_section(here: Path):
     assert read(MINIMAL + "finetune: {task: }\n", "finetune.task.shot=5").finetune.task.shot == 5
 
 
-def test_a_contradiction_is_told_once_however_many_baselines_share_it(here: Path):
+def test_a_conflict_is_reported_once_however_many_baselines_share_it(here: Path):
     baselines = "baselines: {a: {learner: {name: reptile}}, b: {learner: {name: supervised}}}\n"
     problem = refused("task: {kind: local}\n" + baselines)
     assert [p.message for p in problem.all] == ['`nodes` is missing in partition "iid"']
@@ -372,7 +372,7 @@ def test_every_resolved_value_can_be_given_as_an_override(here_once: None, tree:
 
 
 def _consistent(tree: dict[str, Any]) -> dict[str, Any]:
-    """The tree without the keys that can contradict others."""
+    """The tree without the keys that can conflict with others."""
     tree = copy.deepcopy(tree)
     tree.setdefault("partition", {}).update(nodes=8, relabel=False)
     tree["task"].pop("query", None)
@@ -387,7 +387,7 @@ def _consistent(tree: dict[str, Any]) -> dict[str, Any]:
 
 @SLOW
 @given(st.deferred(configs), st.data())
-def test_any_mutation_is_a_config_or_a_problem_with_its_place(
+def test_any_mutation_is_a_config_or_a_problem_with_a_position(
     here_once: None, tree: dict[str, Any], data: st.DataObject
 ):
     tree = copy.deepcopy(tree)

@@ -1,4 +1,4 @@
-"""Every config that is shipped: it loads, teaches, plans, runs, and is in the wheel."""
+"""Every shipped config loads, is commented, can be planned, runs, and is in the wheel."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from metadist_cli import config
 FOLDER = ROOT / "configs"
 CONFIGS = sorted(FOLDER.rglob("*.yaml"))
 CENTRAL = {"sinusoid-central", "omniglot-maml-20way", "omniglot-prototypical", "omniglot-ridge", "omniglot-svm"}
-SMOKE = {"tiny"}  # its numbers teach nothing, and its head says so
+SMOKE = {"tiny"}  # its results mean nothing, as its first line says
 OMNIGLOT = ("images_background", "images_evaluation")
 WAVES = ["data.functions=3000", "train.rounds=1", "train.local_steps=2", "finetune.episodes=20"]
 EPISODES = ["train.rounds=1", "train.local_steps=1", "train.meta_batch=1", "finetune.episodes=4"]
@@ -63,7 +63,7 @@ SHORTER = {
 
 
 def called(path: Path) -> str:
-    """What it is called on the command line."""
+    """Its name on the command line."""
     return path.relative_to(FOLDER).with_suffix("").as_posix()
 
 
@@ -90,7 +90,7 @@ def metadist(folder: Path, *arguments: str) -> Done:
 
 
 def test_there_are_configs():
-    """Each has an entry in SHORTER, so that a new one is not forgotten here."""
+    """Each has an entry in SHORTER, so that no new one is forgotten here."""
     assert {called(path) for path in CONFIGS} == set(SHORTER)
     assert len(CONFIGS) == len(SHORTER)
 
@@ -108,13 +108,13 @@ def test_loads_back_from_what_a_run_keeps(path: Path, tmp_path: Path):
 
 
 @every
-def test_teaches(path: Path):
-    """A head that says what it is, and a comment on every section."""
+def test_is_commented(path: Path):
+    """The first lines say what it is, and every section has a comment."""
     text = path.read_text()
     assert re.match(r"# \S.*\n", text)
     if path.stem in SMOKE:
         return
-    if path.parent.name == "papers":  # rows of a table, read beside the paper; its address is in the head
+    if path.parent.name == "papers":  # read beside the paper, whose address is in the first lines
         assert re.match(r"# \S.*\n# .*https?://", text)
         return
     if path.parent.name == "scenes":
@@ -158,15 +158,15 @@ LONGER = (
     ],
 )
 def test_runs_from_end_to_end(path: Path, tmp_path: Path):
-    """By its name and in a folder of its own; tiny as it is, the others shortened."""
+    """Each runs by name in its own folder: tiny unchanged, the others shortened."""
     needs_data(path)
     shorter = [*SHORTER[called(path)], *(["execution.threads=1"] if path.stem != "tiny" else [])]
     done = metadist(tmp_path, "run", called(path), *shorter)
     folder = tmp_path / "runs" / path.stem / "finetune" / "new"
     metrics = json.loads((folder / "metrics.json").read_text())
-    told = config.load(path, shorter)
-    whole = told.task.new.from_ == "rows"  # then a node's own rows are one task
-    assert metrics["after"]["n"] == metrics["episodes"] == (4 if whole else told.finetune.episodes)
+    settings = config.load(path, shorter)
+    whole = settings.task.new.from_ == "rows"  # then a node's own rows are one task
+    assert metrics["after"]["n"] == metrics["episodes"] == (4 if whole else settings.finetune.episodes)
     assert metrics["after"]["non_finite"] == 0
     assert set(metrics["baselines"]) == set(config.load(path).baselines)
     assert b"data:image/png" in (folder / "report.html").read_bytes()
@@ -176,7 +176,7 @@ def test_runs_from_end_to_end(path: Path, tmp_path: Path):
 
 
 def test_tiny_is_quick():
-    """A smoke run is small in its numbers; time is not measured here."""
+    """A smoke test has small numbers; this measures no time."""
     tiny = config.load("tiny")
     assert tiny.data.name == "digits"
     assert tiny.train.rounds * (tiny.train.local_steps or 0) * (tiny.partition.nodes or 0) <= 100
@@ -185,7 +185,7 @@ def test_tiny_is_quick():
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory) -> zipfile.ZipFile:
-    """The wheel of this tree, built without network."""
+    """The wheel of this tree, built without a network."""
     # not by find_spec: to be asked for pip, setuptools puts the old distutils in place, and torch.compile fails later
     there = {name.lower() for found in importlib.metadata.distributions() if (name := found.metadata["Name"])}
     if not {"pip", "hatchling"} <= there:
@@ -222,7 +222,7 @@ def test_the_wheel_holds_all_modules_and_topics(wheel: zipfile.ZipFile):
     assert {name for name in theirs if not name.startswith("metadist_cli/configs/")} == ours
 
 
-def test_the_wheel_works_where_no_clone_is(wheel: zipfile.ZipFile, tmp_path: Path):
+def test_the_wheel_works_without_a_clone(wheel: zipfile.ZipFile, tmp_path: Path):
     """`metadist run NAME` finds a shipped config from the installed package alone."""
     wheel.extractall(tmp_path / "site")  # our own archive, made a moment ago
     (tmp_path / "elsewhere").mkdir()

@@ -1,4 +1,4 @@
-"""console.py: one JSON object on standard output or none, lines that fit, and nothing lively where nobody looks."""
+"""The console: at most one JSON object on standard output, lines that fit, no bars or colours without a terminal."""
 
 import fcntl
 import json
@@ -29,7 +29,7 @@ def environment(**extra: str) -> dict[str, str]:
 
 
 def on_terminal(script: str, columns: int = 80, **extra: str) -> str:
-    """What a terminal of this width gets from the script on both of its streams."""
+    """What a terminal of this width receives from both streams of a script."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     command = [sys.executable, "-c", script]
@@ -47,7 +47,7 @@ def on_terminal(script: str, columns: int = 80, **extra: str) -> str:
 def _read(fd: int) -> bytes:
     try:
         return os.read(fd, 65536)
-    except OSError:  # Linux says EIO where the other side is closed
+    except OSError:  # Linux reports EIO once the other side is closed
         return b""
 
 
@@ -64,7 +64,7 @@ def without_codes(text: str) -> str:
 # --- where things go
 
 
-def test_a_person_is_told_on_standard_output(capsys):
+def test_text_goes_to_standard_output(capsys):
     c = Console()
     c.say("said")
     c.detail("detailed")
@@ -88,7 +88,7 @@ def test_verbose_and_quiet(capsys):
     assert capsys.readouterr() == ("warning: warned\n", "wrong\n")
 
 
-def test_json_gives_standard_output_to_the_result_alone(capsys):
+def test_with_json_only_the_result_goes_to_standard_output(capsys):
     c = Console(json=True, verbose=True)
     c.say("said")
     c.detail("detailed")
@@ -112,12 +112,12 @@ PROBLEM = Problem.combined(
 )
 
 
-def test_a_problem_for_a_person(capsys):
+def test_a_problem_is_text_on_standard_error(capsys):
     Console().problem(PROBLEM)
     assert capsys.readouterr() == ("", str(PROBLEM) + "\n")
 
 
-def test_a_problem_for_a_program(capsys):
+def test_with_json_a_problem_is_an_object(capsys):
     Console(json=True).problem(PROBLEM)
     out, err = capsys.readouterr()
     first = {"message": PROBLEM.message, "where": "a.yaml:9:3", "hint": PROBLEM.hint}
@@ -135,12 +135,12 @@ def test_a_problem_after_the_result_does_not_spoil_it(capsys):
     assert json.loads(err)["error"]["message"] == "late"
 
 
-def test_json_is_json_even_when_a_figure_is_not_a_number():
+def test_nan_is_never_printed_as_json():
     with pytest.raises(ValueError, match="JSON"):
         Console(json=True).result({"loss": float("nan")})
 
 
-def test_text_from_files_cannot_command_the_terminal(capsys):
+def test_text_from_files_cannot_control_the_terminal(capsys):
     c = Console()
     c.say("\x1b[31mred")
     c.table("\x1b]0;title\x07", ["\x1b[1m"], [["\x1b[2J[red]x[/red]"]])
@@ -149,10 +149,10 @@ def test_text_from_files_cannot_command_the_terminal(capsys):
     out = capsys.readouterr().out
     assert "\x1b" not in out
     assert "\x07" not in out
-    assert "[red]x[/red]" in out  # not taken for markup
+    assert "[red]x[/red]" in out  # not interpreted as markup
 
 
-def test_a_stream_that_knows_ascii_alone():
+def test_an_ascii_stream_gets_question_marks():
     script = (
         "from metadist_cli.core.console import Console; c = Console(); c.say('96 ± 1'); c.table('é', ['ü'], [['ö']])"
     )
@@ -222,7 +222,7 @@ def clock(monkeypatch) -> Clock:
     return clock
 
 
-def test_lines_come_every_ten_seconds_with_a_first_and_a_last(capsys, clock):
+def test_progress_lines_come_first_last_and_every_ten_seconds(capsys, clock):
     with Console().progress("train: round", 50) as p:
         for i in range(50):
             clock.now += 0.8
@@ -233,7 +233,7 @@ def test_lines_come_every_ten_seconds_with_a_first_and_a_last(capsys, clock):
     assert [line.split()[2] for line in lines] == ["0/50", "13/50", "26/50", "39/50", "50/50"]
 
 
-def test_ends_where_it_broke_off_and_says_nothing_twice(capsys, clock):
+def test_progress_ends_where_the_work_stopped_and_repeats_no_line(capsys, clock):
     def work(p: module.Progress) -> None:
         clock.now += 0.02
         p.advance(2, loss=3)
@@ -279,7 +279,7 @@ def test_a_bar_fits_the_terminal(columns):
 
 
 @pytest.mark.parametrize("extra", [{"TERM": "dumb"}, {"CI": "true"}, {"CI": "1"}, {"TERM": ""}])
-def test_no_bar_for_machines(extra):
+def test_no_bar_on_dumb_terminals_or_in_ci(extra):
     text = on_terminal("ARGS=''\n" + TRAIN, **extra)
     assert "\x1b" not in text
     lines = text.splitlines()
@@ -288,7 +288,7 @@ def test_no_bar_for_machines(extra):
     assert len([line for line in lines if line.startswith("train")]) == 2
 
 
-def test_ci_may_be_denied():
+def test_ci_false_allows_a_bar():
     assert "━" in on_terminal("ARGS=''\n" + TRAIN, CI="false")
 
 
@@ -316,7 +316,7 @@ def test_piped_progress():
 
 
 def test_bar_on_the_terminal_with_the_result_piped(tmp_path):
-    """`metadist train x.yaml --json > out.json` on a terminal: the bar is seen, the file holds one object."""
+    """`metadist train x.yaml --json > out.json`: the terminal shows the bar, the file holds one object."""
     script = f"import sys; sys.stdout = open({str(tmp_path / 'out')!r}, 'w')\nARGS='json'\n{TRAIN}\nsys.stdout.close()"
     text = on_terminal(script)
     assert "━" in text
@@ -359,7 +359,7 @@ def test_the_log_holds_everything(tmp_path, capsys, clock):
 
 
 def test_a_log_waits_for_its_folder(tmp_path):
-    """A new run's is made by its first command, which may be stopped at any moment after."""
+    """A new run's folder is created by its first command, which may stop at any moment after."""
     c = Console(quiet=True)
     c.open_log(tmp_path / "run" / "log.txt")
     c.say("before there was a run")
@@ -391,7 +391,7 @@ def test_a_bar_is_logged_as_lines(tmp_path):
     assert "said meanwhile" in lines
 
 
-def test_speaking_does_not_wait_for_rich():
+def test_plain_output_does_not_import_rich():
     script = """
 import sys
 from metadist_cli.core.console import Console

@@ -1,4 +1,4 @@
-"""files.py and formats.py: nothing half written, nothing damaged or forged accepted, a Problem and never a crash."""
+"""Files and formats: never half written, damage and forgery refused, and every failure a Problem."""
 
 import contextlib
 import errno
@@ -150,7 +150,7 @@ def test_a_failing_disk_changes_nothing(tmp_path, monkeypatch, save, name, break
     assert hint in caught.value.hint
     assert temps(tmp_path) == []
     assert [p.read_bytes() for p in tmp_path.iterdir()] == ([b"old"] if save is files.write else [])
-    save(path, b"new")  # and once the disk is well again, so is the file
+    save(path, b"new")  # once the disk works again, so does writing
     assert path.read_bytes() == b"new"
 
 
@@ -195,7 +195,7 @@ except Problem as problem:
 
 @pytest.mark.parametrize("save", [files.write, files.publish])
 @pytest.mark.parametrize("kind", ["folder is a file", "target is a folder", "name too long", "zero byte", "surrogate"])
-def test_impossible_places_are_problems(tmp_path, save, kind):
+def test_impossible_paths_are_problems(tmp_path, save, kind):
     (tmp_path / "file").write_bytes(b"old")
     (tmp_path / "folder").mkdir()
     path = {
@@ -235,7 +235,7 @@ getattr(files, call)(path, b"new" * 1000)
 
 @pytest.mark.parametrize("call", ["write", "publish"])
 @pytest.mark.parametrize("stage", ["half", "temp", "synced", "renamed"])
-def test_killed_anywhere_leaves_old_or_new_and_never_half(tmp_path, call, stage):
+def test_a_kill_at_any_stage_leaves_the_old_or_the_new_content(tmp_path, call, stage):
     path = tmp_path / "file"
     if call == "write":
         path.write_bytes(b"old")
@@ -248,7 +248,7 @@ def test_killed_anywhere_leaves_old_or_new_and_never_half(tmp_path, call, stage)
     else:
         assert not path.exists()
     left_over = temps(tmp_path)
-    getattr(files, call)(path, b"new" * 1000)  # the temporary file that was left hinders nobody
+    getattr(files, call)(path, b"new" * 1000)  # a leftover temporary file does no harm
     assert path.read_bytes() == b"new" * 1000
     assert temps(tmp_path) == left_over
 
@@ -278,7 +278,7 @@ def test_first_publisher_wins(tmp_path):
     assert temps(tmp_path) == []
 
 
-def test_publishing_at_once_has_one_winner(tmp_path):
+def test_concurrent_publishing_has_one_winner(tmp_path):
     won, barrier = [], threading.Barrier(8)
 
     def contend(number: int) -> None:
@@ -416,7 +416,7 @@ def test_lock_is_free_after_an_error_and_not_kept_by_children(tmp_path):
 
 
 def test_lock_is_free_although_a_copy_of_its_descriptor_lives(tmp_path, monkeypatch):
-    """As for a moment in every child that is being started, and for long in a forked one."""
+    """As it does briefly in every child that starts, and for long in a forked one."""
     opened, real = [], os.open
     monkeypatch.setattr(os, "open", lambda *args: opened.append(real(*args)) or opened[-1])
     with files.lock(tmp_path / "lock"):
@@ -428,7 +428,7 @@ def test_lock_is_free_although_a_copy_of_its_descriptor_lives(tmp_path, monkeypa
         os.close(copy)
 
 
-def test_lock_where_it_cannot_be(tmp_path, monkeypatch):
+def test_lock_on_an_impossible_path(tmp_path, monkeypatch):
     (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
     for path in (tmp_path / "link", tmp_path):
         with pytest.raises(Problem) as caught, files.lock(path):
@@ -468,7 +468,7 @@ def test_json_round_trip(value):
 
 @given(st.binary(max_size=60) | st.text(max_size=60) | st.text('[]{}",:0123456789eE+-.\\ud8nulNaInfity ', max_size=30))
 @settings(deadline=None, max_examples=500)
-def test_json_of_a_stranger_is_read_as_json_or_refused(data):
+def test_untrusted_json_is_read_as_json_or_refused(data):
     with contextlib.suppress(Problem):
         assert repr(files.from_json(data, "here")) == repr(json.loads(data))
 
@@ -548,7 +548,7 @@ def tensor_maps(draw) -> dict[str, torch.Tensor]:
 
 
 def content(tensors: dict[str, torch.Tensor]) -> dict:
-    """Bytes, not values: signs of zeros and bits of NaN count."""
+    """Bytes instead of values: signs of zeros and bits of NaN matter."""
     return {n: (t.dtype, tuple(t.shape), t.contiguous().numpy().tobytes()) for n, t in tensors.items()}
 
 
@@ -560,7 +560,7 @@ def test_tensors_round_trip(tensors, header):
     assert content(back) == content(tensors)
     assert back_header == header
     assert list(back) == sorted(tensors)
-    assert content(safetensors.torch.load(data)) == content(tensors)  # everybody's reader agrees
+    assert content(safetensors.torch.load(data)) == content(tensors)  # the reference reader agrees
     reordered = dict(reversed(tensors.items())), dict(reversed(header.items()))
     assert files.pack(*reordered) == data
 
@@ -580,7 +580,7 @@ def test_views_shared_and_odd_tensors_round_trip():
     back, _ = files.unpack(files.pack(tensors, {}), "here")
     for name, t in tensors.items():
         np.testing.assert_array_equal(back[name].numpy(), t.detach().numpy())
-    back["row"][:] = 7  # a tensor of its own: writable, and shared with nobody
+    back["row"][:] = 7  # a separate tensor: writable and not shared
     assert back["whole"][1, 0] == 4
 
 
@@ -637,7 +637,7 @@ def refuses(data: bytes, **keywords) -> Problem:
     return caught.value
 
 
-def test_every_flipped_bit_of_a_small_file_is_noticed():
+def test_every_flipped_bit_of_a_small_file_is_detected():
     data = small()
     files.unpack(data, "here")
     for bit in range(8 * len(data)):
@@ -646,7 +646,7 @@ def test_every_flipped_bit_of_a_small_file_is_noticed():
         refuses(bytes(bad))
 
 
-def test_flipped_bits_of_a_larger_file_are_noticed():
+def test_flipped_bits_of_a_larger_file_are_detected():
     rng = random.Random(1)
     data = files.pack({f"layer{i}": torch.full((50, 50), 1.0 * i) for i in range(10)}, {"round": 9})
     for _ in range(500):
@@ -678,7 +678,7 @@ def test_noise_is_refused(noise):
     refuses(small()[:8] + noise)
 
 
-def test_other_peoples_files_are_refused(tmp_path):
+def test_files_of_other_programs_are_refused(tmp_path):
     class Boom:
         def __reduce__(self):
             return (os.mkdir, (str(tmp_path / "executed"),))
@@ -699,7 +699,7 @@ def test_other_peoples_files_are_refused(tmp_path):
 
 
 def forge(entries: str, body: bytes = b"", meta: str = '"round":1', outside: str = "") -> bytes:
-    """A file with a valid seal, made by hand as a hostile node could; `entries` is JSON text of the tensor table."""
+    """A file with a valid seal, as a hostile node could make it; `entries` is the JSON text of the tensor table."""
     inner = json.dumps(f'{{"sha256":"{"0" * 64}",{meta}}}')
     table = f'{{"__metadata__":{{"metadist":{inner}{outside}}}{entries}}}'.encode()
     table += b" " * (-len(table) % 8)
@@ -749,7 +749,7 @@ B8 = bytes(8)
         forge(entry(more=',"extra":1'), B8),
         forge(entry(more=',"dtype":"F32"'), B8),
         forge(entry() + entry(), B8),
-        forge(entry() + entry("v"), B8),  # both lie on the same bytes
+        forge(entry() + entry("v"), B8),  # both on the same bytes
         forge(entry(offsets="[8,16]"), B8 * 2),  # a hole
         forge(entry(), B8 + b"hidden"),
         forge(entry() + ',"__metadata__":{}', B8),
@@ -805,7 +805,7 @@ def test_claimed_header_sizes():
 TEMPLATE = {"b": torch.zeros(3), "a": torch.zeros(2, 2), "n": torch.zeros(1, dtype=torch.int64)}
 
 
-def test_check_accepts_what_agrees():
+def test_check_accepts_matching_tensors():
     files.check({k: v.clone() + 1 for k, v in TEMPLATE.items()}, TEMPLATE, "here")
     files.check(dict(reversed(TEMPLATE.items())), {k: v.to("meta") for k, v in TEMPLATE.items()}, "here")
 

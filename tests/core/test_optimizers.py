@@ -1,4 +1,4 @@
-"""The optimisers against torch.optim, and the two promises that averaging rests on."""
+"""The optimisers against torch.optim, and two properties that averaging relies on."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_equals_torch_over_20_steps(case: Case, oracle, dtype: torch.dtype, with
 
 
 def test_first_adam_step_is_exact_in_float32() -> None:
-    """1 - 0.999 in float32 is wrong by 1.7e-5; a first step must be lr long whatever the gradient."""
+    """1 - 0.999 in float32 is off by 1.7e-5, but the first step must have length lr for any gradient."""
     adam, start = of(("adam", {"lr": 1.0})), {"w": torch.zeros(3)}
     new, _ = adam.update({"w": torch.tensor([1e-2, -1.0, 1e3])}, adam.init(start), start, 0)
     torch.testing.assert_close(new["w"], torch.tensor([-1.0, 1.0, -1.0]), rtol=16 * EPS, atol=0)

@@ -1,4 +1,4 @@
-"""Recordings: the bits of what they stand for, for every learner and model, and nothing recorded that can't be."""
+"""Recordings: the function's own bits for every learner and model; what cannot be recorded is called instead."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ MANY = 20
 
 
 class Counted:
-    """A function that knows how often it was called."""
+    """A function that counts its calls."""
 
     def __init__(self, f: Callable[..., Any]):
         self.f, self.calls = f, 0
@@ -54,7 +54,7 @@ class Counted:
 
 
 def played(f: Callable[..., Any], *each: Callable[[int], Any]) -> Counted:
-    """f after MANY calls with arguments of their own, of which every result was f's."""
+    """f after MANY replayed calls with different arguments, each of which gave f's result."""
     counted = Counted(f)
     replayed = Replayed(counted)
     for i in range(MANY):
@@ -95,10 +95,10 @@ def gated(x: Tensor) -> Tensor:
 )
 def test_a_recording_is_the_function(f: Callable[..., Any], each: tuple[Callable[[int], Any], ...]) -> None:
     counted = played(f, *each)
-    assert counted.calls < MANY / 2 + 2  # from then on nobody called it
+    assert counted.calls < MANY / 2 + 2  # later calls were replayed
 
 
-def test_arguments_may_begin_anywhere_in_their_memory() -> None:
+def test_arguments_may_start_anywhere_in_their_storage() -> None:
     whole = torch.randn(MANY, 8, 6)
     counted = played(lambda x: x.t()[1:, 2:] * 2 + x.t()[:-1, 1:-1], lambda i: whole[i])
     assert counted.calls < MANY / 2 + 2
@@ -110,13 +110,13 @@ def test_trees_of_arguments_and_of_results() -> None:
     for i in range(MANY):
         leaves = {"a": torch.full((3,), float(i)), "b": torch.ones(3)}
         if i % 2:
-            leaves = dict(reversed(leaves.items()))  # another order is another kind of arguments
+            leaves = dict(reversed(leaves.items()))  # another order is another signature
         sums, (rest, mean) = replayed(leaves, (torch.tensor(i),))
         assert sums["sum"].tolist() == [i + 1.0] * 3
         assert (int(rest), float(mean)) == (i, i)
 
 
-def test_other_sizes_and_strides_are_recorded_apart() -> None:
+def test_other_sizes_and_strides_have_their_own_recordings() -> None:
     kinds = [rand(3, 4), rand(5, 4), lambda i: rand(4, 3)(i).t(), lambda i: rand(3, 4)(i).double()]
     counted = Counted(lambda x: x.reshape(-1) * 2)
     replayed = Replayed(counted)
@@ -147,7 +147,7 @@ def test_what_cannot_be_recorded_is_called(f: Callable[..., Any], monkeypatch: p
 
 
 def test_a_recording_that_is_not_the_function_is_not_used() -> None:
-    """What it took for a constant was none."""
+    """A value recorded as a constant was not constant."""
     seen = Counted(lambda x: x)
     counted = played(lambda x: x + 0 * seen.calls, rand(3))  # a constant after all
     assert counted.calls < MANY
@@ -157,8 +157,8 @@ def test_a_recording_that_is_not_the_function_is_not_used() -> None:
     assert [int(replayed(torch.zeros(()))) for _ in range(MANY)] == list(range(MANY))
 
 
-def test_one_tensor_as_two_arguments_is_two_tensors_later() -> None:
-    """As the moments of Adam are in the first round, and in no later one."""
+def test_arguments_that_are_one_tensor_now_may_be_two_later() -> None:
+    """Like the moments of Adam: one tensor in the first round, two in later ones."""
     counted = Counted(lambda a, b: a + 10 * b.t().t())
     replayed = Replayed(counted)
     for i in range(MANY):
@@ -176,7 +176,7 @@ def test_an_error_of_a_replayed_operation_is_raised() -> None:
         replayed(torch.zeros(2, 2))
 
 
-def test_kinds_are_limited_and_a_recording_that_failed_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_signatures_are_limited_and_a_failed_recording_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(replay, "_MAX_SIGNATURES", 2)
     counted = Counted(lambda x: x + 1)
     replayed = Replayed(counted)
@@ -277,7 +277,7 @@ def test_every_part_is_recorded_and_keeps_its_bits(
         assert same(one.shared, two.shared)
         assert same(one.own, two.own)
         assert one.metrics == two.metrics
-    if case[0] == "svm":  # its solver ends when it is near enough
+    if case[0] == "svm":  # its solver stops at a tolerance
         assert set(recordings) == {None}
     else:
         assert None not in recordings
@@ -287,7 +287,7 @@ def test_every_part_is_recorded_and_keeps_its_bits(
 
 @pytest.mark.parametrize("state", ["average", "keep"])
 def test_a_run_of_many_blocks_keeps_its_bits(state: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Recorded and proved in the first round, where the moments of Adam are one tensor of zeros."""
+    """Recorded and verified in the first round, where the moments of Adam are one tensor of zeros."""
     model: Case = ("mlp", {"hidden": [6]})
     pool = nodes_of([18] * (replay._PLAIN_CALLS + 5), shape=shape_of(model))
     pool = pool._replace(x=pool.x.float())

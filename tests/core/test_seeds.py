@@ -1,4 +1,4 @@
-"""Randomness without state: golden values, uniform draws, and nothing but the own counters in a draw."""
+"""Stateless randomness: golden values, uniform draws, and draws that depend only on their own counters."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from metadist_cli.core import seeds
 
 
 def test_keys_do_not_change() -> None:
-    """Old runs must be repeatable: these numbers are for ever."""
+    """Old runs must stay reproducible: these numbers never change."""
     assert seeds.key(0, "init") == int(hashlib.sha256(b"0|init").hexdigest()[:16], 16) // 2 == 8784609293862724968
     assert seeds.subset(seeds.key("golden"), np.arange(2), of=10, size=4).tolist() == [[1, 2, 6, 7], [5, 6, 7, 4]]
     assert seeds.subset(seeds.key("golden"), np.arange(1), of=14, size=13)[0, :5].tolist() == [9, 2, 6, 13, 11]
@@ -27,7 +27,7 @@ def test_keys_do_not_change() -> None:
 
 
 def test_bits_are_splitmix64() -> None:
-    """The published test vector of splitmix64 from state 1234567, which `bits` gives one step at a time."""
+    """The published test vector of splitmix64 from state 1234567, one step at a time."""
     golden = 0x9E3779B97F4A7C15
     expected = [6457827717110365317, 3203168211198807973, 9817491932198370423, 4593380528125082431]
     assert [int(seeds.bits((1234567 + i * golden) % 2**64)) for i in range(4)] == expected
@@ -51,14 +51,14 @@ def test_subsets_are_distinct_and_inside(base: int, of: list[int], data: st.Data
     for one, limit in zip(drawn, of, strict=True):
         assert ((one >= 0) & (one < limit)).all()
         assert all(len(set(row)) == size for row in one.tolist())
-    for i, limit in enumerate(of):  # whoever is drawn beside it
+    for i, limit in enumerate(of):  # whatever is drawn beside it
         np.testing.assert_array_equal(drawn[i], seeds.subset(base, i, np.arange(3), of=limit, size=size))
 
 
 @pytest.mark.parametrize(("of", "size"), [(5, 2), (6, 6), (14, 13), (15, 15)])
 @pytest.mark.parametrize("places", [(0, 1), (-2, -1)])
 def test_every_ordered_pair_is_equally_likely(of: int, size: int, places: tuple[int, int]) -> None:
-    """By both ways of drawing: one by one up to 12, sorted keys above."""
+    """By both methods: one element at a time up to 12, sorted keys above."""
     drawn = seeds.subset(seeds.key("pairs"), np.arange(200 * of * of), of=of, size=size)
     first, second = (drawn[:, place] for place in places)
     pairs = np.bincount(first * of + second, minlength=of * of).reshape(of, of)
@@ -82,7 +82,7 @@ def test_every_shuffle_is_equally_likely() -> None:
     assert stats.chisquare(counts).pvalue > 1e-3
 
 
-def test_uniform_is_uniform_and_of_its_counters_alone() -> None:
+def test_uniform_is_uniform_and_depends_only_on_its_counters() -> None:
     many = seeds.uniform(7, np.arange(500)[:, None], np.arange(20))
     assert many.shape == (500, 20)
     assert many.dtype == np.float32

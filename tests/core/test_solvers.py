@@ -1,4 +1,4 @@
-"""The solvers of the output layer against other people's: SLSQP of SciPy, liblinear and Ridge of scikit-learn."""
+"""The output-layer solvers against SciPy's SLSQP and scikit-learn's liblinear and Ridge."""
 
 from collections.abc import Callable
 
@@ -92,7 +92,7 @@ def test_svm_is_liblinears(way, shot):
         machine = LinearSVC(multi_class="crammer_singer", fit_intercept=False, C=C, tol=1e-10, max_iter=100_000)
         theirs = torch.from_numpy(machine.fit(one.numpy(), y.argmax(1).numpy()).coef_)
         ours = weight(one, y)
-        if way == 2:  # liblinear tells the difference of the two
+        if way == 2:  # liblinear returns the difference of the two
             ours, theirs = ours[1] - ours[0], theirs[0]
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)
         predicted = (query @ ours > 0).long() if way == 2 else (query @ ours.mT).argmax(1)
@@ -106,7 +106,7 @@ def test_svm_has_no_gap_and_keeps_its_constraints(way, shot):
         assert abs(gap(one, y, C, alpha)) <= 1e-9
         assert abs(alpha.sum(1)).max() <= 1e-15
         assert (alpha - C * y).max() <= 1e-15
-    assert gap(x[0], y, C, 0.9 * solve(x[0], y)) > 1e-4  # the gap can tell
+    assert gap(x[0], y, C, 0.9 * solve(x[0], y)) > 1e-4  # the gap detects it
 
 
 def test_svm_with_duplicates_with_and_against_their_label():
