@@ -18,7 +18,7 @@ MEANINGS = {
     OK: "Success; or nothing was left to do.",
     BUG: "Internal error in metadist. Please report it.",
     USAGE: "Wrong command line.",
-    CONFIG: "Config: invalid YAML, an unknown key or wrong value, a wrong override, or no such config file.",
+    CONFIG: "Config: invalid YAML, an unknown key or wrong value, an invalid override, or a missing config file.",
     DATA: "Data or a file of the run is missing, corrupt, or belongs to other settings.",
     SYSTEM: "Device, disk space or permission.",
     RETRY: "Try again later: another command is using the run, or a node's file or the round before is missing.",
