@@ -225,7 +225,7 @@ def assemble_all(config: Config, spec: Spec) -> dict[str, Experiment]:
     for name, variant in {"main": config, **configs.variants(config)}.items():
         try:
             found[name] = assemble(variant, spec)
-            judged(found[name], config.finetune.task.way)
+            for_new_tasks(found[name], config.finetune.task.way)
         except Problem as problem:
             if name != "main":
                 problem.where = f"baselines.{name}.{problem.where}"
@@ -264,7 +264,7 @@ def _local_tasks(config: Config, spec: Spec, splits: bool) -> tuple[Sampler, int
     return episodes.epochs(seed, train.local_epochs, tasks, support, query), steps, (tasks, support, query)
 
 
-def judged(experiment: Experiment, way: int | None) -> Experiment:
+def for_new_tasks(experiment: Experiment, way: int | None) -> Experiment:
     """The experiment for evaluation on new tasks.
 
     Args:
@@ -291,7 +291,7 @@ def judged(experiment: Experiment, way: int | None) -> Experiment:
     return assemble(config.model_copy(update={"task": other}), experiment.spec)
 
 
-def start(experiment: Experiment) -> tuple[tree.Params, tree.Params]:
+def initial_state(experiment: Experiment) -> tuple[tree.Params, tree.Params]:
     """The state before round 1: (global parameters, what every node keeps to itself)."""
     generator = seeds.generator(experiment.config.seed, "init")
     return first_models(experiment.algorithm, experiment.server, generator)

@@ -13,10 +13,10 @@ from metadist_cli.experiment import (
     Experiment,
     assemble_all,
     deal,
+    initial_state,
     load_data,
     need,
     spec_of,
-    start,
     training_nodes,
 )
 from metadist_cli.federated.rounds import sample_nodes, shared_part
@@ -79,7 +79,7 @@ def plan(config: Config, run: Run, console: Console) -> dict[str, Any]:
 
 def _figures(experiment: Experiment, nodes: list[int]) -> dict[str, Any]:
     config, (tasks, support, query) = experiment.config, experiment.rows
-    first, own = start(experiment)
+    first, own = initial_state(experiment)
     trained = list(training_nodes(config, dict.fromkeys(nodes, 0)))
     chosen = len(sample_nodes(config.seed, 1, trained, config.train.nodes_per_round))
     execution = resolve(experiment)

@@ -18,7 +18,7 @@ from metadist_cli.core.console import Console
 from metadist_cli.core.errors import DATA, Problem
 from metadist_cli.core.files import sha256
 from metadist_cli.evaluation.evaluate import Outcome, chunk_size, evaluate
-from metadist_cli.experiment import Experiment, assemble, judged, start
+from metadist_cli.experiment import Experiment, assemble, for_new_tasks, initial_state
 from metadist_cli.federated.personalization import Personal
 from metadist_cli.federated.rounds import sample_nodes
 from metadist_cli.runtime.execution import Setting, apart, row_bytes
@@ -81,7 +81,7 @@ def _trained(config: Config, run: Run, experiment: Experiment) -> Trained:
         waits = bool(node_files.update_files(run, closed + 1))
         hint = "close the open round: metadist aggregate" if waits else "train first: metadist run does all of it"
         raise Problem(f"there is no global checkpoint to adapt ({have})", str(run.path), hint, DATA)
-    first, own = start(experiment)
+    first, own = initial_state(experiment)
     model = checkpoints.read_global(run, number, first)
     return Trained(experiment, model.params, number, model.sha256, own, {})
 
@@ -92,7 +92,7 @@ def _ready(trained: Trained, run: Run, setting: Setting, tasks: list[Tasks]) -> 
     Raises Problem where the learner cannot take so many, or where what nodes keep is not here any more.
     """
     config = trained.experiment.config
-    trained = trained._replace(experiment=judged(trained.experiment, len(tasks[0].names) or None))
+    trained = trained._replace(experiment=for_new_tasks(trained.experiment, len(tasks[0].names) or None))
     homes = [task.shard.home for task in tasks if task.shard.home is not None]
     if not homes or trained.experiment.algorithm.personal == Personal():
         return trained

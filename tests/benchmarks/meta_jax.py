@@ -11,7 +11,7 @@ import torch
 from meta_workloads import BATCHES, Workload, data, experiment
 
 from metadist_cli.core import tree
-from metadist_cli.experiment import start
+from metadist_cli.experiment import initial_state
 
 LR = 1e-3  # Adam's, as everywhere
 Arrays = dict[str, Any]
@@ -22,7 +22,7 @@ Batch = tuple[Any, Any]
 def steps(w: Workload) -> tuple[Callable[[int], None], float]:
     """(what takes n steps, or n rounds of many nodes, 1)."""
     jax, jnp = import_module("jax"), import_module("jax.numpy")
-    params = {k: jnp.asarray(v.numpy()) for k, v in tree.part(start(experiment(w))[0], "meta").items()}
+    params = {k: jnp.asarray(v.numpy()) for k, v in tree.part(initial_state(experiment(w))[0], "meta").items()}
     x, y = (jnp.asarray(each.numpy()) for each in data(w))
     slope = meta_gradient(w, "relu")
 

@@ -15,7 +15,7 @@ from meta_workloads import BATCHES, Workload, data, experiment, plan, pool, task
 from torch import Tensor, nn
 
 from metadist_cli.core import tree
-from metadist_cli.experiment import start
+from metadist_cli.experiment import initial_state
 from metadist_cli.federated.node_training import MemoryLimit, NodeWork, run_nodes
 from metadist_cli.runtime.execution import settle, sizes
 from metadist_cli.tasks.episodes import Episode
@@ -31,7 +31,7 @@ def metadist(w: Workload, threads: int, compiled: bool = False) -> tuple[Take, f
     dealt = w.nodes == 1
     w = w._replace(nodes=threads, tasks=w.tasks // threads) if dealt else w
     made, rows = experiment(w), pool(*data(w))
-    shared, own = start(made)
+    shared, own = initial_state(made)
     block, few = sizes(made, torch.device("cpu"))
     block = 1 if dealt else block
     algorithm = made.algorithm._replace(tasks_at_once=few, compiled=compiled)
@@ -51,7 +51,7 @@ Route = tuple[Sequence[Tensor], Callable[[Sequence[Episode]], None]]
 
 
 def loop(w: Workload) -> Route:
-    meta = tree.part(start(experiment(w))[0], "meta")
+    meta = tree.part(initial_state(experiment(w))[0], "meta")
     params = {k: v.requires_grad_() for k, v in meta.items()}
     return list(params.values()), lambda tasks: accumulate(w, params, tasks)
 
@@ -133,7 +133,7 @@ def library_gap(route: str, w: Workload) -> float:
     """How far a library's meta-gradient of two tasks is from the loop's, relative, in float64."""
     torch.set_num_threads(1)
     w = w._replace(nodes=1, tasks=2, local_steps=1)
-    first = tree.part(start(experiment(w))[0], "meta")
+    first = tree.part(initial_state(experiment(w))[0], "meta")
     params = {k: first[k].double().requires_grad_() for k in sorted(first, key=_place)}
     x, y = data(w)
     x, y = x[0, 0].double(), y[0, 0]
@@ -166,7 +166,7 @@ def gradient_gap(w: Workload, learned: Workload | None = None) -> float:
     w, own = (each._replace(nodes=2, tasks=2, local_steps=1) for each in (w, learned or w))
     made = experiment(own, "softplus", name="sgd", lr=1.0)  # so that a step is minus the gradient
     draw = torch.Generator().manual_seed(0)
-    first = {k: v.double() for k, v in start(made)[0].items()}
+    first = {k: v.double() for k, v in initial_state(made)[0].items()}
     shared = {k: v + 0.1 * torch.randn(v.shape, generator=draw, dtype=v.dtype) for k, v in first.items()}
     x, y = data(w)
     rows = pool(x.double(), y)

@@ -23,7 +23,7 @@ from common import arguments, machine, metadist, put
 
 from metadist_cli.config import load
 from metadist_cli.core import files
-from metadist_cli.experiment import assemble, start
+from metadist_cli.experiment import assemble, initial_state
 from metadist_cli.federated.rounds import sample_nodes
 from metadist_cli.storage import node_files, run_directory, shard_files
 
@@ -232,7 +232,7 @@ def costs(run: Path) -> dict[str, Any]:
     config, manifest = load(run), json.loads((run / "manifest.json").read_text())
     experiment = assemble(config, shard_files.spec_in(run_directory.shard_manifest(place)))
     rounds = place.last_closed()
-    payload = experiment.server.payload(start(experiment)[0])
+    payload = experiment.server.payload(initial_state(experiment)[0])
     nodes = [n["node"] for n in run_directory.shard_manifest(place)["nodes"] if n["role"] == "train"]
     part = len(sample_nodes(0, 1, nodes, config.train.nodes_per_round)) / len(nodes)
     down = place.checkpoint(rounds).stat().st_size

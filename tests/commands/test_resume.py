@@ -65,7 +65,7 @@ def with_state(run: Path) -> dict[str, object]:
     """Global checkpoints, and what every node keeps after the last round, in whatever files."""
     from metadist_cli.config import load
     from metadist_cli.experiment import assemble
-    from metadist_cli.experiment import start as first
+    from metadist_cli.experiment import initial_state as first
     from metadist_cli.storage import node_states, run_directory, shard_files
 
     place = run_directory.Run.at(run)

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from metadist_cli.cli import app
 from metadist_cli.config import load
 from metadist_cli.core import files
-from metadist_cli.experiment import assemble, start
+from metadist_cli.experiment import assemble, initial_state
 from metadist_cli.federated.rounds import sample_nodes
 from metadist_cli.storage import node_states, run_directory, shard_files
 
@@ -47,7 +47,7 @@ def lab(tmp_path: Path) -> Lab:
 def state(lab: Lab, name: str = "tiny", below: int = 99) -> dict[int, dict[str, bytes]]:
     """What every training node has after the rounds below a number; the newest where it has it twice."""
     run = run_directory.Run.at(lab.run(name))
-    first = start(assemble(load(run.path), shard_files.spec_in(run_directory.shard_manifest(run))))[1]
+    first = initial_state(assemble(load(run.path), shard_files.spec_in(run_directory.shard_manifest(run))))[1]
     kept = node_states.read_state(run, below, lab.trained(name), first)
     return {node: {k: v.numpy().tobytes() for k, v in own.items()} for node, own in kept.items()}
 

@@ -12,7 +12,7 @@ from metadist_cli.config import Config
 from metadist_cli.core import tree
 from metadist_cli.core.console import Console
 from metadist_cli.core.tree import Params
-from metadist_cli.experiment import Experiment, start, training_nodes
+from metadist_cli.experiment import Experiment, initial_state, training_nodes
 from metadist_cli.federated.node_training import in_blocks
 from metadist_cli.federated.rounds import sample_nodes, shared_part
 from metadist_cli.federated.updates import Updates
@@ -73,7 +73,7 @@ def open_training(config: Config, run: Run, console: Console) -> Training:
     run_directory.agree(config, run)
     setting = open_setting(config, run, console)
     weights = training_nodes(config, training_rows(setting.manifest))
-    first, own = start(setting.experiment)
+    first, own = initial_state(setting.experiment)
     payload = setting.experiment.server.payload(first)
     up = node_files.node_bytes(payload, setting.experiment.loss.metric)
     return Training(setting, run, weights, first, own, payload, up)
