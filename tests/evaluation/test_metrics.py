@@ -355,7 +355,7 @@ def test_a_task_of_ones_own_with_and_without_labels(lab: Lab):
 # In a config
 
 
-def test_wrong_names_and_kinds_are_told_before_anything_is_written(lab: Lab):
+def test_wrong_names_and_kinds_are_reported_before_anything_is_written(lab: Lab):
     said = lab("run", "finetune.metrics=[auc, brierr]", code=3).err
     assert "item 2 of `metrics` must be accuracy, " in said
     assert "did you mean `brier`?" in said
@@ -364,7 +364,10 @@ def test_wrong_names_and_kinds_are_told_before_anything_is_written(lab: Lab):
     for command in ("run", "partition"):
         said = lab(command, "finetune.metrics=[rmse]", code=3).err
         assert "`rmse` is a metric for regression, but the data set is for classification" in said
-        assert "one of: accuracy, balanced_accuracy, macro_f1, auc, log_loss, brier, calibration_error" in said
+        assert (
+            "metrics for classification: accuracy, balanced_accuracy, macro_f1, auc, log_loss, brier, calibration_error"
+            in said
+        )
     assert not lab.runs.exists()
     lab("run", "train.rounds=1")
     before = (lab.run() / "finetune" / "new" / "metrics.json").read_bytes()
