@@ -13,7 +13,7 @@ from metadist_cli.core.errors import CONFIG, Problem
 from metadist_cli.core.losses import LOSSES, Loss
 from metadist_cli.core.optimizers import OPTIMIZERS
 from metadist_cli.data.sets import DATASETS, Dataset
-from metadist_cli.evaluation.metrics import SCORES
+from metadist_cli.evaluation.metrics import METRICS
 from metadist_cli.federated.aggregators import AGGREGATORS
 from metadist_cli.federated.drift_corrections import DRIFTS
 from metadist_cli.federated.local_training import Algorithm
@@ -24,9 +24,9 @@ from metadist_cli.federated.uplink.types import chain
 from metadist_cli.learners import LEARNERS, Learner
 from metadist_cli.models import MODELS, Model
 from metadist_cli.models.types import in_bf16
-from metadist_cli.partition.held_out import Held
+from metadist_cli.partition.held_out import HoldOut
 from metadist_cli.partition.partitioners import PARTITIONERS
-from metadist_cli.partition.shards import Need, Shard, make_shards
+from metadist_cli.partition.shards import Shard, TaskSize, make_shards
 from metadist_cli.tasks import episodes
 from metadist_cli.tasks.augmentation import AUGMENTS
 from metadist_cli.tasks.episodes import Sampler
@@ -89,13 +89,13 @@ def deal(config: Config, data: Dataset) -> list[Shard]:
     """
     task = config.task
     partition = config.partition
-    held = Held(task.new.from_, task.new.test, task.new.validation)
+    held = HoldOut(task.new.from_, task.new.test, task.new.validation)
     partitioner = configs.build(partition, PARTITIONERS)
     return make_shards(
         data,
         partitioner,
         partition.nodes,
-        need(config),
+        task_size(config),
         held,
         config.seed,
         partition.rotate,
@@ -104,14 +104,14 @@ def deal(config: Config, data: Dataset) -> list[Shard]:
     )
 
 
-def need(config: Config) -> Need:
+def task_size(config: Config) -> TaskSize:
     """The least data that a node needs for one task."""
     task = config.task
     if isinstance(task, Episodic):
-        return Need(True, task.way, task.shot + task.query)
+        return TaskSize(True, task.way, task.shot + task.query)
     support = task.support if isinstance(task.support, int) else 1
     query = task.query if isinstance(task.query, int) else 1
-    return Need(False, 0, support + query)
+    return TaskSize(False, 0, support + query)
 
 
 def spec_of(data: Dataset, shards: list[Shard]) -> Spec:
@@ -177,9 +177,9 @@ def _server(config: Config) -> Server:
 def _check_metrics(config: Config, spec: Spec) -> None:
     """Raises Problem if a metric does not apply to this kind of data."""
     for name in config.finetune.metrics:
-        if SCORES[name].kind != spec.kind:
-            fitting = ", ".join(key for key, score in SCORES.items() if score.kind == spec.kind)
-            message = f"`{name}` is a metric for {SCORES[name].kind}, but the data set is for {spec.kind}"
+        if METRICS[name].kind != spec.kind:
+            fitting = ", ".join(key for key, score in METRICS.items() if score.kind == spec.kind)
+            message = f"`{name}` is a metric for {METRICS[name].kind}, but the data set is for {spec.kind}"
             raise Problem(message, "finetune.metrics", f"metrics for {spec.kind}: {fitting}", CONFIG)
 
 

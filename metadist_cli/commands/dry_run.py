@@ -15,12 +15,12 @@ from metadist_cli.experiment import (
     deal,
     initial_state,
     load_data,
-    need,
     spec_of,
+    task_size,
     training_nodes,
 )
 from metadist_cli.federated.rounds import sample_nodes, shared_part
-from metadist_cli.partition.heterogeneity import of_manifest, of_shards, per_node, skew_of, summary
+from metadist_cli.partition.heterogeneity import label_skew, of_manifest, of_shards, per_node, summary
 from metadist_cli.partition.shards import account
 from metadist_cli.runtime.execution import resolve
 from metadist_cli.storage import run_directory, shard_files
@@ -51,7 +51,7 @@ def plan(config: Config, run: Run, console: Console) -> dict[str, Any]:
         held, home = len(first), None
         if first and first[0].home is not None:
             home = shards[first[0].home]
-    skew = skew_of(holdings)
+    skew = label_skew(holdings)
     show(holdings, skew, counts, spec, console)
     figures = {name: _figures(experiment, nodes) for name, experiment in assemble_all(config, spec).items()}
     titles = ["learner", "model", "weights", "rounds", "a step at a node", "tasks in all", "up, and down", "at once"]
@@ -98,7 +98,7 @@ def _figures(experiment: Experiment, nodes: list[int]) -> dict[str, Any]:
         "bytes_up": _bytes(experiment.server.payload(first)),
         "checkpoint_bytes": _bytes(first),
         "node_state_bytes": _bytes(own),
-        "needs": need(config)._asdict(),
+        "needs": task_size(config)._asdict(),
         "execution": execution,
     }
 

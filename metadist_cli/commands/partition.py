@@ -16,7 +16,15 @@ from metadist_cli.core.console import Console
 from metadist_cli.core.errors import CONFIG, USAGE, Problem
 from metadist_cli.data.sets import Dataset
 from metadist_cli.experiment import Spec, assemble_all, deal, load_data, spec_of
-from metadist_cli.partition.heterogeneity import Holdings, Skew, of_manifest, of_shards, skew_of, summary, with_skew
+from metadist_cli.partition.heterogeneity import (
+    Composition,
+    Skew,
+    label_skew,
+    of_manifest,
+    of_shards,
+    summary,
+    with_skew,
+)
 from metadist_cli.partition.shards import Shard, account
 from metadist_cli.storage import run_directory, shard_files
 from metadist_cli.storage.run_directory import Run
@@ -47,7 +55,7 @@ def partition(
     check_new_tasks(config, spec, shards)
     wanted = _wanted({shard.node: shard.role for shard in shards}, which)
     held = of_shards(shards, data)
-    skew = skew_of(held)
+    skew = label_skew(held)
     show(held, skew, account(data, shards), spec, console)
     with command("partition", config, run, experiment) as result:
         manifest = with_skew(shard_files.write_shards(run, shards, spec, data, config, wanted), held, skew)
@@ -105,7 +113,7 @@ def _summary(manifest: dict[str, Any], run: Run) -> dict[str, Any]:
     roles = [node["role"] for node in manifest["nodes"]]
     nodes = {role: roles.count(role) for role in ("train", "validation", "test")}
     held = of_manifest(manifest)
-    found = {"nodes": nodes, "rows": manifest["rows"], "skew": summary(held, skew_of(held))}
+    found = {"nodes": nodes, "rows": manifest["rows"], "skew": summary(held, label_skew(held))}
     return found | {"shards": str(run.shards), "next": "train"}
 
 
@@ -125,7 +133,7 @@ def check_new_tasks(config: Config, spec: Spec, shards: list[Shard]) -> None:
                 tried.add(sizes)
 
 
-def show(held: Holdings, skew: Skew, rows: dict[str, int], spec: Spec, console: Console) -> None:
+def show(held: Composition, skew: Skew, rows: dict[str, int], spec: Spec, console: Console) -> None:
     """Who has what and how unlike the nodes are, as tables. rows: as shards.account counts them."""
     heads, cells = _kinds(held, len(held.rows[:_SHOWN]))
     columns = ["node", "name", "role", "rows", *heads, "entropy", "distance"]
@@ -165,7 +173,7 @@ def _span(least_median_most: list[int]) -> str:
     return f"{low:,}" if low == high else f"{low:,} to {high:,}, median {middle:,}"
 
 
-def _kinds(held: Holdings, nodes: int) -> tuple[list[str], list[list[object]]]:
+def _kinds(held: Composition, nodes: int) -> tuple[list[str], list[list[object]]]:
     """(heads, cells of the first nodes): rows by class where these are few, else how many, and bars of their shares."""
     kinds, first, classes = len(held.kinds), held.node < nodes, [f"{count:,}" for count in held.classes[:nodes]]
     table = np.zeros((nodes, kinds), dtype=np.int64)

@@ -161,16 +161,16 @@ def pooled_personalization(config: Config) -> Iterator[Conflict]:
 
 
 def metrics_of_the_data(config: Config) -> Iterator[Conflict]:
-    from metadist_cli.evaluation.metrics import SCORES
+    from metadist_cli.evaluation.metrics import METRICS
 
     names = config.finetune.metrics
     kind = getattr(config.data, "kind", None) or (
-        SCORES[names[0]].kind if names else ""
+        METRICS[names[0]].kind if names else ""
     )  # most data sets know it themselves
     for i, name in enumerate(names):
-        if SCORES[name].kind != kind:
-            message = f"`{name}` is a metric for {SCORES[name].kind}, not for {kind}"
-            fitting = ", ".join(key for key, score in SCORES.items() if score.kind == kind)
+        if METRICS[name].kind != kind:
+            message = f"`{name}` is a metric for {METRICS[name].kind}, not for {kind}"
+            fitting = ", ".join(key for key, score in METRICS.items() if score.kind == kind)
             yield Conflict(("finetune", "metrics", i), message, f"metrics for {kind}: {fitting}")
             return
 

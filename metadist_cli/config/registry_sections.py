@@ -117,6 +117,6 @@ class ScoreName:
     """Annotation of a field whose value is the name of a metric."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        from metadist_cli.evaluation.metrics import SCORES
+        from metadist_cli.evaluation.metrics import METRICS
 
-        return core_schema.literal_schema(list(SCORES))
+        return core_schema.literal_schema(list(METRICS))

@@ -16,7 +16,7 @@ from metadist_cli.core.threads import side_by_side
 from metadist_cli.core.tree import Params
 from metadist_cli.evaluation import metrics
 from metadist_cli.learners.types import Adapted, Learner
-from metadist_cli.tasks.episodes import Plan, Pool, gather
+from metadist_cli.tasks.episodes import Pool, TaskIndices, gather
 from metadist_cli.tasks.types import Episode
 
 _CHUNK_BYTES = 128 << 20
@@ -71,7 +71,7 @@ def evaluate(
     meta: Params,
     stats: Params,
     pool: Pool,
-    plan: Plan,
+    plan: TaskIndices,
     steps: int,
     transductive: bool,
     batch: int | None = None,
@@ -132,7 +132,7 @@ def summary(values: np.ndarray, rows: np.ndarray, width: float = 1.96) -> dict[s
     }
 
 
-class Figures(NamedTuple):
+class MetricValues(NamedTuple):
     """One score of one method on new tasks.
 
     values, rows: (E,) of each task where it is defined, and its query rows; undefined: how many other tasks there are.
@@ -145,7 +145,7 @@ class Figures(NamedTuple):
     undefined: int = 0
 
 
-def measured(name: str, answers: Sequence[tuple[np.ndarray, np.ndarray]], alike: bool) -> Figures:
+def metric_per_task(name: str, answers: Sequence[tuple[np.ndarray, np.ndarray]], alike: bool) -> MetricValues:
     """A score of the answers to E tasks, (outputs (Q, C), y (Q,)) each.
 
     alike: whether a class number means the same in all of them; else what depends on it is not told over all rows.
@@ -154,19 +154,19 @@ def measured(name: str, answers: Sequence[tuple[np.ndarray, np.ndarray]], alike:
     kept = [i for i, value in enumerate(values) if value is not None]
     found = np.array([values[i] for i in kept], dtype=np.float64)
     rows = np.array([len(answers[i][1]) for i in kept])
-    return Figures(found, rows, together(name, answers, alike), len(values) - len(kept))
+    return MetricValues(found, rows, metric_over_rows(name, answers, alike), len(values) - len(kept))
 
 
-def together(name: str, answers: Sequence[tuple[np.ndarray, np.ndarray]], alike: bool) -> float | None:
+def metric_over_rows(name: str, answers: Sequence[tuple[np.ndarray, np.ndarray]], alike: bool) -> float | None:
     """A score of the rows of all tasks at once; None where it is not defined, or the outputs diverged."""
-    if not answers or (metrics.SCORES[name].by_class and not alike):
+    if not answers or (metrics.METRICS[name].by_class and not alike):
         return None
     outputs, y = (np.concatenate(column) for column in zip(*answers, strict=True))
     value = metrics.score(name, outputs, y)
     return value if value is not None and math.isfinite(value) else None
 
 
-def told(mine: Figures, main: Figures | None) -> dict[str, Any]:
+def with_difference(mine: MetricValues, main: MetricValues | None) -> dict[str, Any]:
     """`summary` of a score, and of its paired difference to the main model's on the same tasks; None: it is that.
 
     The interval of a difference is Student's, since claims are made from it and tasks may be a handful of nodes.

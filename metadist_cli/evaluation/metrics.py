@@ -15,7 +15,7 @@ import numpy as np
 BINS = 15  # of calibration_error, as in Guo et al. 2017
 
 
-class Score(NamedTuple):
+class Metric(NamedTuple):
     """kind: of the data. value(outputs, y): in float64, of finite outputs, rows and classes enough.
 
     by_class: it depends on which class is which, so rows of tasks with other classes cannot be scored together.
@@ -32,13 +32,13 @@ class Score(NamedTuple):
 
 def score(name: str, outputs: np.ndarray, y: np.ndarray) -> float | None:
     """One score of some rows: None where it is not defined for these rows, NaN where a model's outputs diverged."""
-    rule = SCORES[name]
+    rule = METRICS[name]
     if len(y) < rule.least or (rule.mixed and not (y != y[0]).any()):
         return None
     return float(rule.value(outputs.astype(np.float64), y)) if np.isfinite(outputs).all() else float("nan")
 
 
-def chances(outputs: np.ndarray) -> np.ndarray:
+def probabilities(outputs: np.ndarray) -> np.ndarray:
     """Softmax, (n, C)."""
     powers = np.exp(outputs - outputs.max(1, keepdims=True))
     return powers / powers.sum(1, keepdims=True)
@@ -72,7 +72,7 @@ def _auc(outputs: np.ndarray, y: np.ndarray) -> float:
 
     How often a row of the class has a higher chance of it than one of the rest, ties counting half.
     """
-    chance, areas = chances(outputs), []
+    chance, areas = probabilities(outputs), []
     for c in (1,) if outputs.shape[1] == 2 else np.unique(y):
         mine, rest = chance[y == c, c], np.sort(chance[y != c, c])
         below = np.searchsorted(rest, mine, "left") + np.searchsorted(rest, mine, "right")
@@ -86,9 +86,9 @@ def _log_loss(outputs: np.ndarray, y: np.ndarray) -> float:
 
 
 def _brier(outputs: np.ndarray, y: np.ndarray) -> float:
-    """Squared distance of the chances from the truth (0 to 2, Brier 1950); half of it for two classes, as usual."""
+    """Squared distance of the probabilities from the truth (0 to 2, Brier 1950); half of it for two classes."""
     count = outputs.shape[1]
-    return ((chances(outputs) - np.eye(count)[y]) ** 2).sum(1).mean() / (2 if count == 2 else 1)
+    return ((probabilities(outputs) - np.eye(count)[y]) ** 2).sum(1).mean() / (2 if count == 2 else 1)
 
 
 def _calibration_error(outputs: np.ndarray, y: np.ndarray) -> float:
@@ -96,7 +96,7 @@ def _calibration_error(outputs: np.ndarray, y: np.ndarray) -> float:
 
     The gap between accuracy and mean confidence in each bin (a, b], weighted by its rows.
     """
-    confidence = chances(outputs).max(1)
+    confidence = probabilities(outputs).max(1)
     at = np.clip(np.ceil(confidence * BINS) - 1, 0, BINS - 1).astype(np.int64)
     gap = (outputs.argmax(1) == y) - confidence
     return np.abs(np.bincount(at, weights=gap)).sum() / len(y)
@@ -119,17 +119,17 @@ def _r2(outputs: np.ndarray, y: np.ndarray) -> float:
     return 1 - ((outputs - y) ** 2).sum() / ((y - y.mean(0, dtype=np.float64)) ** 2).sum()
 
 
-SCORES: dict[str, Score] = {
-    "accuracy": Score("classification", _accuracy, True),
-    "balanced_accuracy": Score("classification", _balanced_accuracy, True, by_class=True, mixed=True),
-    "macro_f1": Score("classification", _macro_f1, True, by_class=True, mixed=True),
-    "auc": Score("classification", _auc, True, by_class=True, mixed=True),
-    "log_loss": Score("classification", _log_loss),
-    "brier": Score("classification", _brier),
+METRICS: dict[str, Metric] = {
+    "accuracy": Metric("classification", _accuracy, True),
+    "balanced_accuracy": Metric("classification", _balanced_accuracy, True, by_class=True, mixed=True),
+    "macro_f1": Metric("classification", _macro_f1, True, by_class=True, mixed=True),
+    "auc": Metric("classification", _auc, True, by_class=True, mixed=True),
+    "log_loss": Metric("classification", _log_loss),
+    "brier": Metric("classification", _brier),
     # fewer than 10 rows a bin: what one finds is mostly the noise of the bins
-    "calibration_error": Score("classification", _calibration_error, least=10 * BINS),
-    "mse": Score("regression", _mse),
-    "rmse": Score("regression", _rmse),
-    "mae": Score("regression", _mae),
-    "r2": Score("regression", _r2, True, mixed=True),
+    "calibration_error": Metric("classification", _calibration_error, least=10 * BINS),
+    "mse": Metric("regression", _mse),
+    "rmse": Metric("regression", _rmse),
+    "mae": Metric("regression", _mae),
+    "r2": Metric("regression", _r2, True, mixed=True),
 }

@@ -23,7 +23,7 @@ from metadist_cli.core.tree import Params
 from metadist_cli.federated.local_training import Algorithm, Carry, node_step
 from metadist_cli.federated.updates import Updates
 from metadist_cli.federated.uplink.types import IDENTITY, Uplink, encode_all
-from metadist_cli.tasks.episodes import Plan, Pool, gather
+from metadist_cli.tasks.episodes import Pool, TaskIndices, gather
 from metadist_cli.tasks.types import Episode
 
 _GATHERED = 1 << 20  # values of the rows that are gathered at a time
@@ -38,7 +38,7 @@ class NodeWork(NamedTuple):
 
     algorithm: Algorithm
     start: Params
-    sample: Callable[[Pool], Plan]
+    sample: Callable[[Pool], TaskIndices]
     steps_before: int = 0
     uplink: Uplink = IDENTITY
     uplink_seed: int = 0

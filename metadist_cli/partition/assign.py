@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from metadist_cli.data.types import Dataset, Group
-from metadist_cli.partition.partitioners import Dealt, Items, Partitioner
+from metadist_cli.partition.partitioners import Assignment, Items, Partitioner
 from metadist_cli.partition.partitioners.types import lists
 
 
@@ -22,21 +22,21 @@ def classes_of(data: Dataset, roles: np.ndarray, code: int) -> np.ndarray:
     return np.unique(data.label[roles[data.label] == code])
 
 
-def deal_rows(
+def assign_rows(
     data: Dataset, partitioner: Partitioner, nodes: int | None, minimum: int, rng: np.random.Generator
-) -> Dealt:
+) -> Assignment:
     """The rows of each node and its natural name or "": rows are dealt one by one, at least `minimum` to a node."""
     return partitioner(Items(data.label, data.groups), nodes, minimum, rng)
 
 
-def deal_classes(
+def assign_classes(
     data: Dataset,
     partitioner: Partitioner,
     nodes: int | None,
     minimum: int,
     roles: np.ndarray,
     rng: np.random.Generator,
-) -> Dealt:
+) -> Assignment:
     """The same with whole base classes that train, each with all its turns and rows; at least `minimum` classes."""
     train = classes_of(data, roles, 0)
     bases, first, turns = np.unique(data.base[train], return_index=True, return_counts=True)
@@ -53,7 +53,7 @@ def deal_classes(
     parts, names = partitioner(Items(cluster, groups), nodes, -(-minimum // int(turns.min())), rng)
     owner = np.empty(int(data.base.max()) + 1, dtype=np.int64)
     owner[bases[np.concatenate(parts)]] = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
-    return Dealt([kept[rows] for rows in lists(owner[data.base[data.label[kept]]], len(parts))], names)
+    return Assignment([kept[rows] for rows in lists(owner[data.base[data.label[kept]]], len(parts))], names)
 
 
 def _whole(group: Group, some: np.ndarray, label: np.ndarray, kept: np.ndarray) -> bool:

@@ -15,7 +15,7 @@ from metadist_cli.data.types import Dataset
 ROLES = ("train", "validation", "test")
 
 
-class Held(NamedTuple):
+class HoldOut(NamedTuple):
     """What is kept for new tasks.
 
     source: "classes", "nodes" or "rows". test: how many classes or nodes or their names, or the fraction of each node's
@@ -27,7 +27,7 @@ class Held(NamedTuple):
     validation: int | float
 
 
-def class_roles(data: Dataset, held: Held, seed: int) -> np.ndarray:
+def class_roles(data: Dataset, held: HoldOut, seed: int) -> np.ndarray:
     """(C,) 0 train, 1 validation, 2 test; all turns of a base class on one side."""
     if data.role is not None:
         if held.test is not None or held.validation:
@@ -47,13 +47,13 @@ def class_roles(data: Dataset, held: Held, seed: int) -> np.ndarray:
     return roles
 
 
-def node_roles(names: list[str], held: Held, seed: int) -> list[str]:
+def node_roles(names: list[str], held: HoldOut, seed: int) -> list[str]:
     """The role of each node."""
     drawn = _draw_roles(len(names), held, lambda name: _index(name, tuple(names), "node"), seed)
     return [ROLES[role] for role in drawn]
 
 
-def _draw_roles(count: int, held: Held, place: Callable[[str], int], seed: int) -> np.ndarray:
+def _draw_roles(count: int, held: HoldOut, place: Callable[[str], int], seed: int) -> np.ndarray:
     """(count,) 0 train, 1 validation, 2 test: the named ones, or so many drawn by the seed. place: of a name."""
     if held.test is None:
         hint = f"for example {max(1, count // 4)} of the {count} {held.source}"
@@ -79,7 +79,7 @@ def _draw_roles(count: int, held: Held, place: Callable[[str], int], seed: int) 
     return roles
 
 
-def row_roles(data: Dataset, rows: np.ndarray, held: Held, seed: int, node: int, name: str) -> np.ndarray:
+def row_roles(data: Dataset, rows: np.ndarray, held: HoldOut, seed: int, node: int, name: str) -> np.ndarray:
     """(n,) 0 train, 1 validation, 2 test for the n rows that a training node was dealt (source "rows").
 
     The data set's own roles where test is None. Else round(test * n) rows (halves up), dealt to the classes in
@@ -108,14 +108,14 @@ def row_roles(data: Dataset, rows: np.ndarray, held: Held, seed: int, node: int,
     return roles
 
 
-def rows_needed(data: Dataset, held: Held, least: int) -> int:
+def rows_needed(data: Dataset, held: HoldOut, least: int) -> int:
     """How many rows a node must be dealt so that `least` stay in training and some are kept (source "rows")."""
     kept = [fraction for fraction in _fractions(data, held) if fraction]
     below = (least - 1 + len(kept) / 2) / (1 - sum(kept))  # rounding takes half a row more at most, each time
     return max(least + 1, math.floor(below + 1e-9) + 1, *(math.ceil(0.5 / fraction) for fraction in kept))
 
 
-def _fractions(data: Dataset, held: Held) -> tuple[float, float]:
+def _fractions(data: Dataset, held: HoldOut) -> tuple[float, float]:
     """(test, validation) of each node's rows that are to be drawn. Raises Problem where they make no sense."""
     test, validation, own = held.test, held.validation, data.row_role
     if own is not None and (test is not None or (validation and (own == 1).any())):

@@ -16,7 +16,7 @@ _BINS = 10
 _SIZES = 256  # sizes of nodes for which chance is reckoned; those between are off by 1% at most (measured)
 
 
-class Holdings(NamedTuple):
+class Composition(NamedTuple):
     """Rows of N nodes by kind: by class, whatever number a node gives it, or by the value of a regression's target.
 
     kinds: their names. bins: whether they are ranges of the target. name, role: (N,) texts; rows, classes: (N,) how
@@ -50,7 +50,7 @@ class Skew(NamedTuple):
     chance: np.ndarray
 
 
-def of_shards(shards: Sequence[Shard], data: Dataset) -> Holdings:
+def of_shards(shards: Sequence[Shard], data: Dataset) -> Composition:
     """What freshly dealt shards hold."""
     rows, row = np.array([len(s.row) for s in shards]), np.concatenate([s.row for s in shards])
     role = np.array([s.role for s in shards])
@@ -63,10 +63,10 @@ def of_shards(shards: Sequence[Shard], data: Dataset) -> Holdings:
         kinds = _ranges(edges)
         cells = _cells(owner, np.searchsorted(edges, target), len(kinds))
     angle, renumbered = np.array([s.angle for s in shards]), any(s.labels is not None for s in shards)
-    return Holdings(kinds, bins, [s.name for s in shards], role, rows, classes, angle, renumbered, *cells)
+    return Composition(kinds, bins, [s.name for s in shards], role, rows, classes, angle, renumbered, *cells)
 
 
-def of_manifest(manifest: Mapping[str, Any]) -> Holdings:
+def of_manifest(manifest: Mapping[str, Any]) -> Composition:
     """What a partition manifest says: {"classes": names, "nodes": [{"name", "role", "rows", "classes": [[id, rows]]}]}.
 
     With `bins` (names) and `bins` of each node where `with_skew` has written them.
@@ -83,10 +83,10 @@ def of_manifest(manifest: Mapping[str, Any]) -> Holdings:
         same = range(len(manifest["classes"]))
         kind = np.argsort(np.array([n.get("labels", same) for n in nodes]), axis=1)[owner, kind]
     kinds = tuple(manifest[key])
-    return Holdings(kinds, bins, name, role, rows, classes, angle, renumbered, owner, kind, count)
+    return Composition(kinds, bins, name, role, rows, classes, angle, renumbered, owner, kind, count)
 
 
-def with_skew(manifest: dict[str, Any], held: Holdings, skew: Skew) -> dict[str, Any]:
+def with_skew(manifest: dict[str, Any], held: Composition, skew: Skew) -> dict[str, Any]:
     """The manifest with the entropy and the distance of each node and, for a regression, the ranges of its targets."""
     nodes = [node | figures for node, figures in zip(manifest["nodes"], _figures(skew), strict=True)]
     if not held.bins:
@@ -98,7 +98,7 @@ def with_skew(manifest: dict[str, Any], held: Holdings, skew: Skew) -> dict[str,
     return manifest | {"nodes": nodes, "bins": list(held.kinds)}
 
 
-def skew_of(held: Holdings) -> Skew:
+def label_skew(held: Composition) -> Skew:
     """The figures of what nodes hold."""
     nodes, total = len(held.rows), held.rows[held.role == "train"].sum()
     trained = held.role[held.node] == "train"
@@ -111,7 +111,7 @@ def skew_of(held: Holdings) -> Skew:
     return Skew(entropy, distance, _by_chance(held.rows, whole) * np.sqrt(1 + part))
 
 
-def summary(held: Holdings, skew: Skew) -> dict[str, dict[str, Any]]:
+def summary(held: Composition, skew: Skew) -> dict[str, dict[str, Any]]:
     """By role: number of nodes, [least, median, most] rows and classes, and the figures' means weighted by rows."""
     found = {}
     for role in ROLES:
@@ -128,7 +128,7 @@ def summary(held: Holdings, skew: Skew) -> dict[str, dict[str, Any]]:
     return found
 
 
-def per_node(held: Holdings, skew: Skew) -> list[dict[str, Any]]:
+def per_node(held: Composition, skew: Skew) -> list[dict[str, Any]]:
     """Name, role, rows, classes and figures of each node."""
     nodes = zip(held.name, held.role.tolist(), held.rows.tolist(), held.classes.tolist(), _figures(skew), strict=True)
     return [

@@ -13,8 +13,8 @@ from metadist_cli.core import seeds
 from metadist_cli.core.errors import CONFIG, Problem
 from metadist_cli.data.standardise import fill, gaps, moments, standardise
 from metadist_cli.data.types import Dataset, Rows, Windows, stack, take
-from metadist_cli.partition.assign import class_runs, classes_of, deal_classes, deal_rows, rows_by_class
-from metadist_cli.partition.held_out import ROLES, Held, class_roles, node_roles, row_roles, rows_needed
+from metadist_cli.partition.assign import assign_classes, assign_rows, class_runs, classes_of, rows_by_class
+from metadist_cli.partition.held_out import ROLES, HoldOut, class_roles, node_roles, row_roles, rows_needed
 from metadist_cli.partition.partitioners import Partitioner
 from metadist_cli.tasks.episodes import Pool
 
@@ -39,7 +39,7 @@ class Shard(NamedTuple):
     home: int | None = None
 
 
-class Need(NamedTuple):
+class TaskSize(NamedTuple):
     """What a node must have for its tasks: `classes` classes of `rows` rows each (episodic), or `rows` rows (local)."""
 
     episodic: bool
@@ -51,8 +51,8 @@ def make_shards(
     data: Dataset,
     partitioner: Partitioner,
     nodes: int | None,
-    need: Need,
-    held: Held,
+    need: TaskSize,
+    held: HoldOut,
     seed: int,
     rotate: float = 0.0,
     relabel: bool = False,
@@ -74,10 +74,10 @@ def make_shards(
     rng = seeds.numpy_generator(seed, "partition")
     roles = class_roles(data, held, seed) if held.source == "classes" else np.zeros(len(data.classes), dtype=np.int8)
     if need.episodic:
-        parts, names = deal_classes(data, partitioner, nodes, need.classes, roles, rng)
+        parts, names = assign_classes(data, partitioner, nodes, need.classes, roles, rng)
     else:
         minimum = rows_needed(data, held, need.rows) if held.source == "rows" else need.rows
-        parts, names = deal_rows(data, partitioner, nodes, minimum, rng)
+        parts, names = assign_rows(data, partitioner, nodes, minimum, rng)
     if held.source == "rows":
         shards = _keep_back(data, parts, names, held, seed)
     else:
@@ -121,7 +121,7 @@ def pool(shards: Sequence[Shard], divide: float, device: torch.device | str = "c
     )
 
 
-def _check_request(data: Dataset, need: Need, held: Held, scale: str) -> None:
+def _check_request(data: Dataset, need: TaskSize, held: HoldOut, scale: str) -> None:
     """Raises Problem where the data set's own split, its rows or the tasks contradict what is asked for."""
     if held.source != "classes" and (data.role is not None or not data.turn_held_out):
         raise Problem(
@@ -142,7 +142,7 @@ def _check_request(data: Dataset, need: Need, held: Held, scale: str) -> None:
         raise Problem(message, "partition.scale", "write scale: none", CONFIG)
 
 
-def _keep_back(data: Dataset, parts: list[np.ndarray], names: list[str], held: Held, seed: int) -> list[Shard]:
+def _keep_back(data: Dataset, parts: list[np.ndarray], names: list[str], held: HoldOut, seed: int) -> list[Shard]:
     """The training nodes, then their rows for validation, then those for testing."""
     named = [_name(name, node) for node, name in enumerate(names)]
     roles = [row_roles(data, part, held, seed, node, named[node]) for node, part in enumerate(parts)]
@@ -197,7 +197,7 @@ def _scaled(shards: list[Shard], scale: str) -> list[Shard]:
     return [s._replace(x=(standardise if scale == "train" else fill)(s.x[:], shared)) for s in shards]
 
 
-def _check(shards: list[Shard], data: Dataset, need: Need) -> None:
+def _check(shards: list[Shard], data: Dataset, need: TaskSize) -> None:
     """Raises Problem where a node is too poor for a task, or rows were lost or doubled (a bug of ours)."""
     for shard in shards:
         enough = not need.episodic and len(shard.label) >= need.rows

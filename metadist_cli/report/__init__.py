@@ -15,16 +15,18 @@ from metadist_cli.report.comparison import narrow, node_tables, tables
 from metadist_cli.report.findings import RANDOM, Method, amount, headline, methods, number
 from metadist_cli.report.heatmap import partition_png, partition_text
 from metadist_cli.report.how_to_read import notes
-from metadist_cli.report.task_picture import Examples, class_labels, task_png
+from metadist_cli.report.task_picture import ExampleTask, class_labels, task_png
 
-__all__ = ["Examples", "headline", "narrow", "partition_png", "render"]
+__all__ = ["ExampleTask", "headline", "narrow", "partition_png", "render"]
 
 _MEASURED = (("loss", "training loss", 1.0), ("accuracy", PERCENT, 100.0), ("mse", "mean squared error", 1.0))
 _Shown = tuple[bytes | None, str, str]  # picture, alternative text, caption
 _ROWS = 12  # of the table of predictions
 
 
-def render(title: str, metrics: dict, rounds: list[dict], shards: dict, examples: Examples | None) -> dict[str, bytes]:
+def render(
+    title: str, metrics: dict, rounds: list[dict], shards: dict, examples: ExampleTask | None
+) -> dict[str, bytes]:
     """The files of a report, name to bytes: report.html and its pictures; one that would be empty is left out.
 
     metrics: as in metrics.json; rounds: lines of metrics.jsonl, may be empty; shards: the manifest of the shards.
@@ -110,7 +112,7 @@ def _partition(files: dict, shards: dict) -> _Shown:
     return files["partition.png"], f"Heat map of nodes by classes, rows and distance of each node. {text}", text
 
 
-def _task(files: dict, task: Examples) -> str:
+def _task(files: dict, task: ExampleTask) -> str:
     if task.kind == "vector":
         return _predictions(task)
     if task.kind == "curve":
@@ -127,16 +129,16 @@ def _task(files: dict, task: Examples) -> str:
     return page.pictures([(files["task.png"], f"Images of the task with predictions. {_right(task)}", text)])
 
 
-def _mse(task: Examples, guess: np.ndarray) -> float:
+def _mse(task: ExampleTask, guess: np.ndarray) -> float:
     return float(np.mean((guess.reshape(-1) - task.query_y.reshape(-1)) ** 2))
 
 
-def _right(task: Examples) -> str:
+def _right(task: ExampleTask) -> str:
     before = "" if task.before is None else f"; before adapting {(task.before == task.query_y).sum():,}"
     return f"Of {len(task.query_y):,} queries {(task.after == task.query_y).sum():,} are right after adapting{before}."
 
 
-def _predictions(task: Examples) -> str:
+def _predictions(task: ExampleTask) -> str:
     """Queries without a picture: truth and predictions as a table."""
     named = np.issubdtype(np.asarray(task.query_y).dtype, np.integer)
 

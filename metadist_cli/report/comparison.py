@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from metadist_cli.evaluation.metrics import SCORES
+from metadist_cli.evaluation.metrics import METRICS
 from metadist_cli.report.findings import RANDOM, figure, methods, number, signed, single, verdict
 
 _WORDS = {"accuracy": ("Accuracy in %", "Accuracy"), "mse": ("Mean squared error", "Squared error")}
 _WIDE = 3  # columns of figures beside the name, for 80 columns
 
 
-class Table(NamedTuple):
+class ResultTable(NamedTuple):
     """The first column names the rows. The second line of a cell is small print.
 
     led: whether all others are compared with the first row.
@@ -35,13 +35,13 @@ class _Row(NamedTuple):
     stat: dict
 
 
-def tables(metrics: dict) -> list[Table]:
+def tables(metrics: dict) -> list[ResultTable]:
     """How the methods stand beside the adapted main model, by every score."""
     rows = _rows(metrics)
     return [_main(metrics, rows), *_others(rows)]
 
 
-def narrow(metrics: dict) -> list[Table]:
+def narrow(metrics: dict) -> list[ResultTable]:
     """The same for 80 columns: without small print, and further scores by three."""
     first, *others = tables(metrics)
     found = [first]
@@ -53,7 +53,7 @@ def narrow(metrics: dict) -> list[Table]:
     return [t._replace(rows=[[cell.partition("\n")[0] for cell in row] for row in t.rows]) for t in found]
 
 
-def node_tables(metrics: dict) -> list[Table]:
+def node_tables(metrics: dict) -> list[ResultTable]:
     """The methods at every new node, where there are few of them but more than one."""
     rows, nodes, metric = _rows(metrics), metrics["per_node"], metrics["metric"]
     if len(nodes) < 2 or any(node.get("methods") is None for node in nodes):
@@ -64,11 +64,13 @@ def node_tables(metrics: dict) -> list[Table]:
         for n in nodes
     ]
     note = f"Below it the difference to {best.label} at the same node."
-    found = [Table(f"{_WORDS[metric][0]} at each new node.", note, ["Node", *(r.label for r in rows)], lines, False)]
+    found = [
+        ResultTable(f"{_WORDS[metric][0]} at each new node.", note, ["Node", *(r.label for r in rows)], lines, False)
+    ]
     if names:
         lines = [[n["name"], *(single(n["methods"]["main"]["after"]["metrics"][s], s) for s in names)] for n in nodes]
         title = f"Other scores of {best.label} at each new node, its query rows together."
-        found.append(Table(title, "", ["Node", *map(_head, names)], lines, False))
+        found.append(ResultTable(title, "", ["Node", *map(_head, names)], lines, False))
     return found
 
 
@@ -81,7 +83,7 @@ def _rows(metrics: dict) -> list[_Row]:
     return found
 
 
-def _main(metrics: dict, rows: Sequence[_Row]) -> Table:
+def _main(metrics: dict, rows: Sequence[_Row]) -> ResultTable:
     metric, best = metrics["metric"], rows[0]
     uneven = any(_uneven(r.stat) for r in rows)
     words, head = _WORDS[metric]
@@ -93,15 +95,15 @@ def _main(metrics: dict, rows: Sequence[_Row]) -> Table:
             told += f"\nmedian {number(r.stat['median'])}; {r.stat['non_finite']:,} of {r.stat['n']:,} not finite"
         line = [f"{r.label}\n{r.detail}", told, *([single(r.stat["over_rows"], metric)] if uneven else [])]
         lines.append([*line, signed(r.stat["difference"], metric), "-" if r is best else verdict(r.stat, metric)])
-    better = "higher" if SCORES[metric].higher_is_better else "lower"
+    better = "higher" if METRICS[metric].higher_is_better else "lower"
     note = f"Difference: less {best.label} on the same tasks, with the interval of these paired differences."
     if uneven:
         note += " All rows: the mean over all query rows, where the other counts every task alike."
     title = f"{words}, {better} is better: mean and 95% interval over {_tasks(best.stat['n'])}."
-    return Table(title, note, heads, lines)
+    return ResultTable(title, note, heads, lines)
 
 
-def _others(rows: Sequence[_Row]) -> list[Table]:
+def _others(rows: Sequence[_Row]) -> list[ResultTable]:
     """Further scores: means over the tasks where they are defined, and of all rows at once."""
     told = rows[0].stat["metrics"]
     lost = [f"{name} in {told[name]['undefined']:,}" for name in told if told[name]["undefined"]]  # of any method
@@ -111,7 +113,7 @@ def _others(rows: Sequence[_Row]) -> list[Table]:
         ("query rows of all tasks together.", _together, [n for n in told if told[n]["over_rows"] is not None]),
     )
     return [
-        Table(
+        ResultTable(
             f"Other scores, {what}",
             "Below it the difference on the same tasks. ↑ higher is better, ↓ lower is.",
             ["Method", *map(_head, names)],
@@ -136,7 +138,7 @@ def _together(stat: dict, metric: str) -> str:
 
 
 def _head(name: str) -> str:
-    return f"{name} {'↑' if SCORES[name].higher_is_better else '↓'}"
+    return f"{name} {'↑' if METRICS[name].higher_is_better else '↓'}"
 
 
 def _uneven(stat: dict) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple, TypeGuard
 
 from metadist_cli.core.errors import printable
-from metadist_cli.evaluation.metrics import SCORES
+from metadist_cli.evaluation.metrics import METRICS
 
 RANDOM = "random start"
 BETTER, WORSE, WITHIN, NOT_JUDGED = "better", "worse", "within the interval", "not judged"
@@ -63,7 +63,7 @@ def verdict(stat: dict, metric: str) -> str:
     difference = stat["difference"]
     if difference is None or not _has_interval(difference):
         return NOT_JUDGED
-    gap = difference["mean"] * (1 if SCORES[metric].higher_is_better else -1)
+    gap = difference["mean"] * (1 if METRICS[metric].higher_is_better else -1)
     if abs(gap) <= difference["ci95"]:
         return WITHIN
     return BETTER if gap > 0 else WORSE
@@ -152,7 +152,7 @@ def _digits(least: float, metric: str) -> int:
     """
     if metric in _PERCENT:
         return 1 if least >= 0.05 else 2
-    most = 3 if SCORES[metric].kind == "classification" else 8
+    most = 3 if METRICS[metric].kind == "classification" else 8
     return min(max(1 - math.floor(math.log10(least)), 0), most) if least > 0 else 1
 
 

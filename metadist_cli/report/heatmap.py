@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from metadist_cli.partition.held_out import ROLES
-from metadist_cli.partition.heterogeneity import Holdings, of_manifest, skew_of, summary
+from metadist_cli.partition.heterogeneity import Composition, label_skew, of_manifest, summary
 from metadist_cli.report.charts import BLUE, INK, NAMED, ORANGE, RED, apart, picture, plain, short
 
 _COLOURS = {"train": BLUE, "validation": ORANGE, "test": RED}
@@ -25,7 +25,7 @@ def partition_png(manifest: Mapping[str, Any]) -> bytes:
     nodes or classes are binned, the nodes in the order of their commonest class, so that a bin holds nodes alike.
     """
     held = of_manifest(manifest)
-    skew = skew_of(held)
+    skew = label_skew(held)
     order, roles, sizes = _order(held)
     node_bin, starts = _bins(sizes)
     kind_bin, _ = _bins([len(held.kinds)])
@@ -103,7 +103,7 @@ def partition_png(manifest: Mapping[str, Any]) -> bytes:
 def partition_text(manifest: Mapping[str, Any]) -> str:
     """What the picture of a partition manifest shows, in words."""
     held = of_manifest(manifest)
-    skew = skew_of(held)
+    skew = label_skew(held)
     told = summary(held, skew)["train"]
     return (
         f"Who has what: {len(held.rows):,} nodes hold {_span(held.rows)} rows (median {np.median(held.rows):,.0f}) "
@@ -120,7 +120,7 @@ def _span(counts: np.ndarray) -> str:
     return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
-def _order(held: Holdings) -> tuple[np.ndarray, list[str], list[int]]:
+def _order(held: Composition) -> tuple[np.ndarray, list[str], list[int]]:
     """(nodes in the order of the picture, roles that there are, nodes of each)."""
     roles = [role for role in ROLES if (held.role == role).any()]
     of = np.array([roles.index(role) for role in held.role.tolist()])

@@ -9,7 +9,7 @@ import struct
 from collections.abc import Iterable, Sequence
 
 from metadist_cli.core.errors import printable
-from metadist_cli.report.comparison import Table
+from metadist_cli.report.comparison import ResultTable
 
 _CSS = """
 :root { color-scheme: light dark; --ink: #1c1c1e; --soft: #5b5f66; --line: #d8dbe0; --page: #fff; --mark: #0072b2 }
@@ -100,7 +100,7 @@ def table(caption: str, heads: Sequence[str], rows: Iterable[Sequence[str]], led
     )
 
 
-def figures(shown: Table) -> str:
+def figures(shown: ResultTable) -> str:
     """A table of figures, plain text, the second line of a cell as small print."""
     cells = [[_cell(text) for text in row] for row in shown.rows]
     return table(f"{shown.title} {shown.note}", shown.heads, cells, shown.led)

@@ -9,7 +9,7 @@ import numpy as np
 from metadist_cli.report.charts import BLUE, COLUMN, GREY, INK, PALE, RED, picture, short
 
 
-class Examples(NamedTuple):
+class ExampleTask(NamedTuple):
     """One task of the evaluation, to look at.
 
     kind: "image" (x (n, H, W) in 0..1), "curve" (x (n,) or (n, 1)) or "vector" (x is not shown).
@@ -27,12 +27,12 @@ class Examples(NamedTuple):
     classes: tuple[str, ...]
 
 
-def task_png(task: Examples) -> bytes | None:
+def task_png(task: ExampleTask) -> bytes | None:
     """The task as a picture, or None for a task that has none."""
     return {"image": _image_task, "curve": _curve_task}.get(task.kind, lambda _: None)(task)
 
 
-def class_labels(task: Examples) -> list[str]:
+def class_labels(task: ExampleTask) -> list[str]:
     """What the columns of the picture are called: the class names where they fit, letters where they don't."""
     names = [short(c) for c in task.classes]
     if all(len(n) <= 7 for n in names):
@@ -40,7 +40,7 @@ def class_labels(task: Examples) -> list[str]:
     return [chr(65 + i) if i < 26 else str(i) for i in range(len(names))]
 
 
-def _image_task(task: Examples) -> bytes:
+def _image_task(task: ExampleTask) -> bytes:
     names, shown = class_labels(task), np.unique(np.concatenate([task.support_y, task.query_y]))[:10]
     parts = [
         ("support", task.support_x, task.support_y, None, 3),
@@ -89,7 +89,7 @@ def _image_task(task: Examples) -> bytes:
     return picture(draw, unit * (1.25 * len(shown) + 0.5), unit * (top + 0.3))
 
 
-def _curve_task(task: Examples) -> bytes:
+def _curve_task(task: ExampleTask) -> bytes:
     x = task.query_x.reshape(-1)
     order = np.argsort(x, kind="stable")
     lines = [("true function", task.query_y, INK, (0, (1, 1.5))), ("after adapting", task.after, BLUE, "-")]

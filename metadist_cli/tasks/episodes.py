@@ -47,7 +47,7 @@ class Pool(NamedTuple):
         return self._replace(**{name: getattr(self, name)[places] for name in names})
 
 
-class Plan(NamedTuple):
+class TaskIndices(NamedTuple):
     """The rows of N nodes' tasks over S steps.
 
     support, query: (N, S, T, n) rows of the pool. active: (N, S), False after a node's own last step.
@@ -62,7 +62,7 @@ class Plan(NamedTuple):
     labels: tuple[np.ndarray, np.ndarray] | None = None
 
 
-Sampler = Callable[[Pool, object], Plan]
+Sampler = Callable[[Pool, object], TaskIndices]
 """(pool, moment) -> plan; the moment (a round, a purpose) is hashed with the experiment's seed."""
 
 
@@ -73,7 +73,7 @@ def episodic(seed: int, steps: int, tasks: int, way: int, shot: int, query: int,
     False for regression, where a class is a function and the targets stay.
     """
 
-    def sample(pool: Pool, moment: object) -> Plan:
+    def sample(pool: Pool, moment: object) -> TaskIndices:
         node, step, task = _counters(pool, steps, tasks)
         base = seeds.key(seed, "episodes", moment)
         _enough(pool, pool.class_count, way, "classes")
@@ -87,7 +87,7 @@ def episodic(seed: int, steps: int, tasks: int, way: int, shot: int, query: int,
         rows = pool.first_row[chosen][..., None] + picks  # (N, S, T, W, K + Q)
         lead = rows.shape[:3]
         labels = np.arange(way).repeat(shot), np.arange(way).repeat(query)
-        return Plan(
+        return TaskIndices(
             rows[..., :shot].reshape(*lead, way * shot),
             rows[..., shot:].reshape(*lead, way * query),
             np.ones(lead[:2], dtype=bool),
@@ -104,7 +104,7 @@ def local(seed: int, steps: int, tasks: int, support: int, query: int) -> Sample
     With no support a task is a batch of `query` rows, and a node that has fewer takes its rows again in the same order.
     """
 
-    def sample(pool: Pool, moment: object) -> Plan:
+    def sample(pool: Pool, moment: object) -> TaskIndices:
         node, step, task = _counters(pool, steps, tasks)
         base = seeds.key(seed, "episodes", moment)
         of = pool.row_count[:, None, None]
@@ -115,7 +115,7 @@ def local(seed: int, steps: int, tasks: int, support: int, query: int) -> Sample
         rows = np.take_along_axis(rows, short, axis=-1)
         rows = rows + pool.row_start[:, None, None, None]
         active = np.ones(rows.shape[:2], dtype=bool)
-        return Plan(rows[..., :support], rows[..., support:], active, _task_seeds(base, node, step, task))
+        return TaskIndices(rows[..., :support], rows[..., support:], active, _task_seeds(base, node, step, task))
 
     return sample
 
@@ -126,7 +126,7 @@ def held_back(seed: int, tasks: int, support: int | None) -> Sampler:
     The support are `support` of the first, drawn anew for each task, or all (None); the query are all of the second.
     """
 
-    def sample(pool: Pool, moment: object) -> Plan:
+    def sample(pool: Pool, moment: object) -> TaskIndices:
         base, node, task = seeds.key(seed, "held back", moment), pool.nodes[0], np.arange(tasks)
         have, kept = pool.row_count
         if support is None:
@@ -136,7 +136,7 @@ def held_back(seed: int, tasks: int, support: int | None) -> Sampler:
             rows = seeds.subset(base, node, 0, task, 1, of=have, size=support)
         query = np.tile(np.arange(kept), (tasks, 1))
         rows, query = (part[None, None] + start for part, start in zip((rows, query), pool.row_start, strict=True))
-        return Plan(rows, query, np.ones((1, 1), dtype=bool), _task_seeds(base, *_counters(pool, 1, tasks))[:1])
+        return TaskIndices(rows, query, np.ones((1, 1), dtype=bool), _task_seeds(base, *_counters(pool, 1, tasks))[:1])
 
     return sample
 
@@ -148,7 +148,7 @@ def epochs(seed: int, count: int, tasks: int, support: int, query: int) -> Sampl
     """
     size = tasks * (support + query)
 
-    def sample(pool: Pool, moment: object) -> Plan:
+    def sample(pool: Pool, moment: object) -> TaskIndices:
         per_epoch = -(-pool.row_count // size)
         steps = int(per_epoch.max()) * count
         rows = np.empty((len(pool.nodes), steps, size), dtype=np.int64)
@@ -163,7 +163,7 @@ def epochs(seed: int, count: int, tasks: int, support: int, query: int) -> Sampl
         active = np.arange(steps) < (per_epoch * count)[:, None]
         rows = rows.reshape(*rows.shape[:2], tasks, support + query)
         node, step, task = _counters(pool, steps, tasks)
-        return Plan(rows[..., :support], rows[..., support:], active, _task_seeds(base, node, step, task))
+        return TaskIndices(rows[..., :support], rows[..., support:], active, _task_seeds(base, node, step, task))
 
     return sample
 

@@ -19,7 +19,7 @@ from metadist_cli.config import json_schema, shipped
 from metadist_cli.config.messages import phrase
 from metadist_cli.config.registry_sections import Section, entry, registries
 from metadist_cli.core.errors import MEANINGS
-from metadist_cli.evaluation.metrics import SCORES
+from metadist_cli.evaluation.metrics import METRICS
 
 _MARK = re.compile(r"<!-- (?!end of )(.+?) -->\n.*?<!-- end of \1 -->", re.S)
 _URL = re.compile(r"https://[^\s;)]+[^\s,;).]")
@@ -87,7 +87,7 @@ def _configs() -> Rows:
 
 
 def _metrics() -> Rows:
-    for name, score in SCORES.items():
+    for name, score in METRICS.items():
         kind, varied = (
             ("classes", "two classes") if score.kind == "classification" else ("regression", "unequal targets")
         )

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from metadist_cli.config import Config
 from metadist_cli.experiment import Experiment, Spec, assemble
-from metadist_cli.tasks.episodes import Episode, Plan, Pool
+from metadist_cli.tasks.episodes import Episode, Pool, TaskIndices
 
 BATCHES = 2  # different steps, in turn
 
@@ -105,14 +105,14 @@ def pool(x: Tensor, y: Tensor) -> Pool:
     return Pool(x.flatten(0, 3), y.flatten(), 1.0, number, rows * number, none + rows, none, none, none, none)
 
 
-def plan(w: Workload, steps: int) -> Callable[[Pool], Plan]:
+def plan(w: Workload, steps: int) -> Callable[[Pool], TaskIndices]:
     """The tasks of `data`, batch by batch in turn."""
 
-    def sample(part: Pool) -> Plan:
+    def sample(part: Pool) -> TaskIndices:
         task = np.arange(steps)[:, None] % BATCHES * w.tasks + np.arange(w.tasks)
         first = part.row_start[:, None, None, None] + (w.support + w.query) * task[..., None]
         shape = (len(part.nodes), steps, w.tasks)
         rows = first + np.arange(w.support), first + w.support + np.arange(w.query)
-        return Plan(*rows, np.ones(shape[:2], dtype=bool), np.zeros(shape, dtype=np.int64))
+        return TaskIndices(*rows, np.ones(shape[:2], dtype=bool), np.zeros(shape, dtype=np.int64))
 
     return sample

@@ -20,7 +20,7 @@ from typing import Any
 from common import HERE, arguments, metadist, put
 
 from metadist_cli.core import files
-from metadist_cli.evaluation.metrics import SCORES
+from metadist_cli.evaluation.metrics import METRICS
 
 FOLDER = HERE.parents[1] / "configs" / "scenes"
 SEEDS = 3
@@ -102,7 +102,7 @@ def _score(stat: dict[str, Any], score: str, metrics: dict[str, Any]) -> float:
 def table(found: dict[str, Any]) -> str:
     """Markdown of one scene."""
     scores = list(found["rows"][0]["scores"])
-    heads = [f"{name} {'↑' if SCORES[name].higher_is_better else '↓'}" for name in scores]
+    heads = [f"{name} {'↑' if METRICS[name].higher_is_better else '↓'}" for name in scores]
     lines = [f"| {' | '.join(['method', *heads, 'beside global, adapted'])} |", "|---" * (len(heads) + 2) + "|"]
     for row in found["rows"]:
         cells = [_cell(row["scores"][score]) for score in scores]
@@ -122,7 +122,7 @@ def _verdict(gaps: list[dict[str, Any]] | None, metric: str) -> str:
     """better or worse where the paired interval leaves 0 out on the same side in every run."""
     if gaps is None:
         return "-"
-    sign = 1 if SCORES[metric].higher_is_better else -1
+    sign = 1 if METRICS[metric].higher_is_better else -1
     sides = {
         0 if g["ci95"] is None or abs(g["mean"]) <= g["ci95"] else (1 if sign * g["mean"] > 0 else -1) for g in gaps
     }

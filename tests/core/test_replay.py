@@ -37,7 +37,7 @@ from metadist_cli.federated.aggregators import AGGREGATORS
 from metadist_cli.federated.drift_corrections import DRIFTS
 from metadist_cli.federated.local_training import Algorithm
 from metadist_cli.federated.personalization import PERSONAL
-from metadist_cli.tasks.episodes import Plan, Pool, episodic
+from metadist_cli.tasks.episodes import Pool, TaskIndices, episodic
 
 MANY = 20
 
@@ -226,7 +226,7 @@ def rounds_of(algo: Algorithm, pool: Pool, block: int, batch: int = 2) -> list[O
     shared, own = first_global(algo, server, 0), first_own(algo, 0)
     owns = {int(n): own for n in pool.nodes}
 
-    def sample(part: Pool) -> Plan:
+    def sample(part: Pool) -> TaskIndices:
         plan = episodic(0, 5, batch, way=3, shot=1, query=2)(part, 1)
         return plan._replace(active=plan.active & ((part.nodes != pool.nodes[1])[:, None] | (np.arange(5) < 3)))
 

@@ -20,7 +20,7 @@ from safetensors.numpy import save_file
 from metadist_cli.core.errors import Problem
 from metadist_cli.data.sets import DATASETS
 from metadist_cli.data.types import Cast, Dataset
-from metadist_cli.partition.held_out import Held
+from metadist_cli.partition.held_out import HoldOut
 from metadist_cli.partition.partitioners import PARTITIONERS
 from metadist_cli.partition.shards import Need, make_shards
 
@@ -193,7 +193,7 @@ def test_any_numbers_are_numpys_float32(tmp_path_factory: pytest.TempPathFactory
 def test_channels_of_signals_are_scaled(scale: str, tmp_path: Path) -> None:
     d = read(npz(tmp_path, **SIGNALS), groups=["who"])
     deal = PARTITIONERS["natural"](by="who")
-    shards = make_shards(d, deal, None, Need(False, 0, 2), Held("nodes", ["9"], 0), 0, scale=scale)
+    shards = make_shards(d, deal, None, Need(False, 0, 2), HoldOut("nodes", ["9"], 0), 0, scale=scale)
     plain = SIGNALS["x"].astype(np.float64)
     for shard in shards:
         of = SIGNALS["who"] == int(shard.name) if scale == "node" else SIGNALS["who"] != 9
@@ -205,7 +205,7 @@ def test_channels_of_signals_are_scaled(scale: str, tmp_path: Path) -> None:
 def test_pictures_are_not_scaled(tmp_path: Path) -> None:
     d = read(npz(tmp_path, x=np.ones((6, 3, 4, 4)), y=np.arange(6) % 2))
     with pytest.raises(Problem, match="signals are scaled"):
-        make_shards(d, PARTITIONERS["iid"](), 2, Need(False, 0, 2), Held("nodes", 1, 0), 0, scale="train")
+        make_shards(d, PARTITIONERS["iid"](), 2, Need(False, 0, 2), HoldOut("nodes", 1, 0), 0, scale="train")
 
 
 # ------------------------------------------------------------------------------------------------------- broken files

@@ -16,7 +16,7 @@ from sklearn.model_selection import train_test_split
 from metadist_cli.core.errors import DATA, Problem
 from metadist_cli.data.sets import DATASETS
 from metadist_cli.data.types import Dataset
-from metadist_cli.partition.held_out import Held
+from metadist_cli.partition.held_out import HoldOut
 from metadist_cli.partition.partitioners import PARTITIONERS
 from metadist_cli.partition.shards import Need, Shard, make_shards
 
@@ -153,7 +153,7 @@ def real(real_folder: Path) -> Dataset:
 @pytest.fixture(scope="module")
 def hospitals(real: Dataset) -> list[Shard]:
     natural = PARTITIONERS["natural"](by="hospital")
-    return make_shards(real, natural, None, Need(False, 0, 2), Held("rows", None, 0), 0, scale="node")
+    return make_shards(real, natural, None, Need(False, 0, 2), HoldOut("rows", None, 0), 0, scale="node")
 
 
 def plain_table(file: Path) -> tuple[np.ndarray, np.ndarray]:

@@ -29,7 +29,7 @@ from metadist_cli.data.readers.table_target import cut
 from metadist_cli.data.sets import DATASETS
 from metadist_cli.data.types import Dataset
 from metadist_cli.experiment import deal, load_data
-from metadist_cli.partition.held_out import Held
+from metadist_cli.partition.held_out import HoldOut
 from metadist_cli.partition.partitioners import PARTITIONERS
 from metadist_cli.partition.shards import Need, Shard, make_shards
 
@@ -60,7 +60,7 @@ def names(data: Dataset, group: str) -> list[str]:
 
 def split(data: Dataset, scale: str, test: float | int = 0.3, source: str = "rows", by: str = "who") -> list[Shard]:
     natural = PARTITIONERS["natural"](by=by)
-    return make_shards(data, natural, None, Need(False, 0, 2), Held(source, test, 0), 0, scale=scale)
+    return make_shards(data, natural, None, Need(False, 0, 2), HoldOut(source, test, 0), 0, scale=scale)
 
 
 # ------------------------------------------------------------------------------------------------------ tables by hand

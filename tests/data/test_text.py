@@ -24,7 +24,7 @@ from metadist_cli.data.readers.characters import LEAF, lay
 from metadist_cli.data.sets.text import text
 from metadist_cli.data.types import Dataset, Group, Windows, build, stack, take
 from metadist_cli.experiment import spec_of
-from metadist_cli.partition.held_out import Held
+from metadist_cli.partition.held_out import HoldOut
 from metadist_cli.partition.partitioners import PARTITIONERS
 from metadist_cli.partition.pooled import union
 from metadist_cli.partition.shards import Need, make_shards, pool
@@ -117,9 +117,9 @@ def pair(rows: int = 60) -> tuple[Dataset, Dataset]:
     return tuple(build("classification", kind, label, tuple("xyz"), groups=groups) for kind in (x, x[:]))  # type: ignore[return-value]
 
 
-@pytest.mark.parametrize("held", [Held("nodes", 1, 0), Held("rows", 0.25, 0.0)])
+@pytest.mark.parametrize("held", [HoldOut("nodes", 1, 0), HoldOut("rows", 0.25, 0.0)])
 @pytest.mark.parametrize("relabel", [False, True])
-def test_shards_and_tasks_of_windows_are_those_of_an_array(held: Held, relabel: bool, tmp_path: Path) -> None:
+def test_shards_and_tasks_of_windows_are_those_of_an_array(held: HoldOut, relabel: bool, tmp_path: Path) -> None:
     deal = PARTITIONERS["natural"](by="user")
     pairs = [make_shards(d, deal, None, Need(False, 0, 4), held, 3, relabel=relabel) for d in pair()]
     for one, other in zip(*pairs, strict=True):
@@ -141,7 +141,7 @@ def test_shard_files_hold_windows_and_give_them_back(
 ) -> None:
     monkeypatch.setattr(run_directory, "PACK", size)
     data = pair()[0]
-    shards = make_shards(data, PARTITIONERS["natural"](by="user"), None, Need(False, 0, 4), Held("nodes", 1, 0), 3)
+    shards = make_shards(data, PARTITIONERS["natural"](by="user"), None, Need(False, 0, 4), HoldOut("nodes", 1, 0), 3)
     (tmp_path / "own.yaml").write_text("task: {kind: local, support: 2, query: 2}\npartition: {nodes: 4}\n")
     run = run_directory.Run.at(tmp_path / "run")
     manifest = shard_files.write_shards(
@@ -161,7 +161,7 @@ def test_shard_files_hold_windows_and_give_them_back(
 )
 def test_characters_are_neither_scaled_nor_turned(more: dict, says: str) -> None:
     with pytest.raises(Problem, match=says) as caught:
-        make_shards(pair()[0], PARTITIONERS["iid"](), 4, Need(False, 0, 4), Held("nodes", 1, 0), 0, **more)
+        make_shards(pair()[0], PARTITIONERS["iid"](), 4, Need(False, 0, 4), HoldOut("nodes", 1, 0), 0, **more)
     assert caught.value.code == CONFIG
 
 

@@ -18,10 +18,10 @@ from runner import Lab
 from scipy import stats
 from sklearn import metrics as sk
 
-from metadist_cli.evaluation.evaluate import Figures, measured, summary, together, told
-from metadist_cli.evaluation.metrics import SCORES, chances, score
+from metadist_cli.evaluation.evaluate import MetricValues, metric_over_rows, metric_per_task, summary, with_difference
+from metadist_cli.evaluation.metrics import METRICS, probabilities, score
 
-Oracle = Callable[[np.ndarray, np.ndarray], float]  # (chances or values, y)
+Oracle = Callable[[np.ndarray, np.ndarray], float]  # (probabilities or values, y)
 
 
 def auc(p: np.ndarray, y: np.ndarray) -> float:
@@ -66,12 +66,12 @@ ORACLES: dict[str, Oracle] = {
     "mae": lambda out, y: float(sk.mean_absolute_error(y, out)),
     "r2": lambda out, y: float(sk.r2_score(y, out, multioutput="variance_weighted")),
 }
-CLASSES = [name for name, rule in SCORES.items() if rule.kind == "classification"]
-VALUES = [name for name, rule in SCORES.items() if rule.kind == "regression"]
+CLASSES = [name for name, rule in METRICS.items() if rule.kind == "classification"]
+VALUES = [name for name, rule in METRICS.items() if rule.kind == "regression"]
 
 
 def test_every_score_has_its_oracle():
-    assert set(ORACLES) == set(SCORES)
+    assert set(ORACLES) == set(METRICS)
 
 
 @pytest.mark.parametrize("name", CLASSES)
@@ -83,7 +83,7 @@ def test_classes_as_scikit_learn_has_them(name: str, count: int, seed: int, rows
     outputs = (spread * rng.normal(size=(rows, count))).round(rng.integers(0, 3)).astype(np.float32)
     y = rng.integers(0, max(2, count - 1), rows)
     found = score(name, outputs, y)
-    assert found == pytest.approx(ORACLES[name](chances(outputs.astype(np.float64)), y), rel=1e-9, abs=1e-12)
+    assert found == pytest.approx(ORACLES[name](probabilities(outputs.astype(np.float64)), y), rel=1e-9, abs=1e-12)
 
 
 @pytest.mark.parametrize("name", VALUES)
@@ -98,11 +98,11 @@ def test_chances_are_softmax():
     from scipy.special import softmax
 
     outputs = np.array([[0.0, 1000.0], [-1000.0, 3.0], [1.0, 1.0]])
-    np.testing.assert_allclose(chances(outputs), softmax(outputs, axis=1), rtol=1e-14)
+    np.testing.assert_allclose(probabilities(outputs), softmax(outputs, axis=1), rtol=1e-14)
 
 
 def test_by_hand():
-    """Four rows, two classes: chances of the second 0.9, 0.2, 0.6, 0.4; truths 1, 0, 0, 1."""
+    """Four rows, two classes: probabilities of the second 0.9, 0.2, 0.6, 0.4; truths 1, 0, 0, 1."""
     p = np.array([0.9, 0.2, 0.6, 0.4])
     outputs, y = np.log(np.stack([1 - p, p], 1)), np.array([1, 0, 0, 1])
     assert score("accuracy", outputs, y) == 0.5
@@ -134,9 +134,9 @@ def test_too_few_rows():
     assert score("mae", np.zeros((1, 1)), np.ones((1, 1))) == 1
 
 
-@pytest.mark.parametrize("name", SCORES)
+@pytest.mark.parametrize("name", METRICS)
 def test_what_diverged_is_no_number(name: str):
-    width = 1 if SCORES[name].kind == "regression" else 2
+    width = 1 if METRICS[name].kind == "regression" else 2
     y = np.arange(200)[:, None] / 7 if width == 1 else np.arange(200) % 2
     outputs = np.zeros((200, width))
     for bad in (np.nan, np.inf):
@@ -151,29 +151,29 @@ def answers(*labels: list[int], seed: int = 0) -> list[tuple[np.ndarray, np.ndar
 
 def test_tasks_where_it_is_not_defined_are_counted_and_left_out():
     some = answers([0, 1, 2], [1, 1, 1], [0, 0, 1, 1])
-    found = measured("auc", some, alike=True)
+    found = metric_per_task("auc", some, alike=True)
     assert found.values.tolist() == [score("auc", *some[0]), score("auc", *some[2])]
     assert (found.rows.tolist(), found.undefined) == ([3, 4], 1)
     assert found.over_rows == score("auc", *(np.concatenate(column) for column in zip(*some, strict=True)))
-    none = measured("auc", some[1:2], alike=True)
+    none = metric_per_task("auc", some[1:2], alike=True)
     assert (len(none.values), none.over_rows, none.undefined) == (0, None, 1)
-    empty = told(none, none)
+    empty = with_difference(none, none)
     assert (empty["mean"], empty["over_rows"], empty["n"], empty["difference"]["mean"]) == (None, None, 0, None)
 
 
 def test_rows_of_tasks_with_other_classes_are_not_scored_together_by_class():
     some = answers([0, 1, 2], [2, 1, 0])
     for name in CLASSES[:-1]:
-        assert (together(name, some, alike=False) is None) == SCORES[name].by_class
-        assert together(name, some, alike=True) is not None
-    assert {name for name in CLASSES if SCORES[name].by_class} == {"auc", "balanced_accuracy", "macro_f1"}
-    assert together("auc", [], alike=True) is None
+        assert (metric_over_rows(name, some, alike=False) is None) == METRICS[name].by_class
+        assert metric_over_rows(name, some, alike=True) is not None
+    assert {name for name in CLASSES if METRICS[name].by_class} == {"auc", "balanced_accuracy", "macro_f1"}
+    assert metric_over_rows("auc", [], alike=True) is None
 
 
 def test_a_task_that_diverged_is_counted_and_leaves_no_mean():
     some = answers([0, 1, 2], [0, 1, 1])
     some[1][0][0, 0] = np.nan
-    out = told(measured("log_loss", some, alike=True), None)
+    out = with_difference(metric_per_task("log_loss", some, alike=True), None)
     assert (out["mean"], out["over_rows"], out["non_finite"], out["n"]) == (None, None, 1, 2)
 
 
@@ -184,7 +184,7 @@ def test_a_task_that_diverged_is_counted_and_leaves_no_mean():
 def test_differences_are_those_of_a_paired_t_test(pairs: list[tuple[float, float]]):
     mine, main = np.array(pairs).T
     rows = np.ones(len(mine))
-    out = told(Figures(mine, rows, 0.4), Figures(main, rows, 0.7))["difference"]
+    out = with_difference(MetricValues(mine, rows, 0.4), MetricValues(main, rows, 0.7))["difference"]
     assert out["mean"] == pytest.approx(mine.mean() - main.mean(), abs=1e-12)
     assert out["over_rows"] == pytest.approx(-0.3)
     if np.ptp(mine - main) > 1e-6:
@@ -193,12 +193,14 @@ def test_differences_are_those_of_a_paired_t_test(pairs: list[tuple[float, float
 
 
 def test_the_figure_itself_and_one_task():
-    lone = Figures(np.array([0.5]), np.ones(1), 0.5)
-    out = told(lone, None)
+    lone = MetricValues(np.array([0.5]), np.ones(1), 0.5)
+    out = with_difference(lone, None)
     assert out == summary(lone.values, lone.rows) | {"difference": None}
-    gap = told(lone, Figures(np.array([0.75]), np.ones(1), None))["difference"]
+    gap = with_difference(lone, MetricValues(np.array([0.75]), np.ones(1), None))["difference"]
     assert (gap["mean"], gap["ci95"], gap["over_rows"]) == (-0.25, None, None)
-    lost = told(Figures(np.array([np.inf, 1.0]), np.ones(2), None), Figures(np.array([np.inf, 1.0]), np.ones(2), None))
+    lost = with_difference(
+        MetricValues(np.array([np.inf, 1.0]), np.ones(2), None), MetricValues(np.array([np.inf, 1.0]), np.ones(2), None)
+    )
     assert (lost["difference"]["mean"], lost["difference"]["non_finite"]) == (None, 1)
 
 
@@ -248,14 +250,14 @@ def by_task(rows: list[dict[str, str]]) -> list[list[dict[str, str]]]:
 
 
 def named(rows: list[dict[str, str]], names: list[str]) -> tuple[np.ndarray, np.ndarray]:
-    """(chances, y) of the rows of one task by the names of its outputs, in the order of `names`."""
+    """(probabilities, y) of the rows of one task by the names of its outputs, in the order of `names`."""
     p = np.array([[float(row[f"p{i}"]) for i in range(len(names))] for row in rows])
     return p / p.sum(1, keepdims=True), np.array([names.index(row["label"]) for row in rows])
 
 
 def check(found: dict[str, Any], name: str, tasks: list[tuple[np.ndarray, np.ndarray]], alike: bool = True) -> None:
     """A score in metrics.json is scikit-learn's, of the predictions (six decimals) of every task, and of all rows."""
-    stat, rule = found["after"]["metrics"][name], SCORES[name]
+    stat, rule = found["after"]["metrics"][name], METRICS[name]
     enough = [(p, y) for p, y in tasks if len(np.unique(y)) > rule.mixed and len(y) >= rule.least]
     assert (stat["n"], stat["undefined"]) == (len(enough), len(tasks) - len(enough))
     if enough:

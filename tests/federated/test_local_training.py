@@ -46,7 +46,7 @@ from metadist_cli.federated.local_training import Algorithm, node_step
 from metadist_cli.federated.personalization import PERSONAL
 from metadist_cli.partition.shards import Shard
 from metadist_cli.partition.shards import pool as pool_of
-from metadist_cli.tasks.episodes import Plan, Pool, episodic, epochs, gather, local
+from metadist_cli.tasks.episodes import Pool, TaskIndices, episodic, epochs, gather, local
 from metadist_cli.tasks.types import Episode
 
 SIZES = [18, 30, 24, 12, 21, 15]
@@ -69,7 +69,7 @@ CONTRACT_LEARNERS: list[Case] = [
 SERVER = OPTIMIZERS["sgd"](lr=1.0)
 UNIFORM, BY_ROWS = AGGREGATORS["mean"](weight_by="uniform"), AGGREGATORS["mean"]()
 LR = 0.3
-Sample = Callable[[int], Callable[[Pool], Plan]]
+Sample = Callable[[int], Callable[[Pool], TaskIndices]]
 
 
 def algorithm(
@@ -89,17 +89,17 @@ def algorithm(
     )
 
 
-def batches(round_: int, steps: int = 4) -> Callable[[Pool], Plan]:
+def batches(round_: int, steps: int = 4) -> Callable[[Pool], TaskIndices]:
     """One batch of six rows a step."""
     return lambda pool: local(0, steps, 1, 0, 6)(pool, round_)
 
 
-def passes(round_: int) -> Callable[[Pool], Plan]:
+def passes(round_: int) -> Callable[[Pool], TaskIndices]:
     """Two epochs in batches of six: nodes of unequal size make unequal numbers of steps."""
     return lambda pool: epochs(0, 2, 1, 0, 6)(pool, round_)
 
 
-def tasks(round_: int, steps: int = 3, count: int = 2) -> Callable[[Pool], Plan]:
+def tasks(round_: int, steps: int = 3, count: int = 2) -> Callable[[Pool], TaskIndices]:
     return lambda pool: episodic(0, steps, count, way=3, shot=1, query=2)(pool, round_)
 
 
@@ -163,13 +163,13 @@ def gradient(vector: Tensor, like: Params, x: Tensor, y: Tensor) -> Tensor:
     return torch.autograd.grad(loss_of(shaped(leaf, like), x, y), leaf)[0]
 
 
-def batch(plan: Plan, i: int, s: int) -> tuple[Tensor, Tensor]:
+def batch(plan: TaskIndices, i: int, s: int) -> tuple[Tensor, Tensor]:
     """The rows of a node's step."""
     at = torch.from_numpy(plan.query[i, s, 0])
     return POOL.x[at], POOL.y[at]
 
 
-def steps_of(plan: Plan, i: int) -> int:
+def steps_of(plan: TaskIndices, i: int) -> int:
     return int(plan.active[i].sum())
 
 
@@ -320,14 +320,14 @@ def lines(sizes: Sequence[int], weights: Sequence[float]) -> tuple[Pool, np.ndar
     return pool_of(shards, 1), np.linalg.lstsq(np.concatenate(rows), np.concatenate(values), rcond=None)[0]
 
 
-def all_rows(round_: int) -> Callable[[Pool], Plan]:
+def all_rows(round_: int) -> Callable[[Pool], TaskIndices]:
     """Eight steps, in each of which a node takes all of its rows equally often."""
 
-    def sample(pool: Pool) -> Plan:
+    def sample(pool: Pool) -> TaskIndices:
         rows = [start + np.resize(np.arange(n), 40) for start, n in zip(pool.row_start, pool.row_count, strict=True)]
         lead = (len(rows), 8, 1)
         query = np.broadcast_to(np.stack(rows)[:, None, None], (*lead, 40)).copy()
-        return Plan(query[..., :0], query, np.ones(lead[:2], bool), np.zeros(lead, np.int64))
+        return TaskIndices(query[..., :0], query, np.ones(lead[:2], bool), np.zeros(lead, np.int64))
 
     return sample
 
@@ -360,7 +360,7 @@ def test_scaffold_leaves_what_stays_at_the_node_alone() -> None:
 # ------------------------------------------------------------------------------------------- FedMeta and Per-FedAvg
 
 
-def support_and_query(plan: Plan, i: int, s: int, t: int) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+def support_and_query(plan: TaskIndices, i: int, s: int, t: int) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     assert plan.labels is not None
     (a, b), (y, z) = (
         (torch.from_numpy(p[i, s, t]) for p in (plan.support, plan.query)),

@@ -55,7 +55,7 @@ from metadist_cli.federated.node_training import MemoryLimit
 from metadist_cli.federated.personalization import Personal
 from metadist_cli.federated.rounds import sample_nodes, shared_part
 from metadist_cli.federated.updates import Updates
-from metadist_cli.tasks.episodes import Plan, Pool, episodic, epochs, gather, local
+from metadist_cli.tasks.episodes import Pool, TaskIndices, episodic, epochs, gather, local
 from metadist_cli.tasks.types import Episode
 
 every_learner = pytest.mark.parametrize("case", LEARNER_CASES, ids=name_of)
@@ -71,7 +71,7 @@ BATCH_NORM: Case = ("mlp", {"hidden": [5], "norm": "batch_running", "activation"
 # Where results are compared to rounding: before batch norm a bias has the gradient 0 but for rounding, which Adam turns
 # into steps of any sign
 PLAIN: Case = ("mlp", {"hidden": [5], "activation": "tanh"})
-Sample = Callable[[Pool], Plan]
+Sample = Callable[[Pool], TaskIndices]
 
 
 def algorithm(
@@ -502,7 +502,7 @@ def test_a_node_that_diverges_is_named(block: int) -> None:
 def test_plans_are_drawn_block_by_block() -> None:
     asked: list[list[int]] = []
 
-    def sample(pool: Pool) -> Plan:
+    def sample(pool: Pool) -> TaskIndices:
         asked.append(pool.nodes.tolist())
         return local(0, 2, 1, 3, 3)(pool, 1)
 

@@ -13,10 +13,18 @@ from scipy import stats
 
 from metadist_cli.core.files import from_json, to_json
 from metadist_cli.data.types import Dataset, Group, build
-from metadist_cli.partition.held_out import Held
-from metadist_cli.partition.heterogeneity import Holdings, of_manifest, of_shards, per_node, skew_of, summary, with_skew
+from metadist_cli.partition.held_out import HoldOut
+from metadist_cli.partition.heterogeneity import (
+    Composition,
+    label_skew,
+    of_manifest,
+    of_shards,
+    per_node,
+    summary,
+    with_skew,
+)
 from metadist_cli.partition.partitioners import PARTITIONERS
-from metadist_cli.partition.shards import Need, Shard, make_shards
+from metadist_cli.partition.shards import Shard, TaskSize, make_shards
 
 ROLES = ("train", "validation", "test")
 
@@ -33,7 +41,7 @@ def tables(nodes: int = 6, kinds: int = 5) -> st.SearchStrategy[np.ndarray]:
 def test_by_hand() -> None:
     """8 rows are trained on, 3 + 3 + 1 + 1; a node of two kinds, one of one, and a new one of a kind nobody has."""
     held = of_manifest(manifest([[2, 2, 0, 0], [1, 1, 2, 0], [0, 0, 0, 5]], "tts"))
-    skew = skew_of(held)
+    skew = label_skew(held)
     assert skew.entropy.tolist() == [1, 1.5, 0]
     # Of all that train 3/8, 3/8, 2/8: the first node has 1/8 more of either of the first two.
     assert skew.distance.tolist() == [0.25, 0.25, 1]
@@ -48,15 +56,15 @@ def test_by_hand() -> None:
 
 def test_means_are_over_rows() -> None:
     held = of_manifest(manifest([[9, 9], [2, 0]]))
-    assert summary(held, skew_of(held))["train"]["entropy"] == 0.9
-    assert summary(held, skew_of(held))["train"]["rows"] == [2, 10, 18]
+    assert summary(held, label_skew(held))["train"]["entropy"] == 0.9
+    assert summary(held, label_skew(held))["train"]["rows"] == [2, 10, 18]
 
 
 @settings(max_examples=200, deadline=None)
 @given(tables(), st.data())
 def test_against_dense_arithmetic(table: np.ndarray, data: st.DataObject) -> None:
     roles = "t" + data.draw(st.text("tvs", min_size=len(table) - 1, max_size=len(table) - 1))
-    skew = skew_of(of_manifest(manifest(table, roles)))
+    skew = label_skew(of_manifest(manifest(table, roles)))
     share = table / table.sum(1, keepdims=True)
     trained = table[[role == "t" for role in roles]].sum(0)
     np.testing.assert_allclose(skew.entropy, stats.entropy(share, base=2, axis=1), atol=1e-12)
@@ -88,7 +96,7 @@ def test_chance_is_what_dealing_at_random_gives(whole: list[int], rows: list[int
     for trial in seen:
         table = np.zeros((len(rows), len(whole)), dtype=np.int64)
         np.add.at(table, (owner, rng.permutation(label)), 1)
-        skew = skew_of(of_manifest(manifest(table)))
+        skew = label_skew(of_manifest(manifest(table)))
         trial[:] = skew.distance
     mean, error = seen.mean(0), seen.std(0) / np.sqrt(len(seen))
     assert (np.abs(skew.chance - mean) < 5 * error + 0.02 * mean + 0.002).all()
@@ -99,7 +107,7 @@ def test_chance_of_a_new_node() -> None:
     rng = np.random.default_rng(0)
     seen = []
     for _ in range(600):
-        skew = skew_of(of_manifest(manifest(rng.multinomial([400, 50], [0.5, 0.3, 0.1, 0.1]), "ts")))
+        skew = label_skew(of_manifest(manifest(rng.multinomial([400, 50], [0.5, 0.3, 0.1, 0.1]), "ts")))
         seen.append([skew.distance[1], skew.chance[1]])
     distance, chance = np.mean(seen, axis=0)
     assert chance == pytest.approx(distance, rel=0.03)
@@ -111,7 +119,7 @@ def test_chance_of_many_sizes_is_that_of_each() -> None:
     rows = np.unique(np.geomspace(3, 100_000, 3000).astype(int))
     table = np.maximum((rows[:, None] * share).round().astype(int), [[1, 1, 0, 0]])
     held = of_manifest(manifest(table))
-    told = skew_of(held).chance
+    told = label_skew(held).chance
     whole = table.sum(0) / table.sum()
     for i in range(0, len(rows), 50):
         n = int(held.rows[i])
@@ -149,12 +157,12 @@ def written(shards: list[Shard], data: Dataset) -> dict[str, Any]:
 
     entries = list(_entries(shards, "file"))
     held = of_shards(shards, data)
-    found = with_skew({"classes": list(data.classes), "nodes": entries}, held, skew_of(held))
+    found = with_skew({"classes": list(data.classes), "nodes": entries}, held, label_skew(held))
     return from_json(to_json(found).encode(), "manifest")
 
 
-def equal(one: Holdings, two: Holdings) -> None:
-    for name, a, b in zip(Holdings._fields, one, two, strict=True):
+def equal(one: Composition, two: Composition) -> None:
+    for name, a, b in zip(Composition._fields, one, two, strict=True):
         if name in ("kind", "count"):
             order = (np.lexsort([h.kind, h.node]) for h in (one, two))
             a, b = (getattr(h, name)[o] for h, o in zip((one, two), order, strict=True))
@@ -162,13 +170,15 @@ def equal(one: Holdings, two: Holdings) -> None:
 
 
 @pytest.mark.parametrize("more", [{}, {"relabel": True}, {"rotate": 90.0}])
-@pytest.mark.parametrize("held", [Held("nodes", 2, 1), Held("rows", 0.2, 0.2)])
-def test_shards_and_their_manifest_say_the_same(held: Held, more: dict[str, Any]) -> None:
+@pytest.mark.parametrize("held", [HoldOut("nodes", 2, 1), HoldOut("rows", 0.2, 0.2)])
+def test_shards_and_their_manifest_say_the_same(held: HoldOut, more: dict[str, Any]) -> None:
     data = digits()
-    shards = make_shards(data, PARTITIONERS["dirichlet"](alpha=0.3), 7, Need(False, 0, 4), held, 0, **more)
+    shards = make_shards(data, PARTITIONERS["dirichlet"](alpha=0.3), 7, TaskSize(False, 0, 4), held, 0, **more)
     one, two = of_shards(shards, data), of_manifest(written(shards, data))
     equal(one, two)
-    assert [n["entropy"] for n in written(shards, data)["nodes"]] == [n["entropy"] for n in per_node(two, skew_of(two))]
+    assert [n["entropy"] for n in written(shards, data)["nodes"]] == [
+        n["entropy"] for n in per_node(two, label_skew(two))
+    ]
     table = np.zeros((len(shards), 5), dtype=np.int64)
     table[one.node, one.kind] = one.count
     np.testing.assert_array_equal(table, [np.bincount(data.label[s.row], minlength=5) for s in shards])
@@ -178,7 +188,7 @@ def test_a_nodes_own_numbers_change_nothing() -> None:
     """Who has what is told by the true classes."""
     data, deal = digits(), PARTITIONERS["dirichlet"](alpha=0.3)
     plain, own = (
-        make_shards(data, deal, 7, Need(False, 0, 4), Held("nodes", 2, 0), 0, relabel=r) for r in (False, True)
+        make_shards(data, deal, 7, TaskSize(False, 0, 4), HoldOut("nodes", 2, 0), 0, relabel=r) for r in (False, True)
     )
     a, b = of_manifest(written(plain, data)), of_manifest(written(own, data))
     assert (a.renumbered, b.renumbered) == (False, True)
@@ -187,16 +197,18 @@ def test_a_nodes_own_numbers_change_nothing() -> None:
 
 def test_new_classes_have_nothing_in_common_with_training() -> None:
     data = digits()
-    shards = make_shards(data, PARTITIONERS["iid"](), 2, Need(True, 1, 3), Held("classes", 1, 0), 0)
+    shards = make_shards(data, PARTITIONERS["iid"](), 2, TaskSize(True, 1, 3), HoldOut("classes", 1, 0), 0)
     held = of_shards(shards, data)
     assert held.name[-1] == "new classes (test)"
-    assert skew_of(held).distance[-1] == 1
+    assert label_skew(held).distance[-1] == 1
     equal(held, of_manifest(written(shards, data)))
 
 
 def test_a_regression_is_told_by_tenths_of_its_targets() -> None:
     data = houses()
-    shards = make_shards(data, PARTITIONERS["natural"](by="site"), None, Need(False, 0, 4), Held("nodes", 1, 0), 0)
+    shards = make_shards(
+        data, PARTITIONERS["natural"](by="site"), None, TaskSize(False, 0, 4), HoldOut("nodes", 1, 0), 0
+    )
     held = of_shards(shards, data)
     assert held.bins
     assert len(held.kinds) == 10
@@ -210,7 +222,7 @@ def test_a_regression_is_told_by_tenths_of_its_targets() -> None:
     assert held.kinds[:2] == (f"to {by_hand[0]}", f"{by_hand[0]} to {by_hand[1]}")
     assert held.kinds[-1] == f"above {by_hand[2]}"
     assert "e" not in "".join(held.kinds).replace("above", "")
-    skew = skew_of(held)
+    skew = label_skew(held)
     assert skew.distance[0] > 3 * skew.chance[0], "the cheapest site"
 
 
@@ -219,7 +231,7 @@ def test_a_regression_is_told_by_tenths_of_its_targets() -> None:
 )
 def test_few_different_targets_are_told_apart(values: list[float], kinds: tuple[str, ...]) -> None:
     data = houses(values=values)
-    shards = make_shards(data, PARTITIONERS["iid"](), 4, Need(False, 0, 4), Held("nodes", 1, 0), 0)
+    shards = make_shards(data, PARTITIONERS["iid"](), 4, TaskSize(False, 0, 4), HoldOut("nodes", 1, 0), 0)
     held = of_shards(shards, data)
     assert held.kinds == kinds
     counted = np.bincount(held.kind, weights=held.count)

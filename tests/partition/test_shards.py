@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from metadist_cli.core.errors import CONFIG, Problem
 from metadist_cli.data.types import Dataset, Group, build
-from metadist_cli.partition.held_out import ROLES, Held, rows_needed
+from metadist_cli.partition.held_out import ROLES, HoldOut, rows_needed
 from metadist_cli.partition.partitioners import PARTITIONERS
-from metadist_cli.partition.shards import Need, Shard, account, make_shards, pool
+from metadist_cli.partition.shards import Shard, TaskSize, account, make_shards, pool
 
-LOCAL, EPISODIC = Need(False, 0, 2), Need(True, 2, 3)
+LOCAL, EPISODIC = TaskSize(False, 0, 2), TaskSize(True, 2, 3)
 DEAL = {
     "iid": PARTITIONERS["iid"](),
     "dirichlet": PARTITIONERS["dirichlet"](alpha=0.3),
@@ -61,11 +61,11 @@ def shards_of(
     data: Dataset,
     deal: str = "iid",
     nodes: int | None = 3,
-    need: Need = EPISODIC,
-    held: Held | None = None,
+    need: TaskSize = EPISODIC,
+    held: HoldOut | None = None,
     **more: object,
 ) -> list[Shard]:
-    held = held or Held("classes" if need.episodic else "nodes", 2 if need.episodic else 1, 0)
+    held = held or HoldOut("classes" if need.episodic else "nodes", 2 if need.episodic else 1, 0)
     return make_shards(data, DEAL[deal], nodes, need, held, **{"seed": 0} | more)
 
 
@@ -116,7 +116,7 @@ def test_no_row_is_lost_or_doubled(
     seed: int,
 ) -> None:
     data = characters(bases, turns, turn_held_out=turn_held_out)
-    held = Held(held_by if episodic else "nodes", test, validation)
+    held = HoldOut(held_by if episodic else "nodes", test, validation)
     need = EPISODIC if episodic else LOCAL
     try:
         shards = make_shards(data, DEAL[deal], nodes, need, held, seed, relabel=relabel)
@@ -150,7 +150,7 @@ def test_no_row_is_lost_or_doubled(
 
 @pytest.mark.parametrize("deal", DEAL)
 @pytest.mark.parametrize("need", [EPISODIC, LOCAL])
-def test_shards_are_a_function_of_the_seed(deal: str, need: Need) -> None:
+def test_shards_are_a_function_of_the_seed(deal: str, need: TaskSize) -> None:
     data = characters()
     one, two, *others = (shards_of(data, deal, 3, need, seed=s) for s in (1, 1, 2, 3, 4, 5))
     assert equal(one, two)
@@ -162,7 +162,7 @@ def test_shards_are_a_function_of_the_seed(deal: str, need: Need) -> None:
 
 def test_held_out_classes_have_shards_of_their_own() -> None:
     data = characters(turns=4)
-    parts = by_role(shards_of(data, held=Held("classes", 3, 2)))
+    parts = by_role(shards_of(data, held=HoldOut("classes", 3, 2)))
     (test,), (validation,) = parts["test"], parts["validation"]
     assert (test.name, validation.name) == ("new classes (test)", "new classes (validation)")
     assert len(parts["train"]) == 3
@@ -174,7 +174,7 @@ def test_held_out_classes_have_shards_of_their_own() -> None:
 
 def test_turns_of_held_out_classes_may_be_dropped() -> None:
     data = characters(turns=4, turn_held_out=False)
-    parts = by_role(shards_of(data, held=Held("classes", 3, 0)))
+    parts = by_role(shards_of(data, held=HoldOut("classes", 3, 0)))
     assert len(np.unique(parts["test"][0].label)) == 3
     assert not data.turned[parts["test"][0].label].any()
     assert data.turned[parts["train"][0].label].any()
@@ -185,9 +185,9 @@ def test_turns_of_held_out_classes_may_be_dropped() -> None:
 
 def test_held_out_by_name() -> None:
     data = characters(turns=2)
-    parts = by_role(shards_of(data, held=Held("classes", ["c3", "c5@90", "c5"], 1)))
+    parts = by_role(shards_of(data, held=HoldOut("classes", ["c3", "c5@90", "c5"], 1)))
     assert bases_of(data, parts["test"]) == {3, 5}
-    nodes = by_role(shards_of(data, "natural", 3, LOCAL, Held("nodes", ["Bet"], 1)))
+    nodes = by_role(shards_of(data, "natural", 3, LOCAL, HoldOut("nodes", ["Bet"], 1)))
     assert [s.name for s in nodes["test"]] == ["Bet"]
     assert len(nodes["validation"]) == 1
     assert nodes["validation"][0].name != "Bet"
@@ -196,11 +196,11 @@ def test_held_out_by_name() -> None:
 def test_the_data_may_bring_their_own_split() -> None:
     role = [0] * 8 + [1, 1, 2, 2]
     data = characters(role=role)
-    parts = by_role(shards_of(data, held=Held("classes", None, 0)))
+    parts = by_role(shards_of(data, held=HoldOut("classes", None, 0)))
     assert bases_of(data, parts["test"]) == {10, 11}
     assert bases_of(data, parts["validation"]) == {8, 9}
     with pytest.raises(Problem, match="brings its own split") as caught:
-        shards_of(data, held=Held("classes", 2, 0))
+        shards_of(data, held=HoldOut("classes", 2, 0))
     assert "data.split: random" in caught.value.hint
 
 
@@ -213,11 +213,11 @@ def test_a_class_without_rows_is_nobodys(source: str) -> None:
         x=data.x[full], label=data.label[full], groups={k: Group(g.code[full], g.names) for k, g in data.groups.items()}
     )
     for seed in range(40):
-        parts = by_role(shards_of(data, need=Need(True, 1, 3), held=Held(source, 1, 1), seed=seed))
+        parts = by_role(shards_of(data, need=TaskSize(True, 1, 3), held=HoldOut(source, 1, 1), seed=seed))
         assert len(parts["test"]) == len(parts["validation"]) == 1
         assert bases_of(data, [*chain(*parts.values())]) == set(range(12)) - {4}
     with pytest.raises(Problem, match="there is no class 'c4'"):
-        shards_of(data, held=Held("classes", ["c4"], 0))
+        shards_of(data, held=HoldOut("classes", ["c4"], 0))
 
 
 # --------------------------------------------------------------------------------------------------- what is dealt
@@ -225,7 +225,7 @@ def test_a_class_without_rows_is_nobodys(source: str) -> None:
 
 def test_natural_nodes_have_their_names() -> None:
     data = characters()
-    shards = shards_of(data, "natural", None, EPISODIC, Held("nodes", 1, 0))
+    shards = shards_of(data, "natural", None, EPISODIC, HoldOut("nodes", 1, 0))
     assert {s.name for s in shards} == {"Aleph", "Bet", "Gimel"}
     for s in shards:
         assert {data.groups["alphabet"].names[c] for c in data.groups["alphabet"].code[s.row]} == {s.name}
@@ -234,7 +234,7 @@ def test_natural_nodes_have_their_names() -> None:
 
 def test_episodic_tasks_deal_whole_characters_with_all_turns() -> None:
     data = characters(turns=4)
-    for s in by_role(shards_of(data, "dirichlet", need=Need(True, 5, 3)))["train"]:
+    for s in by_role(shards_of(data, "dirichlet", need=TaskSize(True, 5, 3)))["train"]:
         bases, counts = np.unique(data.base[s.label], return_counts=True)
         assert (counts == 4 * 6).all()
         assert len(bases) >= 2  # 5 classes are 2 characters in 4 turns
@@ -242,15 +242,16 @@ def test_episodic_tasks_deal_whole_characters_with_all_turns() -> None:
 
 def test_whole_characters_cannot_go_to_the_drawers() -> None:
     with pytest.raises(Problem, match="no group 'drawer'") as caught:
-        make_shards(characters(), PARTITIONERS["natural"](by="drawer"), 2, EPISODIC, Held("classes", 2, 0), 0)
+        make_shards(characters(), PARTITIONERS["natural"](by="drawer"), 2, EPISODIC, HoldOut("classes", 2, 0), 0)
     assert caught.value.hint == "groups here: alphabet"
     assert (
-        len(make_shards(characters(), PARTITIONERS["natural"](by="drawer"), None, LOCAL, Held("nodes", 2, 0), 0)) == 6
+        len(make_shards(characters(), PARTITIONERS["natural"](by="drawer"), None, LOCAL, HoldOut("nodes", 2, 0), 0))
+        == 6
     )
 
 
-@pytest.mark.parametrize("held", [Held("classes", None, 0), Held("nodes", None, 0)])
-def test_what_is_held_out_must_be_said(held: Held) -> None:
+@pytest.mark.parametrize("held", [HoldOut("classes", None, 0), HoldOut("nodes", None, 0)])
+def test_what_is_held_out_must_be_said(held: HoldOut) -> None:
     with pytest.raises(Problem, match="is not said") as caught:
         shards_of(characters(), held=held)
     assert caught.value.where == "task.new.test"
@@ -259,13 +260,13 @@ def test_what_is_held_out_must_be_said(held: Held) -> None:
 @pytest.mark.parametrize(
     ("held", "message"),
     [
-        (Held("classes", 10, 2), "10 classes for test and 2 for validation leave none of 12 to train on"),
-        (Held("nodes", 2, 1), "2 nodes for test and 1 for validation leave none of 3 to train on"),
-        (Held("classes", ["c99"], 0), "there is no class 'c99'"),
-        (Held("nodes", ["nobody"], 0), "there is no node 'nobody'"),
+        (HoldOut("classes", 10, 2), "10 classes for test and 2 for validation leave none of 12 to train on"),
+        (HoldOut("nodes", 2, 1), "2 nodes for test and 1 for validation leave none of 3 to train on"),
+        (HoldOut("classes", ["c99"], 0), "there is no class 'c99'"),
+        (HoldOut("nodes", ["nobody"], 0), "there is no node 'nobody'"),
     ],
 )
-def test_what_cannot_be_held_out(held: Held, message: str) -> None:
+def test_what_cannot_be_held_out(held: HoldOut, message: str) -> None:
     with pytest.raises(Problem, match=message) as caught:
         shards_of(characters(), held=held)
     assert caught.value.code == CONFIG
@@ -277,16 +278,16 @@ def test_a_node_too_poor_is_named_with_what_it_has() -> None:
     with pytest.raises(
         Problem, match="a task needs 2 classes of 7 rows, node-000 has 4 classes of 6 to 6 rows"
     ) as caught:
-        shards_of(data, need=Need(True, 2, 7))
+        shards_of(data, need=TaskSize(True, 2, 7))
     assert caught.value.where == "node 0"
     assert "task.shot" in caught.value.hint
     with pytest.raises(
         Problem, match=r"a task needs 5 classes of 3 rows, new classes \(test\) has 2 classes"
     ) as caught:
-        shards_of(data, nodes=2, need=Need(True, 5, 3))
+        shards_of(data, nodes=2, need=TaskSize(True, 5, 3))
     assert caught.value.where == "node 2"
     with pytest.raises(Problem, match="3 nodes need at least 5 each"):
-        shards_of(data, need=Need(True, 5, 3))
+        shards_of(data, need=TaskSize(True, 5, 3))
 
 
 # --------------------------------------------------------------------------------------------- a node's own ways
@@ -349,7 +350,7 @@ def table(counts: Sequence[int], nodes: int = 1, **more: object) -> Dataset:
 
 def sites(data: Dataset, test: object = 0.25, validation: float = 0, seed: int = 0, **more: object) -> list[Shard]:
     natural = PARTITIONERS["natural"](by="site")
-    return make_shards(data, natural, None, Need(False, 0, 1), Held("rows", test, validation), seed, **more)
+    return make_shards(data, natural, None, TaskSize(False, 0, 1), HoldOut("rows", test, validation), seed, **more)
 
 
 @settings(max_examples=400, deadline=None)
@@ -467,11 +468,11 @@ def test_held_out_what_and_how_much_must_fit() -> None:
     own = table([10, 10], 3, row_role=np.zeros(60, dtype=np.int8))
     role = build("classification", data.x, data.label, data.classes, role=np.array([0, 2], dtype=np.int8))
     for rows, need, held, message in [
-        (data, LOCAL, Held("nodes", 0.5, 0), "nodes are kept for new tasks whole"),
-        (data, LOCAL, Held("nodes", 1, 0.5), "nodes are kept for new tasks whole"),
-        (data, EPISODIC, Held("rows", 0.5, 0), "an episodic task is made of new ones"),
-        (own, LOCAL, Held("nodes", 1, 0), "own split speaks of rows, not of nodes"),
-        (role, LOCAL, Held("rows", 0.5, 0), "held-out rows keep all classes"),
+        (data, LOCAL, HoldOut("nodes", 0.5, 0), "nodes are kept for new tasks whole"),
+        (data, LOCAL, HoldOut("nodes", 1, 0.5), "nodes are kept for new tasks whole"),
+        (data, EPISODIC, HoldOut("rows", 0.5, 0), "an episodic task is made of new ones"),
+        (own, LOCAL, HoldOut("nodes", 1, 0), "own split speaks of rows, not of nodes"),
+        (role, LOCAL, HoldOut("rows", 0.5, 0), "held-out rows keep all classes"),
     ]:
         with pytest.raises(Problem, match=message) as caught:
             make_shards(rows, iid, 3, need, held, 0)
@@ -487,7 +488,7 @@ def test_as_many_rows_are_needed_as_leave_enough() -> None:
                 rows = np.arange(1, 2000)
                 parts = [np.floor(fraction * rows + 0.5) for fraction in (test, validation) if fraction]
                 enough = (rows - sum(parts) >= least) & (np.array(parts) >= 1).all(0)
-                needed = rows_needed(data, Held("rows", float(test), validation), least)
+                needed = rows_needed(data, HoldOut("rows", float(test), validation), least)
                 assert enough[needed - 1 :].all(), (test, validation, least)
                 spare += validation == 0 and enough[needed - 2]
     assert spare <= 5
@@ -506,9 +507,9 @@ def test_nodes_are_dealt_enough_to_train_after_some_is_kept_back(
     rows: int, nodes: int, least: int, test: float, validation: float, seed: int
 ) -> None:
     """Of one class, so that stratifying takes nothing away: the partitioner refuses, or every node has enough."""
-    data, need = table([rows]), Need(False, 0, least)
+    data, need = table([rows]), TaskSize(False, 0, least)
     try:
-        shards = make_shards(data, DEAL["dirichlet"], nodes, need, Held("rows", test, validation), seed)
+        shards = make_shards(data, DEAL["dirichlet"], nodes, need, HoldOut("rows", test, validation), seed)
     except Problem as problem:
         assert "nodes need at least" in problem.message  # noqa: PT017
         return
@@ -519,7 +520,7 @@ def test_held_back_rows_have_the_angle_and_the_numbers_of_their_home() -> None:
     image = np.zeros((21, 21), dtype=np.uint8)
     image[10, 18] = 255
     data = build("classification", np.stack([image] * 80), np.arange(80) % 4, tuple("abcd"), divide=255)
-    shards = make_shards(data, DEAL["iid"], 5, LOCAL, Held("rows", 0.3, 0.2), 0, rotate=120.0, relabel=True)
+    shards = make_shards(data, DEAL["iid"], 5, LOCAL, HoldOut("rows", 0.3, 0.2), 0, rotate=120.0, relabel=True)
     assert len(shards) == 15
     assert len({s.angle for s in shards}) == 5
     for s in shards[5:]:
@@ -568,7 +569,7 @@ def test_scaled_training_rows_have_mean_0_and_deviation_1(
     noise = np.random.default_rng(seed).normal(centre, 3, (len(data.label), 3))
     noise[:, 2] = 0.1
     data = data._replace(x=noise.astype(np.float32))
-    held = Held("rows", 0.2, 0.1) if source == "rows" else Held("nodes", 1, 0)
+    held = HoldOut("rows", 0.2, 0.1) if source == "rows" else HoldOut("nodes", 1, 0)
     natural = PARTITIONERS["natural"](by="site")
     try:
         shards, plain = (
@@ -648,7 +649,7 @@ def test_take_leaves_the_rows_and_picks_the_nodes() -> None:
 
 def test_rows_are_counted_not_claimed() -> None:
     data = characters(bases=12, turns=4, rows=6, turn_held_out=False)
-    shards = make_shards(data, DEAL["iid"], 3, EPISODIC, Held("classes", 3, 0), 0)
+    shards = make_shards(data, DEAL["iid"], 3, EPISODIC, HoldOut("classes", 3, 0), 0)
     rows = account(data, shards)
     assert rows["left_out"] == 3 * 3 * 6  # three turned copies of each of three held-out characters
     assert (rows["lost"], rows["duplicated"]) == (0, 0)
@@ -661,4 +662,4 @@ def test_rows_are_counted_not_claimed() -> None:
 def test_held_out_nodes_and_a_split_of_classes_exclude_each_other() -> None:
     data = characters(role=[0] * 8 + [2] * 4)
     with pytest.raises(Problem, match="split"):
-        make_shards(data, DEAL["iid"], 3, EPISODIC, Held("nodes", 1, 0), 0)
+        make_shards(data, DEAL["iid"], 3, EPISODIC, HoldOut("nodes", 1, 0), 0)

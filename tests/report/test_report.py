@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from metadist_cli.report import Examples, headline, partition_png, render
+from metadist_cli.report import ExampleTask, headline, partition_png, render
 from metadist_cli.report.charts import apart
 from metadist_cli.report.heatmap import _bins
 
@@ -104,12 +104,14 @@ def example_shards(held=((30, 0), (0, 30), (5, 25))):
 def image_task(classes=("zero", "one")):
     rng = np.random.default_rng(0)
     y, wrong = np.array([0, 1, 0, 1, 1]), np.array([0, 1, 1, 1, 1])
-    return Examples("image", rng.random((2, 8, 8)), np.array([0, 1]), rng.random((5, 8, 8)), y, 1 - y, wrong, classes)
+    return ExampleTask(
+        "image", rng.random((2, 8, 8)), np.array([0, 1]), rng.random((5, 8, 8)), y, 1 - y, wrong, classes
+    )
 
 
 def curve_task():
     x = np.linspace(-5, 5, 50)[:, None]
-    return Examples("curve", x[::10], np.sin(x[::10]), x, np.sin(x), np.zeros(50), np.sin(x)[:, 0] + 0.5, ())
+    return ExampleTask("curve", x[::10], np.sin(x[::10]), x, np.sin(x), np.zeros(50), np.sin(x)[:, 0] + 0.5, ())
 
 
 class Page(HTMLParser):

@@ -12,7 +12,7 @@ from scipy import stats
 
 from metadist_cli.core.errors import CONFIG, Problem
 from metadist_cli.partition.shards import Shard, pool
-from metadist_cli.tasks.episodes import Plan, Pool, Sampler, counts, episodic, epochs, gather, local
+from metadist_cli.tasks.episodes import Pool, Sampler, TaskIndices, counts, episodic, epochs, gather, local
 
 SAMPLERS: dict[str, Sampler] = {
     "episodic": episodic(0, 3, 2, way=2, shot=1, query=3),
@@ -29,7 +29,7 @@ def rows_of(pool: Pool, i: int) -> np.ndarray:
     return np.arange(pool.row_start[i], pool.row_start[i] + pool.row_count[i])
 
 
-def equal(one: Plan, two: Plan) -> bool:
+def equal(one: TaskIndices, two: TaskIndices) -> bool:
     return all(np.array_equal(getattr(one, k), getattr(two, k)) for k in ("support", "query", "active", "seeds"))
 
 

@@ -24,7 +24,7 @@ from metadist_cli.partition.shards import Shard
 from metadist_cli.runtime.execution import Setting
 from metadist_cli.storage.adapted_model import pack_adapted
 from metadist_cli.storage.run_directory import Run
-from metadist_cli.tasks.episodes import Plan, Pool, gather
+from metadist_cli.tasks.episodes import Pool, TaskIndices, gather
 
 
 class Trained(NamedTuple):
@@ -57,7 +57,7 @@ class Tasks(NamedTuple):
 
     shard: Shard
     pool: Pool
-    plan: Plan
+    plan: TaskIndices
     names: tuple[str, ...]
     rows: Sequence[object]
     labelled: bool = True
@@ -70,7 +70,7 @@ class Tasks(NamedTuple):
         return self.pool.y[torch.from_numpy(query).to(self.pool.y.device)].cpu().numpy()
 
 
-def output_names(config: Config, classes: tuple[str, ...], shard: Shard, plan: Plan) -> tuple[str, ...]:
+def output_names(config: Config, classes: tuple[str, ...], shard: Shard, plan: TaskIndices) -> tuple[str, ...]:
     """What the model's outputs stand for in the shard's first task."""
     if shard.target is not None:
         return ()
@@ -183,13 +183,13 @@ def _readable(out: Tensor, names: tuple[str, ...]) -> list[list[str]]:
     """Prediction and probabilities (or values) of each query row of one episode."""
     if not names:
         return [[" ".join(repr(v) for v in row)] for row in out.tolist()]
-    chances = out.softmax(-1)
-    return [[names[int(p.argmax())], *(f"{v:.6f}" for v in p.tolist())] for p in chances]
+    probabilities = out.softmax(-1)
+    return [[names[int(p.argmax())], *(f"{v:.6f}" for v in p.tolist())] for p in probabilities]
 
 
 def _examples(setting: Setting, task: Tasks, outcome: Outcome) -> Any:
     """The first episode as the report pictures it."""
-    from metadist_cli.report import Examples
+    from metadist_cli.report import ExampleTask
 
     plan, spec = task.plan, setting.experiment.spec
     episode = gather(task.pool, plan.support[0, 0, 0], plan.query[0, 0, 0], plan.labels)
@@ -200,4 +200,4 @@ def _examples(setting: Setting, task: Tasks, outcome: Outcome) -> Any:
     else:
         kind = "curve" if spec.shape == (1,) else "vector"
         before, after = outcome.first[0][:, 0].numpy(), outcome.out[0][:, 0].numpy()
-    return Examples(kind, support_x, support_y, query_x, query_y, before, after, task.names)
+    return ExampleTask(kind, support_x, support_y, query_x, query_y, before, after, task.names)

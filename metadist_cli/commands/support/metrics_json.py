@@ -11,7 +11,14 @@ from torch import Tensor
 from metadist_cli.commands.support.finetune_outputs import Tasks, Trained
 from metadist_cli.config import Config
 from metadist_cli.config.schema import Episodic
-from metadist_cli.evaluation.evaluate import Figures, Outcome, measured, summary, together, told
+from metadist_cli.evaluation.evaluate import (
+    MetricValues,
+    Outcome,
+    metric_over_rows,
+    metric_per_task,
+    summary,
+    with_difference,
+)
 from metadist_cli.runtime.execution import Setting
 
 FEW = 12  # new nodes at most for each of which all methods are told
@@ -22,8 +29,8 @@ Answers = list[tuple[np.ndarray, np.ndarray]]  # (outputs, y) of each task
 class _State(NamedTuple):
     """A method before or after adaptation: the score of every task, and the others by name."""
 
-    main: Figures
-    others: dict[str, Figures]
+    main: MetricValues
+    others: dict[str, MetricValues]
 
 
 def figures(
@@ -91,15 +98,15 @@ def _states(config: Config, tasks: list[Tasks], outcomes: list[Outcome], alike: 
     out = {}
     for when, step in _STEPS:
         answers = _answers(tasks, outcomes, step)
-        others = {name: measured(name, answers, alike) for name in config.finetune.metrics}
+        others = {name: metric_per_task(name, answers, alike) for name in config.finetune.metrics}
         out[when] = _State(_scores(outcomes, step), others)
     return out
 
 
-def _scores(outcomes: list[Outcome], step: int) -> Figures:
+def _scores(outcomes: list[Outcome], step: int) -> MetricValues:
     values = np.concatenate([np.zeros(0), *(o.score[:, step] for o in outcomes)])
     rows = np.concatenate([np.zeros(0), *(np.full(len(o.score), o.out.shape[1]) for o in outcomes)])
-    return Figures(values, rows, summary(values, rows)["over_rows"])
+    return MetricValues(values, rows, summary(values, rows)["over_rows"])
 
 
 def _answers(tasks: list[Tasks], outcomes: list[Outcome], step: int) -> Answers:
@@ -121,10 +128,10 @@ def _told(mine: dict[str, _State], main: dict[str, _State]) -> dict[str, Any]:
     for when, state in mine.items():
         than = None if state is best else best
         others = {
-            name: told(found, than and than.others[name]) | {"undefined": found.undefined}
+            name: with_difference(found, than and than.others[name]) | {"undefined": found.undefined}
             for name, found in state.others.items()
         }
-        out[when] = told(state.main, than and than.main) | {"metrics": others}
+        out[when] = with_difference(state.main, than and than.main) | {"metrics": others}
     return out
 
 
@@ -149,8 +156,8 @@ def _at_node(config: Config, task: Tasks, outcome: Outcome, main: Outcome, alike
     for when, step in _STEPS:
         than = None if outcome is main and step else best
         answers = _answers([task], [outcome], step)
-        others = {name: together(name, answers, alike) for name in config.finetune.metrics}
-        out[when] = told(_scores([outcome], step), than) | {"metrics": others}
+        others = {name: metric_over_rows(name, answers, alike) for name in config.finetune.metrics}
+        out[when] = with_difference(_scores([outcome], step), than) | {"metrics": others}
     return out
 
 

@@ -10,12 +10,12 @@ from metadist_cli.core.errors import CONFIG, Problem
 from metadist_cli.experiment import Spec
 from metadist_cli.partition.shards import Shard, pool
 from metadist_cli.tasks import episodes
-from metadist_cli.tasks.episodes import Plan, Pool, Sampler
+from metadist_cli.tasks.episodes import Pool, Sampler, TaskIndices
 
 
 def new_tasks(
     config: Config, spec: Spec, shard: Shard, home: Shard | None, count: int, device: torch.device | str = "cpu"
-) -> tuple[Pool, Plan]:
+) -> tuple[Pool, TaskIndices]:
     """`count` new tasks of a held-out shard, with the sizes of finetune.task.
 
     home: the training rows of the node that kept the shard back; they are the support, all of them (in one task, since

@@ -16,7 +16,7 @@ from metadist_cli.data.standardise import Moments, moments, standardise
 from metadist_cli.data.user_task.task import read_task
 from metadist_cli.partition.shards import Shard, pool
 from metadist_cli.runtime.execution import Setting
-from metadist_cli.tasks.episodes import Plan
+from metadist_cli.tasks.episodes import TaskIndices
 
 
 def own_task(config: Config, setting: Setting, path: Path) -> Tasks:
@@ -46,7 +46,7 @@ def own_task(config: Config, setting: Setting, path: Path) -> Tasks:
     shard = Shard(len(setting.manifest["nodes"]), own_name(path), "test", x, label, target, np.arange(len(y)))
     places = np.arange(support + query)[None, None, None]
     seed = np.array([[[seeds.key(config.seed, "own task")]]])
-    plan = Plan(places[..., :support], places[..., support:], np.ones((1, 1), dtype=bool), seed)
+    plan = TaskIndices(places[..., :support], places[..., support:], np.ones((1, 1), dtype=bool), seed)
     rows = ["support"] * support + list(own.query_names)
     return Tasks(shard, pool([shard], spec.divide, setting.device), plan, own.classes, rows, own.query_y is not None)
 

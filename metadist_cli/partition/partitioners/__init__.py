@@ -12,9 +12,9 @@ from metadist_cli.partition.partitioners.iid import iid
 from metadist_cli.partition.partitioners.label_shards import shards
 from metadist_cli.partition.partitioners.natural import natural
 from metadist_cli.partition.partitioners.quantity import quantity
-from metadist_cli.partition.partitioners.types import Dealt, Items, Partitioner
+from metadist_cli.partition.partitioners.types import Assignment, Items, Partitioner
 
-__all__ = ["PARTITIONERS", "Dealt", "Items", "Partitioner"]
+__all__ = ["PARTITIONERS", "Assignment", "Items", "Partitioner"]
 
 PARTITIONERS: dict[str, Callable[..., Partitioner]] = {
     "iid": iid,

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from metadist_cli.partition.partitioners.types import Dealt, Items, Partitioner, enough, lists, possible, unnamed
+from metadist_cli.partition.partitioners.types import Assignment, Items, Partitioner, enough, lists, possible, unnamed
 
 
 def by_class() -> Partitioner:
     """Whole labels dealt in turn: no two nodes share a label, or, with more nodes than labels, each node has one."""
 
-    def deal(items: Items, nodes: int | None, minimum: int, rng: np.random.Generator) -> Dealt:
+    def deal(items: Items, nodes: int | None, minimum: int, rng: np.random.Generator) -> Assignment:
         count = possible(len(items.label), nodes, minimum)
         members = lists(np.unique(items.label, return_inverse=True)[1])
         owner = np.empty(len(items.label), dtype=np.int64)

@@ -7,7 +7,7 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from metadist_cli.partition.partitioners.types import Dealt, Items, Partitioner, lists, possible, unnamed
+from metadist_cli.partition.partitioners.types import Assignment, Items, Partitioner, lists, possible, unnamed
 
 
 def dirichlet(
@@ -26,7 +26,7 @@ def dirichlet(
     minimum take items from the richest. And shares are cut at a random offset, so that rounding favours no node.
     """
 
-    def deal(items: Items, nodes: int | None, minimum: int, rng: np.random.Generator) -> Dealt:
+    def deal(items: Items, nodes: int | None, minimum: int, rng: np.random.Generator) -> Assignment:
         count = possible(len(items.label), nodes, minimum)
         owner = np.empty(len(items.label), dtype=np.int64)
         for members in lists(np.unique(items.label, return_inverse=True)[1]):

@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import Field
 
 from metadist_cli.core.errors import CONFIG, Problem
-from metadist_cli.partition.partitioners.types import Dealt, Items, Partitioner, enough, lists, possible, unnamed
+from metadist_cli.partition.partitioners.types import Assignment, Items, Partitioner, enough, lists, possible, unnamed
 
 _TRADES = 20  # per pair of nodes; 5 are enough for the 90 ways to give 2 of 4 labels to 4 nodes (chi-square)
 
@@ -33,7 +33,7 @@ def shards(
     many for a label as its items ask for, which keeps their sizes near each other where labels are not equally common.
     """
 
-    def deal(items: Items, nodes: int | None, minimum: int, rng: np.random.Generator) -> Dealt:
+    def deal(items: Items, nodes: int | None, minimum: int, rng: np.random.Generator) -> Assignment:
         count = possible(len(items.label), nodes, minimum)
         if pure:
             dealt = unnamed(lists(_pure(items.label, count, pieces, rng), count))

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from metadist_cli.core.errors import CONFIG, Problem
 from metadist_cli.data.types import Group
-from metadist_cli.partition.partitioners.types import Dealt, Items, Partitioner, enough, lists, possible, unnamed
+from metadist_cli.partition.partitioners.types import Assignment, Items, Partitioner, enough, lists, possible, unnamed
 
 _Levels = Annotated[list[str], Field(min_length=1)]
 
@@ -30,7 +30,7 @@ def natural(
     levels = [by] if isinstance(by, str) else by
     what = " > ".join(levels)
 
-    def deal(items: Items, nodes: int | None, minimum: int, rng: np.random.Generator) -> Dealt:
+    def deal(items: Items, nodes: int | None, minimum: int, rng: np.random.Generator) -> Assignment:
         groups = [_group(items, name) for name in levels]
         members = _together(groups)
         count = len(members) if nodes is None else nodes
@@ -46,7 +46,7 @@ def natural(
             dealt = unnamed(_merged(members, count, rng))
         else:
             names = (" > ".join(group.names[group.code[part[0]]] for group in groups) for part in members)
-            dealt = Dealt(members, list(names))
+            dealt = Assignment(members, list(names))
         return enough(dealt, minimum, f"{what!r} groups dealt whole")
 
     return deal

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field
 
-from metadist_cli.partition.partitioners.types import Dealt, Items, Partitioner, lists, possible, unnamed
+from metadist_cli.partition.partitioners.types import Assignment, Items, Partitioner, lists, possible, unnamed
 
 
 def quantity(
@@ -35,7 +35,7 @@ def quantity(
     all others keep theirs among each other.
     """
 
-    def deal(items: Items, nodes: int | None, minimum: int, rng: np.random.Generator) -> Dealt:
+    def deal(items: Items, nodes: int | None, minimum: int, rng: np.random.Generator) -> Assignment:
         total = len(items.label)
         count = possible(total, nodes, minimum)
         log = rng.standard_normal(count) if sizes == "lognormal" else rng.standard_exponential(count)

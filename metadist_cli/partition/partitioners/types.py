@@ -18,7 +18,7 @@ class Items(NamedTuple):
     groups: dict[str, Group]  # natural groups, one code an item
 
 
-class Dealt(NamedTuple):
+class Assignment(NamedTuple):
     """What each node gets."""
 
     parts: list[np.ndarray]  # its items, int64, ascending
@@ -26,7 +26,7 @@ class Dealt(NamedTuple):
 
 
 # (items, nodes, minimum, generator) -> every item at one node, every node with >= minimum items
-Partitioner = Callable[[Items, int | None, int, np.random.Generator], Dealt]
+Partitioner = Callable[[Items, int | None, int, np.random.Generator], Assignment]
 
 
 def possible(items: int, nodes: int | None, minimum: int) -> int:
@@ -43,12 +43,12 @@ def possible(items: int, nodes: int | None, minimum: int) -> int:
     return nodes
 
 
-def unnamed(parts: list[np.ndarray]) -> Dealt:
+def unnamed(parts: list[np.ndarray]) -> Assignment:
     """Nodes that are no natural groups."""
-    return Dealt(parts, [""] * len(parts))
+    return Assignment(parts, [""] * len(parts))
 
 
-def enough(dealt: Dealt, minimum: int, how: str) -> Dealt:
+def enough(dealt: Assignment, minimum: int, how: str) -> Assignment:
     """The same; Problem where a node has less than the minimum, which `how` it was dealt does not let it be given."""
     sizes = np.array([len(part) for part in dealt.parts])
     if sizes.min(initial=minimum) < minimum:
