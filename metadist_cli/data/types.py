@@ -110,8 +110,8 @@ class Dataset(NamedTuple):
     cluster: str | None  # name of the group that clusters whole classes
     role: np.ndarray | None  # (C,) int8, 0 train, 1 validation, 2 test, where the data set brings its own split
     row_role: np.ndarray | None  # (n,) int8, the same for its own split of rows: held-back rows of known classes
-    turned: np.ndarray  # (C,) bool, a turned copy of its base
-    turn_held_out: bool  # whether turned classes stay where their base is held out for new tasks
+    rotated: np.ndarray  # (C,) bool, a rotated copy of its base
+    rotate_held_out: bool  # whether rotated classes stay where their base is held out for new tasks
     sha256: str  # of all the above
 
 
@@ -128,23 +128,23 @@ def build(
     cluster: str | None = None,
     role: np.ndarray | None = None,
     row_role: np.ndarray | None = None,
-    turned: np.ndarray | None = None,
-    turn_held_out: bool = True,
+    rotated: np.ndarray | None = None,
+    rotate_held_out: bool = True,
 ) -> Dataset:
-    """A Dataset with the plain case filled in (every class its own base, none turned) and its hash.
+    """A Dataset with the plain case filled in (every class its own base, none rotated) and its hash.
 
-    x (n, ...), label and row_role (n,), target (n, out), base, role and turned (C,). The hash covers everything, so
+    x (n, ...), label and row_role (n,), target (n, out), base, role and rotated (C,). The hash covers everything, so
     that two copies of a data set, however they were read, are known to be equal.
     """
     count = len(classes)
     base = np.arange(count) if base is None else base
-    turned = np.zeros(count, dtype=bool) if turned is None else turned
+    rotated = np.zeros(count, dtype=bool) if rotated is None else rotated
     groups = groups or {}
     digest = hashlib.sha256()
     names = {name: group.names for name, group in groups.items()}
-    digest.update(json.dumps([kind, divide, classes, names, cluster, turn_held_out]).encode())
+    digest.update(json.dumps([kind, divide, classes, names, cluster, rotate_held_out]).encode())
     rows = (x.source, x.start, np.array(x.length)) if isinstance(x, Windows) else (x,)
-    arrays = [*rows, label, target, base, role, turned, *(group.code for group in groups.values())]
+    arrays = [*rows, label, target, base, role, rotated, *(group.code for group in groups.values())]
     if row_role is not None:  # the hashes of data sets without one stay what they were
         arrays.append(row_role)
     for array in arrays:
@@ -166,8 +166,8 @@ def build(
         cluster,
         role,
         row_role,
-        turned,
-        turn_held_out,
+        rotated,
+        rotate_held_out,
         digest.hexdigest(),
     )
 

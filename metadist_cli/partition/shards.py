@@ -62,7 +62,7 @@ def make_shards(
 
     Held-out nodes are shards as they are, held-out classes one shard for each role; held-back rows are shards "NAME
     (validation)" and "NAME (test)" of each node, with its number as `home`, its angle and its numbering.
-    Every row of the data set is in exactly one shard, but for turned copies of held-out classes (turn_held_out False).
+    Every row of the data set is in exactly one shard, but for turned copies of held-out classes (rotate_held_out False).
     rotate: each node's images are turned by its own angle, uniform in +-rotate/2 degrees. relabel: each node numbers
     the classes in its own way. scale: "none"; "node": each feature in deviations from its mean over the node's own
     training rows (held-back rows by those of their home); "train": over the rows of all training nodes. A held-out node
@@ -87,7 +87,7 @@ def make_shards(
     shards = [_own(shard, data, rotate, relabel, seed) for shard in shards]
     rows_of = rows_by_class(data)
     for code, role in ((1, "validation"), (2, "test")):
-        kept = [c for c in classes_of(data, roles, code) if data.turn_held_out or not data.turned[c]]
+        kept = [c for c in classes_of(data, roles, code) if data.rotate_held_out or not data.rotated[c]]
         if kept:
             rows = np.sort(np.concatenate([rows_of[c] for c in kept]))
             shards.append(_shard(data, rows, len(shards), f"new classes ({role})", role))
@@ -123,7 +123,7 @@ def pool(shards: Sequence[Shard], divide: float, device: torch.device | str = "c
 
 def _check_request(data: Dataset, need: TaskSize, held: HoldOut, scale: str) -> None:
     """Raises Problem where the data set's own split, its rows or the tasks contradict what is asked for."""
-    if held.source != "classes" and (data.role is not None or not data.turn_held_out):
+    if held.source != "classes" and (data.role is not None or not data.rotate_held_out):
         raise Problem(
             "the data set's own split, or turns for training alone, speak of classes; "
             f"held-out {held.source} keep all classes",
@@ -227,7 +227,7 @@ def _check(shards: list[Shard], data: Dataset, need: TaskSize) -> None:
 def account(data: Dataset, shards: list[Shard]) -> dict[str, int]:
     """Where the rows of the data set are, counted: by role, in no shard, in several.
 
-    left_out: turned copies of held-out classes, which no shard is to have with turn_held_out False.
+    left_out: turned copies of held-out classes, which no shard is to have with rotate_held_out False.
     """
     times = np.zeros(len(data.label), dtype=np.int64)
     held = np.zeros(int(data.base.max()) + 1, dtype=bool)
@@ -236,8 +236,8 @@ def account(data: Dataset, shards: list[Shard]) -> dict[str, int]:
         if shard.role != "train":
             held[data.base[data.label[shard.row]]] = True
     spare = np.zeros(len(times), dtype=bool)
-    if not data.turn_held_out:
-        spare = (times == 0) & data.turned[data.label] & held[data.base[data.label]]
+    if not data.rotate_held_out:
+        spare = (times == 0) & data.rotated[data.label] & held[data.base[data.label]]
     return {
         **{role: sum(len(s.label) for s in shards if s.role == role) for role in ROLES},
         "total": len(times),

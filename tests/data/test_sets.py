@@ -114,10 +114,10 @@ def test_contract(name: str, cache: Path, tmp_path: Path) -> None:
     assert 0 <= d.label.min() <= d.label.max() < c
     assert (d.target is not None) == (d.kind == "regression")
     assert d.target is None or (d.target.dtype == np.float32 and len(d.target) == n)
-    assert d.base.shape == d.turned.shape == (c,)
+    assert d.base.shape == d.rotated.shape == (c,)
     assert d.base.dtype == np.int64
-    assert d.turned.dtype == bool
-    assert not d.turned[d.base].any(), "a base is itself not turned"
+    assert d.rotated.dtype == bool
+    assert not d.rotated[d.base].any(), "a base is itself not turned"
     assert d.row_role is None or (d.row_role.shape == (n,) and d.row_role.dtype == np.int8)
     assert d.cluster is None or d.cluster in d.groups
     for group in d.groups.values():
@@ -163,8 +163,8 @@ def test_hash_covers_every_field() -> None:
         "cluster": "g",
         "role": np.array([0, 2], np.int8),
         "row_role": np.array([0, 2], np.int8),
-        "turned": np.array([False, True]),
-        "turn_held_out": False,
+        "rotated": np.array([False, True]),
+        "rotate_held_out": False,
     }
     assert {*changes, "sha256"} == set(Dataset._fields)
     hashes = {build(**plain).sha256, *(build(**{**plain, key: value}).sha256 for key, value in changes.items())}
@@ -372,10 +372,10 @@ def test_turns_invert_and_size(cache: Path, tmp_path: Path) -> None:
     d = omniglot(folder)
     n, c = len(plain.x), len(plain.classes)
     assert (len(d.x), len(d.classes)) == (4 * n, 4 * c)
-    assert d.turned.tolist() == [False] * c + [True] * 3 * c
+    assert d.rotated.tolist() == [False] * c + [True] * 3 * c
     assert d.base.tolist() == list(range(c)) * 4
-    assert d.turn_held_out
-    assert not omniglot(folder, turns="train").turn_held_out
+    assert d.rotate_held_out
+    assert not omniglot(folder, turns="train").rotate_held_out
     assert [name.partition("@")[2] for name in d.classes[::c]] == ["", "90", "180", "270"]
     image = plain.x[5]
     i, j = np.indices(image.shape)
@@ -723,7 +723,7 @@ def test_real_alphabets_from_folder_and_zip(real: Dataset, real_folder: Path, tm
     names = real.groups["alphabet"].names
     wanted = [names.index(a) for several in chosen.values() for a in several]
     np.testing.assert_array_equal(
-        real.x[np.isin(real.groups["alphabet"].code, wanted)], zipped.x[~zipped.turned[zipped.label]]
+        real.x[np.isin(real.groups["alphabet"].code, wanted)], zipped.x[~zipped.rotated[zipped.label]]
     )
 
 

@@ -26,7 +26,7 @@ DEAL = {
 
 
 def characters(
-    bases: int = 12, turns: int = 1, rows: int = 6, turn_held_out: bool = True, role: Sequence[int] | None = None
+    bases: int = 12, turns: int = 1, rows: int = 6, rotate_held_out: bool = True, role: Sequence[int] | None = None
 ) -> Dataset:
     """Like Omniglot: `bases` characters of three alphabets, each in so many turns; every pixel names its row."""
     classes = bases * turns
@@ -45,8 +45,8 @@ def characters(
         groups={"alphabet": alphabet, "drawer": drawer},
         cluster="alphabet",
         role=None if role is None else np.array(role, dtype=np.int8),
-        turned=np.arange(classes) >= bases,
-        turn_held_out=turn_held_out,
+        rotated=np.arange(classes) >= bases,
+        rotate_held_out=rotate_held_out,
     )
 
 
@@ -96,7 +96,7 @@ def equal(one: list[Shard], two: list[Shard]) -> bool:
     nodes=st.integers(1, 6),
     bases=st.integers(3, 14),
     turns=st.integers(1, 4),
-    turn_held_out=st.booleans(),
+    rotate_held_out=st.booleans(),
     test=st.integers(0, 3),
     validation=st.integers(0, 2),
     relabel=st.booleans(),
@@ -109,13 +109,13 @@ def test_no_row_is_lost_or_doubled(
     nodes: int,
     bases: int,
     turns: int,
-    turn_held_out: bool,
+    rotate_held_out: bool,
     test: int,
     validation: int,
     relabel: bool,
     seed: int,
 ) -> None:
-    data = characters(bases, turns, turn_held_out=turn_held_out)
+    data = characters(bases, turns, rotate_held_out=rotate_held_out)
     held = HoldOut(held_by if episodic else "nodes", test, validation)
     need = EPISODIC if episodic else LOCAL
     try:
@@ -127,9 +127,9 @@ def test_no_row_is_lost_or_doubled(
     rows = np.concatenate([s.row for s in shards])
     assert len(np.unique(rows)) == len(rows)
     missing = np.setdiff1d(np.arange(len(data.label)), rows)
-    dropped = data.turned[data.label[missing]]
+    dropped = data.rotated[data.label[missing]]
     assert dropped.all()
-    if turn_held_out or held.source == "nodes":
+    if rotate_held_out or held.source == "nodes":
         assert len(missing) == 0
     assert [s.node for s in shards] == list(range(len(shards)))
     assert parts["train"]
@@ -173,11 +173,11 @@ def test_held_out_classes_have_shards_of_their_own() -> None:
 
 
 def test_turns_of_held_out_classes_may_be_dropped() -> None:
-    data = characters(turns=4, turn_held_out=False)
+    data = characters(turns=4, rotate_held_out=False)
     parts = by_role(shards_of(data, held=HoldOut("classes", 3, 0)))
     assert len(np.unique(parts["test"][0].label)) == 3
-    assert not data.turned[parts["test"][0].label].any()
-    assert data.turned[parts["train"][0].label].any()
+    assert not data.rotated[parts["test"][0].label].any()
+    assert data.rotated[parts["train"][0].label].any()
     held = bases_of(data, parts["test"])
     assert held.isdisjoint(bases_of(data, parts["train"]))
     assert sum(len(s.row) for s in [*parts["train"], *parts["test"]]) == (9 * 4 + 3) * 6
@@ -648,7 +648,7 @@ def test_take_leaves_the_rows_and_picks_the_nodes() -> None:
 
 
 def test_rows_are_counted_not_claimed() -> None:
-    data = characters(bases=12, turns=4, rows=6, turn_held_out=False)
+    data = characters(bases=12, turns=4, rows=6, rotate_held_out=False)
     shards = make_shards(data, DEAL["iid"], 3, EPISODIC, HoldOut("classes", 3, 0), 0)
     rows = account(data, shards)
     assert rows["left_out"] == 3 * 3 * 6  # three turned copies of each of three held-out characters

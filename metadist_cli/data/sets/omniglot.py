@@ -81,8 +81,8 @@ def omniglot(
         groups={name: Group(np.tile(g.code, copies), g.names) for name, g in _groups(drawings).items()},
         cluster="alphabet",
         role=None if role is None else np.tile(role, copies),
-        turned=np.arange(copies * count) >= count,
-        turn_held_out=turns != "train",
+        rotated=np.arange(copies * count) >= count,
+        rotate_held_out=turns != "train",
     )
 
 
