@@ -26,7 +26,7 @@ from metadist_cli.models import MODELS, Model
 from metadist_cli.models.types import in_bf16
 from metadist_cli.partition.held_out import HoldOut
 from metadist_cli.partition.partitioners import PARTITIONERS
-from metadist_cli.partition.shards import Shard, TaskSize, make_shards
+from metadist_cli.partition.shards import PartitionSpec, Shard, TaskSize, make_shards
 from metadist_cli.tasks import episodes
 from metadist_cli.tasks.augmentation import AUGMENTS
 from metadist_cli.tasks.episodes import Sampler
@@ -90,18 +90,16 @@ def deal(config: Config, data: Dataset) -> list[Shard]:
     task = config.task
     partition = config.partition
     held = HoldOut(task.new.from_, task.new.test, task.new.validation)
-    partitioner = configs.build(partition, PARTITIONERS)
-    return make_shards(
-        data,
-        partitioner,
+    spec = PartitionSpec(
+        configs.build(partition, PARTITIONERS),
         partition.nodes,
         task_size(config),
         held,
-        config.seed,
         partition.rotate,
         partition.relabel,
         partition.scale,
     )
+    return make_shards(data, spec, config.seed)
 
 
 def task_size(config: Config) -> TaskSize:
@@ -251,8 +249,8 @@ def _local_tasks(config: Config, spec: Spec, splits: bool) -> tuple[Sampler, int
     tasks = train.meta_batch or (4 if splits or isinstance(task, Episodic) else 1)
     if isinstance(task, Episodic):
         steps = train.local_steps or 0
-        renumber = spec.kind == "classification"
-        sampler = episodes.episodic(seed, steps, tasks, task.way, task.shot, task.query, renumber)
+        sampler = episodes.episodic(seed, steps, tasks, task.way, task.shot, task.query)
+        sampler = sampler if spec.kind == "classification" else episodes.keep_labels(sampler)
         return sampler, steps, (tasks, task.way * task.shot, task.way * task.query)
     support, query = episodes.counts(spec.smallest, task.support, task.query)
     if not splits:  # without a query set, a task is a batch of the node's rows, or all of them if it has fewer

@@ -1,1 +1,1 @@
-"""Which node gets which rows, which are held out, and how unlike the nodes become."""
+"""Partition a data set: which node gets which rows, which are held out, and how heterogeneous the nodes are."""

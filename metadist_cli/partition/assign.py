@@ -1,4 +1,4 @@
-"""Which rows of a data set go to which node: single rows for local tasks, whole classes for episodic ones."""
+"""Assign rows of a data set to nodes: single rows for local tasks, whole classes for episodic tasks."""
 
 from __future__ import annotations
 
@@ -10,14 +10,17 @@ from metadist_cli.partition.partitioners.types import lists
 
 
 def rows_by_class(data: Dataset) -> list[np.ndarray]:
-    """The rows of each class, ascending; a class may have none."""
+    """Row numbers of each class, ascending; empty for a class without rows."""
     return lists(data.label, len(data.classes))
 
 
 def classes_of(data: Dataset, roles: np.ndarray, code: int) -> np.ndarray:
-    """The classes of a role, ascending; a class may have no rows (synthetic data), and is then nobody's.
+    """The classes of a role, ascending, without those that have no rows (synthetic data has such).
 
-    roles: (C,) as holdout.class_roles gives them.
+    Args:
+        data: the data set.
+        roles: (C,) from `held_out.class_roles`.
+        code: 0 train, 1 validation, 2 test.
     """
     return np.unique(data.label[roles[data.label] == code])
 
@@ -25,7 +28,21 @@ def classes_of(data: Dataset, roles: np.ndarray, code: int) -> np.ndarray:
 def assign_rows(
     data: Dataset, partitioner: Partitioner, nodes: int | None, minimum: int, rng: np.random.Generator
 ) -> Assignment:
-    """The rows of each node and its natural name or "": rows are dealt one by one, at least `minimum` to a node."""
+    """Assign single rows to nodes.
+
+    Args:
+        data: the data set.
+        partitioner: decides.
+        nodes: how many to make; None where the partitioner knows.
+        minimum: rows that each node must get.
+        rng: source of randomness.
+
+    Returns:
+        The rows of each node, and the name of the group that it is, or "".
+
+    Raises:
+        Problem: where some node cannot get `minimum` rows.
+    """
     return partitioner(Items(data.label, data.groups), nodes, minimum, rng)
 
 
@@ -37,10 +54,25 @@ def assign_classes(
     roles: np.ndarray,
     rng: np.random.Generator,
 ) -> Assignment:
-    """The same with whole base classes that train, each with all its turns and rows; at least `minimum` classes."""
+    """Assign whole training classes to nodes; a base class comes with all its rotated copies and all its rows.
+
+    Args:
+        data: the data set.
+        partitioner: decides.
+        nodes: how many to make; None where the partitioner knows.
+        minimum: classes that each node must get, rotated copies included.
+        roles: (C,) from `held_out.class_roles`; only classes of role 0 are assigned.
+        rng: source of randomness.
+
+    Returns:
+        The rows of each node, and the name of the group that it is, or "".
+
+    Raises:
+        Problem: where some node cannot get `minimum` classes.
+    """
     train = classes_of(data, roles, 0)
-    bases, first, turns = np.unique(data.base[train], return_index=True, return_counts=True)
-    some = np.zeros(len(data.classes), dtype=np.int64)  # a row of each class
+    bases, first, copies = np.unique(data.base[train], return_index=True, return_counts=True)
+    some = np.zeros(len(data.classes), dtype=np.int64)  # one row of each class
     some[data.label] = np.arange(len(data.label))
     sample = some[train[first]]
     kept = np.flatnonzero(roles[data.label] == 0)
@@ -50,22 +82,26 @@ def assign_classes(
         if _whole(group, some, data.label, kept)
     }
     cluster = groups[data.cluster].code if data.cluster in groups else np.zeros(len(bases), dtype=np.int64)
-    parts, names = partitioner(Items(cluster, groups), nodes, -(-minimum // int(turns.min())), rng)
+    parts, names = partitioner(Items(cluster, groups), nodes, -(-minimum // int(copies.min())), rng)
     owner = np.empty(int(data.base.max()) + 1, dtype=np.int64)
     owner[bases[np.concatenate(parts)]] = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
     return Assignment([kept[rows] for rows in lists(owner[data.base[data.label[kept]]], len(parts))], names)
 
 
 def _whole(group: Group, some: np.ndarray, label: np.ndarray, kept: np.ndarray) -> bool:
-    """True where all rows of a class share the group: an alphabet, not a drawer. some: a row of each class."""
+    """Whether all rows of each class share one group (an alphabet, not a drawer). some: one row of each class."""
     return bool((group.code[kept] == group.code[some[label[kept]]]).all())
 
 
 def class_runs(label: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where classes begin among the rows of N nodes, one node after the other, each sorted by class.
+    """Where classes begin among the concatenated rows of N nodes, each sorted by class.
 
-    label: (R,), count: (N,) rows of each node. Returns (first rows (K,), bounds (N + 1,)): those of node i are
-    first[bounds[i] : bounds[i + 1]].
+    Args:
+        label: (R,) class of each row.
+        count: (N,) rows of each node.
+
+    Returns:
+        (first (K,), bounds (N + 1,)): node i's classes begin at rows first[bounds[i] : bounds[i + 1]].
     """
     start = np.cumsum(count) - count
     begins = np.diff(label, prepend=-1) != 0

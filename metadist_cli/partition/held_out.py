@@ -1,4 +1,4 @@
-"""What is kept for new tasks: classes with all their turns, whole nodes, or rows of every node. None is trained on."""
+"""Hold out data for new tasks: classes with all their rotated copies, whole nodes, or rows of every node."""
 
 from __future__ import annotations
 
@@ -16,10 +16,13 @@ ROLES = ("train", "validation", "test")
 
 
 class HoldOut(NamedTuple):
-    """What is kept for new tasks.
+    """What to hold out for new tasks.
 
-    source: "classes", "nodes" or "rows". test: how many classes or nodes or their names, or the fraction of each node's
-    rows (a float in (0, 1)); None for the data set's own split. validation: how many, or the fraction (0 for none).
+    Attributes:
+        source: "classes", "nodes" or "rows".
+        test: how many classes or nodes, or their names; for rows the fraction of each node's, a float in (0, 1). None
+            for the data set's own split.
+        validation: how many, or the fraction; 0 for none.
     """
 
     source: str
@@ -28,13 +31,17 @@ class HoldOut(NamedTuple):
 
 
 def class_roles(data: Dataset, held: HoldOut, seed: int) -> np.ndarray:
-    """(C,) 0 train, 1 validation, 2 test; all turns of a base class on one side."""
+    """The role of each class: (C,) 0 train, 1 validation, 2 test; a base class and its rotated copies share one.
+
+    Raises:
+        Problem: where the request does not fit the data set.
+    """
     if data.role is not None:
         if held.test is not None or held.validation:
             raise Problem(
-                "the data set brings its own split into classes for training and for new tasks",
+                "the data set already splits its classes into training and new ones",
                 "task.new.test",
-                "leave test and validation out, or choose data.split: random",
+                "remove test and validation, or use data.split: random",
                 CONFIG,
             )
         return data.role
@@ -48,29 +55,27 @@ def class_roles(data: Dataset, held: HoldOut, seed: int) -> np.ndarray:
 
 
 def node_roles(names: list[str], held: HoldOut, seed: int) -> list[str]:
-    """The role of each node."""
+    """The role of each node, by name. Raises Problem where the request does not fit the nodes."""
     drawn = _draw_roles(len(names), held, lambda name: _index(name, tuple(names), "node"), seed)
     return [ROLES[role] for role in drawn]
 
 
 def _draw_roles(count: int, held: HoldOut, place: Callable[[str], int], seed: int) -> np.ndarray:
-    """(count,) 0 train, 1 validation, 2 test: the named ones, or so many drawn by the seed. place: of a name."""
+    """(count,) 0 train, 1 validation, 2 test: test as named or drawn by the seed. place: (name) -> its index."""
     if held.test is None:
-        hint = f"for example {max(1, count // 4)} of the {count} {held.source}"
-        raise Problem(f"how many {held.source} are kept for new tasks is not said", "task.new.test", hint, CONFIG)
+        message = f"task.new.test is missing: how many of the {count} {held.source} to hold out for new tasks"
+        raise Problem(message, "task.new.test", f"for example test: {max(1, count // 4)}", CONFIG)
     if isinstance(held.test, float) or isinstance(held.validation, float):
-        hint = "write a whole number, or names"
-        raise Problem(f"{held.source} are kept for new tasks whole, not a fraction", "task.new", hint, CONFIG)
+        message = f"{held.source} are held out by number or name, not by fraction"
+        raise Problem(message, "task.new", "use a whole number, or for test a list of names", CONFIG)
     names = () if isinstance(held.test, int) else held.test
     named = list(dict.fromkeys(place(name) for name in names))
     test = held.test if isinstance(held.test, int) else len(named)
     if test + held.validation >= count:
-        raise Problem(
-            f"{test} {held.source} for test and {held.validation} for validation leave none of {count} to train on",
-            "task.new",
-            "keep fewer, or make more nodes (partition.nodes counts all of them)",
-            CONFIG,
-        )
+        most = f"{test} {held.source} for test and {held.validation} for validation"
+        more = ", or raise partition.nodes, which counts held-out nodes too" if held.source == "nodes" else ""
+        message = f"holding out {most} leaves none of {count} to train on"
+        raise Problem(message, "task.new", f"hold out fewer{more}", CONFIG)
     rest = seeds.numpy_generator(seed, "held out").permutation(np.setdiff1d(np.arange(count), named))
     order = np.concatenate([named, rest]).astype(np.int64)
     roles = np.zeros(count, dtype=np.int8)
@@ -80,12 +85,23 @@ def _draw_roles(count: int, held: HoldOut, place: Callable[[str], int], seed: in
 
 
 def row_roles(data: Dataset, rows: np.ndarray, held: HoldOut, seed: int, node: int, name: str) -> np.ndarray:
-    """(n,) 0 train, 1 validation, 2 test for the n rows that a training node was dealt (source "rows").
+    """The role of each row of a training node (source "rows"): (n,) 0 train, 1 validation, 2 test.
 
-    The data set's own roles where test is None. Else round(test * n) rows (halves up), dealt to the classes in
-    proportion to their rows (largest remainder, ties by lot; every class leaves one row in training, and others give
-    more where it has no more to give), and drawn at random within each; then round(validation * n) rows of those left
-    in the same way. The test rows do not depend on validation. Raises Problem where a part stays empty.
+    The data set's own roles where held.test is None. Otherwise a stratified draw of round(test * n) rows (halves up):
+    classes contribute in proportion to their rows (largest remainder, ties at random); each keeps at least one row in
+    training, and others make up for what it cannot give. Then round(validation * n) of the remaining rows in the same
+    way. The test rows do not depend on `validation`.
+
+    Args:
+        data: the data set.
+        rows: (n,) the node's row numbers.
+        held: the fractions.
+        seed: the experiment's.
+        node: the node's number.
+        name: its name, for messages.
+
+    Raises:
+        Problem: where a role gets no rows.
     """
     test, validation = _fractions(data, held)
     label, count = data.label[rows], len(rows)
@@ -100,48 +116,49 @@ def row_roles(data: Dataset, rows: np.ndarray, held: HoldOut, seed: int, node: i
     for code, what in needed.items():
         if not (roles == code).any():
             raise Problem(
-                f"{name} has {count} rows of {len(np.unique(label))} classes, which leaves none for {what}",
+                f"{name} has {count} rows in {len(np.unique(label))} classes, too few to leave any for {what}",
                 f"node {node}",
-                "make fewer nodes, or change task.new.test and task.new.validation",
+                "use fewer nodes, or change task.new.test and task.new.validation",
                 CONFIG,
             )
     return roles
 
 
 def rows_needed(data: Dataset, held: HoldOut, least: int) -> int:
-    """How many rows a node must be dealt so that `least` stay in training and some are kept (source "rows")."""
+    """Rows that a node must get so that `least` remain for training after some are held out (source "rows")."""
     kept = [fraction for fraction in _fractions(data, held) if fraction]
-    below = (least - 1 + len(kept) / 2) / (1 - sum(kept))  # rounding takes half a row more at most, each time
+    below = (least - 1 + len(kept) / 2) / (1 - sum(kept))  # each rounding takes at most half a row more
     return max(least + 1, math.floor(below + 1e-9) + 1, *(math.ceil(0.5 / fraction) for fraction in kept))
 
 
 def _fractions(data: Dataset, held: HoldOut) -> tuple[float, float]:
-    """(test, validation) of each node's rows that are to be drawn. Raises Problem where they make no sense."""
+    """(test, validation) fractions of each node's rows to draw. Raises Problem where they are invalid."""
     test, validation, own = held.test, held.validation, data.row_role
     if own is not None and (test is not None or (validation and (own == 1).any())):
         raise Problem(
-            "the data set brings its own split into rows for training and for testing",
+            "the data set already splits its rows into training and test",
             "task.new.test",
-            "leave test out, or choose data.split: random",
+            "remove test, or use data.split: random",
             CONFIG,
         )
     test = _fraction("test", test) if own is None else 0.0
     validation = _fraction("validation", validation) if validation else 0.0
     if test + validation >= 1:
-        message = f"{test:g} of the rows for test and {validation:g} for validation leave none to train on"
-        raise Problem(message, "task.new", "keep less", CONFIG)
+        message = f"holding out {test:g} of the rows for test and {validation:g} for validation leaves none to train on"
+        raise Problem(message, "task.new", "hold out less than 1 in all", CONFIG)
     return test, validation
 
 
 def _fraction(key: str, value: object) -> float:
     if isinstance(value, float) and 0 < value < 1:
         return value
-    message = f"a fraction of each node's rows is kept for {key}, above 0 and below 1, not {value}"
-    raise Problem(message.removesuffix(", not None"), f"task.new.{key}", f"for example {key}: 0.2", CONFIG)
+    what = f"`{key}` is missing" if value is None else f"`{key}: {value}` is not a fraction"
+    message = f"{what}; with `from: rows` it must be a number between 0 and 1"
+    raise Problem(message, f"task.new.{key}", f"for example {key}: 0.2", CONFIG)
 
 
 def _draw_rows(label: np.ndarray, roles: np.ndarray, size: int, order: np.ndarray, ties: np.ndarray) -> np.ndarray:
-    """`size` of the rows of role 0, or as many as there may be; order: (n,) in which rows are taken."""
+    """Up to `size` rows of role 0, stratified by class; order: (n,) in which rows are taken."""
     counts = np.bincount(label, minlength=len(ties))
     room = np.maximum(np.bincount(label[roles == 0], minlength=len(ties)) - 1, 0)
     shares = _apportion(size, counts, room, ties)
@@ -152,7 +169,7 @@ def _draw_rows(label: np.ndarray, roles: np.ndarray, size: int, order: np.ndarra
 
 
 def _apportion(size: int, counts: np.ndarray, room: np.ndarray, ties: np.ndarray) -> np.ndarray:
-    """(C,) whole numbers in proportion to counts that add up to `size` (or to all room), none above its room."""
+    """(C,) whole numbers in proportion to counts, at most room each, that sum to `size` (or to all the room)."""
     size = min(size, int(room.sum()))
     quota = size * counts / counts.sum()
     shares = np.minimum(np.floor(quota).astype(np.int64), room)
@@ -165,5 +182,6 @@ def _apportion(size: int, counts: np.ndarray, room: np.ndarray, ties: np.ndarray
 
 def _index(name: str, names: tuple[str, ...], what: str) -> int:
     if name not in names:
-        raise Problem(f"there is no {what} {name!r}", "task.new.test", f"there are {', '.join(names[:8])} ...", CONFIG)
+        some = ", ".join(names[:8]) + (" ..." if len(names) > 8 else "")
+        raise Problem(f"unknown {what} {name!r}", "task.new.test", f"known: {some}", CONFIG)
     return names.index(name)

@@ -1,4 +1,4 @@
-"""The rows of all training nodes as one node's: what a federation is compared with, and could not do itself."""
+"""Centralized training, the reference for federated training: the rows of all training nodes pooled into one node."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from metadist_cli.partition.shards import Shard
 
 
 def union(shards: Sequence[Shard]) -> Shard:
-    """One node, number 0, with the rows of all shards as they lie there, turned and scaled by node.
+    """Pool the rows of all shards into one node, number 0, for centralized training.
 
-    Classes have one numbering, the data set's; rows are in the order that a single node would have them in.
+    Rows keep their node's rotation and scaling. Classes get the data set's numbering, and rows the order that they
+    would have in a single node: by class, then by row number.
     """
     label = np.concatenate([s.label if s.labels is None else np.argsort(s.labels)[s.label] for s in shards])
     row = np.concatenate([s.row for s in shards])

@@ -1,4 +1,4 @@
-"""From a data set to nodes: who gets what, what each node makes its own, and the count that nothing went astray."""
+"""From a data set to shards: partition the rows over nodes, transform them per node, and account for every row."""
 
 from __future__ import annotations
 
@@ -20,11 +20,19 @@ from metadist_cli.tasks.episodes import Pool
 
 
 class Shard(NamedTuple):
-    """The rows of one node, sorted by class.
+    """The n rows of one node, sorted by class.
 
-    role: train, validation or test; the last two are kept for new tasks. x: (n, ...), label: (n,), target: (n, out) or
-    None, row: (n,) places in the data set. angle: degrees that the node's images are turned by. labels: (C,) the node's
-    own number of each class, or None where it is everybody's. home: of held-back rows, the training node they are of.
+    Attributes:
+        node: its number.
+        name: for people: the name of the group in the data that it is, or "node-003".
+        role: "train", or "validation" and "test" for rows held out for new tasks.
+        x: (n, ...) inputs.
+        label: (n,) int64 class numbers, in the node's own numbering.
+        target: (n, out) float32 regression targets, or None.
+        row: (n,) int64 row numbers in the data set.
+        angle: degrees by which the node's images are rotated.
+        labels: (C,) the node's own number for each class of the data set; None where it uses the data set's.
+        home: for held-out rows of a training node, that node's number; otherwise None.
     """
 
     node: int
@@ -40,63 +48,96 @@ class Shard(NamedTuple):
 
 
 class TaskSize(NamedTuple):
-    """What a node must have for its tasks: `classes` classes of `rows` rows each (episodic), or `rows` rows (local)."""
+    """What one task takes from a node: `classes` classes of `rows` rows each (episodic), or `rows` rows (local)."""
 
     episodic: bool
     classes: int
     rows: int
 
 
-def make_shards(
-    data: Dataset,
-    partitioner: Partitioner,
-    nodes: int | None,
-    need: TaskSize,
-    held: HoldOut,
-    seed: int,
-    rotate: float = 0.0,
-    relabel: bool = False,
-    scale: str = "none",
-) -> list[Shard]:
-    """All shards: training nodes from 0 on, then what is held out.
+class PartitionSpec(NamedTuple):
+    """How a data set becomes shards.
 
-    Held-out nodes are shards as they are, held-out classes one shard for each role; held-back rows are shards "NAME
-    (validation)" and "NAME (test)" of each node, with its number as `home`, its angle and its numbering.
-    Every row of the data set is in exactly one shard, but for turned copies of held-out classes (rotate_held_out False).
-    rotate: each node's images are turned by its own angle, uniform in +-rotate/2 degrees. relabel: each node numbers
-    the classes in its own way. scale: "none"; "node": each feature in deviations from its mean over the node's own
-    training rows (held-back rows by those of their home); "train": over the rows of all training nodes. A held-out node
-    or class has no training rows: "node" takes the features, not the labels, of all its rows, queries among them.
-    A cell that is missing (NaN) becomes the mean that goes with `scale`, with "none" that of all training nodes.
-    Raises Problem where the data are not enough, or not made for what is asked.
+    Attributes:
+        partitioner: assigns rows (local tasks) or whole classes (episodic tasks) to nodes.
+        nodes: how many to make, held-out ones included; None where the partitioner knows.
+        task: what each node must have enough of.
+        hold_out: what is kept for new tasks.
+        rotate: rotate each node's images by an angle of its own, uniform in +-rotate/2 degrees.
+        relabel: let each node number the classes in its own random order.
+        scale: "none"; "node": standardise each feature by its mean and deviation over the node's own training rows
+            (held-out rows of a training node by that node's); "train": over the rows of all training nodes.
     """
-    _check_request(data, need, held, scale)
+
+    partitioner: Partitioner
+    nodes: int | None
+    task: TaskSize
+    hold_out: HoldOut
+    rotate: float = 0.0
+    relabel: bool = False
+    scale: str = "none"
+
+
+def make_shards(data: Dataset, spec: PartitionSpec, seed: int) -> list[Shard]:
+    """Partition a data set: the training nodes from 0 on, then what is held out for new tasks.
+
+    Every row of the data set lands in exactly one shard, except rotated copies of held-out classes where the data set
+    leaves them out (`rotate_held_out` False). Held-out nodes become shards like any other, held-out classes one shard
+    per role, and held-out rows a shard "NAME (validation)" or "NAME (test)" for each training node, with its number as
+    `home`, its angle and its class numbering.
+
+    With scale "node" a held-out node or class has no training rows, so the features (not the labels) of all its rows
+    are used, queries included. A missing cell (NaN) becomes the mean that goes with `scale`; with "none" the mean over
+    all training nodes.
+
+    Args:
+        data: the rows.
+        spec: how to partition them.
+        seed: the experiment's; the result is a function of these three arguments.
+
+    Returns:
+        The shards, numbered in this order.
+
+    Raises:
+        Problem: where the data are too few, or do not fit the request.
+    """
+    _check_request(data, spec)
+    held, task = spec.hold_out, spec.task
     rng = seeds.numpy_generator(seed, "partition")
     roles = class_roles(data, held, seed) if held.source == "classes" else np.zeros(len(data.classes), dtype=np.int8)
-    if need.episodic:
-        parts, names = assign_classes(data, partitioner, nodes, need.classes, roles, rng)
+    if task.episodic:
+        parts, names = assign_classes(data, spec.partitioner, spec.nodes, task.classes, roles, rng)
     else:
-        minimum = rows_needed(data, held, need.rows) if held.source == "rows" else need.rows
-        parts, names = assign_rows(data, partitioner, nodes, minimum, rng)
+        minimum = rows_needed(data, held, task.rows) if held.source == "rows" else task.rows
+        parts, names = assign_rows(data, spec.partitioner, spec.nodes, minimum, rng)
     if held.source == "rows":
-        shards = _keep_back(data, parts, names, held, seed)
+        shards = _hold_out_rows(data, parts, names, held, seed)
     else:
         sides = node_roles(names, held, seed) if held.source == "nodes" else ["train"] * len(parts)
         order = sorted(range(len(parts)), key=lambda i: ROLES.index(sides[i]))
         shards = [_shard(data, parts[i], node, _name(names[i], node), sides[i]) for node, i in enumerate(order)]
-    shards = [_own(shard, data, rotate, relabel, seed) for shard in shards]
+    shards = [_rotate_and_relabel(shard, data, spec, seed) for shard in shards]
     rows_of = rows_by_class(data)
     for code, role in ((1, "validation"), (2, "test")):
         kept = [c for c in classes_of(data, roles, code) if data.rotate_held_out or not data.rotated[c]]
         if kept:
             rows = np.sort(np.concatenate([rows_of[c] for c in kept]))
             shards.append(_shard(data, rows, len(shards), f"new classes ({role})", role))
-    _check(shards, data, need)
-    return _scaled(shards, scale) if scale != "none" or any(gaps(s.x) for s in shards) else shards
+    _check(shards, data, task)
+    return _scaled(shards, spec.scale) if spec.scale != "none" or any(gaps(s.x) for s in shards) else shards
 
 
 def pool(shards: Sequence[Shard], divide: float, device: torch.device | str = "cpu") -> Pool:
-    """The rows of some shards side by side on a device, ready for episodes."""
+    """The rows of some shards, concatenated on a device, for samplers to draw from.
+
+    Args:
+        shards: one or more.
+        divide: by which inputs are divided when a task is gathered, e.g. 255 for bytes.
+        device: to hold the rows.
+
+    Returns:
+        The pool; its nodes are in the order of the shards.
+    """
     count = np.array([len(s.label) for s in shards], dtype=np.int64)
     start = np.cumsum(count) - count
     label = np.concatenate([s.label for s in shards])
@@ -121,29 +162,29 @@ def pool(shards: Sequence[Shard], divide: float, device: torch.device | str = "c
     )
 
 
-def _check_request(data: Dataset, need: TaskSize, held: HoldOut, scale: str) -> None:
-    """Raises Problem where the data set's own split, its rows or the tasks contradict what is asked for."""
+def _check_request(data: Dataset, spec: PartitionSpec) -> None:
+    """Raises Problem where the request contradicts the data set's own split, its rows or the kind of task."""
+    held = spec.hold_out
     if held.source != "classes" and (data.role is not None or not data.rotate_held_out):
         raise Problem(
-            "the data set's own split, or turns for training alone, speak of classes; "
-            f"held-out {held.source} keep all classes",
+            f"the data set's own split, or `turns: train`, holds out classes; from: {held.source} holds out none",
             "task.new.from",
-            "write from: classes, or data.split: random and data.turns: all",
+            "use from: classes, or data.split: random with data.turns: all",
             CONFIG,
         )
     if held.source != "rows" and data.row_role is not None:
-        message = f"the data set's own split speaks of rows, not of {held.source}"
-        raise Problem(message, "task.new.from", "write from: rows, or data.split: random", CONFIG)
-    if held.source == "rows" and need.episodic:
-        message = "held-back rows are of classes that were trained on; an episodic task is made of new ones"
-        raise Problem(message, "task.new.from", "write from: classes, or kind: local for the task", CONFIG)
-    if scale != "none" and (data.x.dtype != np.float32 or data.x.ndim > 3 or data.divide != 1):
-        message = "only measured features and signals are scaled; images are scaled already, characters are no measures"
-        raise Problem(message, "partition.scale", "write scale: none", CONFIG)
+        message = f"the data set's own split holds out rows, not {held.source}"
+        raise Problem(message, "task.new.from", "use from: rows, or data.split: random", CONFIG)
+    if held.source == "rows" and spec.task.episodic:
+        message = "held-out rows belong to training classes, but a new episodic task needs new classes"
+        raise Problem(message, "task.new.from", "use from: classes, or task.kind: local", CONFIG)
+    if spec.scale != "none" and (data.x.dtype != np.float32 or data.x.ndim > 3 or data.divide != 1):
+        message = "only numeric features and signals can be scaled, not images (scaled already) or characters"
+        raise Problem(message, "partition.scale", "use scale: none", CONFIG)
 
 
-def _keep_back(data: Dataset, parts: list[np.ndarray], names: list[str], held: HoldOut, seed: int) -> list[Shard]:
-    """The training nodes, then their rows for validation, then those for testing."""
+def _hold_out_rows(data: Dataset, parts: list[np.ndarray], names: list[str], held: HoldOut, seed: int) -> list[Shard]:
+    """The training nodes, then their validation rows, then their test rows."""
     named = [_name(name, node) for node, name in enumerate(names)]
     roles = [row_roles(data, part, held, seed, node, named[node]) for node, part in enumerate(parts)]
     shards = [_shard(data, part[roles[node] == 0], node, named[node], "train") for node, part in enumerate(parts)]
@@ -165,22 +206,23 @@ def _shard(data: Dataset, rows: np.ndarray, node: int, name: str, role: str) -> 
     return Shard(node, name, role, take(data.x, rows), data.label[rows], target, rows)
 
 
-def _own(shard: Shard, data: Dataset, rotate: float, relabel: bool, seed: int) -> Shard:
-    if not rotate and not relabel:
+def _rotate_and_relabel(shard: Shard, data: Dataset, spec: PartitionSpec, seed: int) -> Shard:
+    """The shard with its node's own rotation and class numbering."""
+    if not spec.rotate and not spec.relabel:
         return shard
     rng = seeds.numpy_generator(seed, "own", shard.node if shard.home is None else shard.home)
-    angle, order = float(rng.uniform(-rotate / 2, rotate / 2)), rng.permutation(len(data.classes))
-    if rotate:
+    angle, order = float(rng.uniform(-spec.rotate / 2, spec.rotate / 2)), rng.permutation(len(data.classes))
+    if spec.rotate:
         if shard.x.ndim != 3 or shard.x.dtype != np.uint8:
-            raise Problem("only images of one channel can be turned", "partition.rotate", "leave it out", CONFIG)
-        turned = [  # what comes in at the corners is the image's own background
+            raise Problem("only single-channel images can be rotated", "partition.rotate", "remove it", CONFIG)
+        rotated = [  # corners fill with the image's own background
             np.asarray(Image.fromarray(image).rotate(angle, Image.Resampling.BILINEAR, fillcolor=image[0, 0].item()))
             for image in shard.x
         ]
-        shard = shard._replace(x=np.stack(turned), angle=angle)
-    if relabel:
+        shard = shard._replace(x=np.stack(rotated), angle=angle)
+    if spec.relabel:
         if data.kind != "classification":
-            raise Problem("a regression has no classes to renumber", "partition.relabel", "leave it out", CONFIG)
+            raise Problem("a regression has no classes to relabel", "partition.relabel", "remove it", CONFIG)
         label = order[shard.label]
         sort = np.argsort(label, kind="stable")
         shard = shard._replace(
@@ -197,37 +239,39 @@ def _scaled(shards: list[Shard], scale: str) -> list[Shard]:
     return [s._replace(x=(standardise if scale == "train" else fill)(s.x[:], shared)) for s in shards]
 
 
-def _check(shards: list[Shard], data: Dataset, need: TaskSize) -> None:
-    """Raises Problem where a node is too poor for a task, or rows were lost or doubled (a bug of ours)."""
+def _check(shards: list[Shard], data: Dataset, task: TaskSize) -> None:
+    """Raises Problem where a node has too little for a task, RuntimeError where rows were lost or duplicated."""
     for shard in shards:
-        enough = not need.episodic and len(shard.label) >= need.rows
-        if enough or shard.home is not None:  # a task's support rows are its home's
+        enough = not task.episodic and len(shard.label) >= task.rows
+        if enough or shard.home is not None:  # its tasks' support rows come from its home
             continue
         counts = np.unique(shard.label, return_counts=True)[1]
-        if need.episodic and (len(counts) < need.classes or counts.min() < need.rows):
-            have = f"{len(counts)} classes of {counts.min()} to {counts.max()} rows"
+        if task.episodic and (len(counts) < task.classes or counts.min() < task.rows):
+            have = f"{len(counts)} classes with {counts.min()} to {counts.max()} rows each"
             raise Problem(
-                f"a task needs {need.classes} classes of {need.rows} rows, {shard.name} has {have}",
+                f"a task needs {task.classes} classes with {task.rows} rows each, but {shard.name} has {have}",
                 f"node {shard.node}",
-                "lower task.way, task.shot or task.query, or make fewer nodes",
+                "lower task.way, task.shot or task.query, or use fewer nodes",
                 CONFIG,
             )
-        if not need.episodic:
+        if not task.episodic:
             raise Problem(
-                f"a task needs {need.rows} rows, {shard.name} has {len(shard.label)}",
+                f"a task needs {task.rows} rows, but {shard.name} has {len(shard.label)}",
                 f"node {shard.node}",
-                "lower task.support or task.query, or make fewer nodes",
+                "lower task.support or task.query, or use fewer nodes",
                 CONFIG,
             )
     rows = account(data, shards)
     if rows["lost"] or rows["duplicated"]:
-        raise RuntimeError(f"rows of the data set went astray: {rows}")
+        raise RuntimeError(f"the partition lost or duplicated rows: {rows}")
 
 
 def account(data: Dataset, shards: list[Shard]) -> dict[str, int]:
-    """Where the rows of the data set are, counted: by role, in no shard, in several.
+    """Count the rows of the data set by where they went.
 
-    left_out: turned copies of held-out classes, which no shard is to have with rotate_held_out False.
+    Returns:
+        Rows by role ("train", "validation", "test"); "total"; "left_out": rotated copies of held-out classes, which
+        `rotate_held_out` False leaves out; "lost": in no shard; "duplicated": in several.
     """
     times = np.zeros(len(data.label), dtype=np.int64)
     held = np.zeros(int(data.base.max()) + 1, dtype=bool)

@@ -1,1 +1,1 @@
-"""The tasks of meta-learning: drawing support and query rows, and augmenting them."""
+"""The tasks of meta-learning: sampling support and query rows, and augmenting them."""

@@ -1,7 +1,7 @@
-"""What training changes in the rows of a task each time it is drawn, so that a model sees more than there is.
+"""Data augmentation: random changes to a task's inputs each time training samples it.
 
-New tasks are never changed. A change is a function of the task's seed and of the row's place in the task (or its class)
-alone, so it is the same for any block, process or device.
+New tasks are never augmented. A change depends only on the task's seed and the row's position in the task (or its
+class), so it is the same for any block, process or device.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from metadist_cli.core.errors import CONFIG, Problem
 from metadist_cli.tasks.types import Episode
 
 Augment = Callable[[Episode, np.ndarray], Episode]
-"""(tasks, leaves (..., n, *shape); their seeds (...)) -> tasks of the same shapes with other rows."""
+"""(tasks with leaves (..., n, *shape), their seeds (...)) -> tasks of the same shapes with changed inputs."""
 
 
 def unchanged(tasks: Episode, task_seeds: np.ndarray) -> Episode:
-    """An Augment that does nothing."""
+    """The Augment that changes nothing."""
     return tasks
 
 
 def none(shape: tuple[int, ...], kind: str) -> Augment:
-    """Rows as they are."""
+    """No augmentation."""
     return unchanged
 
 
@@ -38,32 +38,39 @@ def affine(
     shape: tuple[int, ...],
     kind: str,
     *,
-    shift: Annotated[int, Field(ge=0, description="An image moves by up to so many pixels in each direction.")] = 1,
-    turn: Annotated[float, Field(ge=0, le=180, description="It turns by up to so many degrees, either way.")] = 10.0,
+    shift: Annotated[int, Field(ge=0, description="Largest shift in pixels, in each direction.")] = 1,
+    turn: Annotated[float, Field(ge=0, le=180, description="Largest rotation in degrees, either way.")] = 10.0,
     zoom: Annotated[
-        float, Field(ge=0, lt=1, description="Its width and its height change by up to this fraction, each by itself.")
+        float, Field(ge=0, lt=1, description="Largest relative change of width and of height, drawn independently.")
     ] = 0.1,
     flip: Annotated[
         Literal["never", "row", "class"],
         Field(
-            description="row: half of the images are mirrored, left to right; class: all images of half of a task's "
-            "classes, as if these were other ones, so that there are twice as many."
+            description="row: mirror half of the images, left to right; class: mirror all images of half of a task's "
+            "classes, which doubles the number of classes to meta-learn from."
         ),
     ] = "never",
 ) -> Augment:
-    """Images that are moved, turned and stretched, each by itself; what comes in at an edge repeats it.
+    """Shift, rotate and stretch each image at random; edges are extended by repeating their pixels.
 
-    As Santoro et al. 2016, https://proceedings.mlr.press/v48/santoro16.html, section 4.1 (moved and turned Omniglot);
-    flips and crops: Lee et al. 2019, https://arxiv.org/abs/1904.03758, section 4.1; by class: Ni et al. 2021,
-    https://arxiv.org/abs/2010.07092 (task augmentation). Draws are uniform. Images move by whole pixels, so without
-    turn and zoom nothing blurs. Raises Problem for rows that are no images (those of two axes count as such), and for
-    classes of a regression (kind).
+    Shifts and rotations as Santoro et al. 2016, https://proceedings.mlr.press/v48/santoro16.html, section 4.1 (on
+    Omniglot); flips and crops: Lee et al. 2019, https://arxiv.org/abs/1904.03758, section 4.1; flips by class: Ni et
+    al. 2021, https://arxiv.org/abs/2010.07092 (task augmentation). All draws are uniform. Shifts are by whole pixels,
+    so without turn and zoom images stay sharp.
+
+    Args:
+        shape: of one row, (height, width) or (channels, height, width).
+        kind: "classification" or "regression".
+        shift, turn, zoom, flip: options.
+
+    Raises:
+        Problem: for rows that are not images, and for `flip: class` in a regression.
     """
     if len(shape) not in (2, 3):
-        what = f"affine changes images, (height, width) or (channels, height, width), not rows of shape {shape}"
-        raise Problem(what, "train.augment.name", "write none, or use image data", CONFIG)
+        what = f"affine augments images, (height, width) or (channels, height, width), not rows of shape {shape}"
+        raise Problem(what, "train.augment.name", "use train.augment: {name: none}, or image data", CONFIG)
     if flip == "class" and kind != "classification":
-        raise Problem(f"a {kind} has no classes that are mirrored", "train.augment.flip", "write row", CONFIG)
+        raise Problem(f"a {kind} has no classes to mirror", "train.augment.flip", "use flip: row", CONFIG)
     most = np.array([math.radians(turn), zoom, zoom])
 
     def rows(x: Tensor, y: Tensor, task_seeds: np.ndarray, part: int) -> Tensor:
@@ -94,10 +101,18 @@ def affine(
 
 
 def warp(images: Tensor, change: Tensor, mirrored: Tensor) -> Tensor:
-    """Images (n, C, H, W) about their centres, each by its change (n, 5), and perhaps mirrored (n,).
+    """Transform images about their centres, with bilinear interpolation.
 
-    change: right and down, pixels; angle, radians; wide and high. A pixel at (x, y) from the centre is taken from where
-    (x (1 + wide), y (1 + high)) comes to, turned by the angle and moved by (right, down); bilinear. mirrored: -x for x.
+    The pixel at (x, y) from the centre is read from (x (1 + wide), y (1 + high)), rotated by the angle and shifted by
+    (right, down).
+
+    Args:
+        images: (n, C, H, W).
+        change: (n, 5): right and down in pixels, angle in radians, wide, high.
+        mirrored: (n,) bool: use -x for x.
+
+    Returns:
+        (n, C, H, W).
     """
     height, width = images.shape[-2:]
     right, down, angle, wide, high = change.T

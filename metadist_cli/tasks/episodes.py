@@ -1,7 +1,7 @@
-"""Which rows make the tasks of a round: index plans, drawn on the CPU for many nodes, steps and tasks at once.
+"""Sample tasks as row indices, on the CPU, for many nodes, steps and tasks at once.
 
-A plan depends on the experiment's seed, the round and the node's own number and rows alone: never on which other nodes
-are drawn beside it, on blocks, processes or devices.
+A node's tasks depend only on the experiment's seed, the round, and the node's number and rows: never on which other
+nodes take part, or on blocks, processes or devices.
 """
 
 from __future__ import annotations
@@ -17,16 +17,21 @@ from metadist_cli.core import seeds
 from metadist_cli.core.errors import CONFIG, Problem
 from metadist_cli.tasks.types import Episode
 
-_KEYS = 1 << 17  # hashes, of 8 bytes, that are sorted at a time
+_KEYS = 1 << 17  # hashes of 8 bytes sorted at a time
 
 
 class Pool(NamedTuple):
-    """The rows of some nodes, one after the other, each node's rows sorted by class.
+    """The concatenated rows of N nodes, each node's rows sorted by class.
 
-    x: (R, ...) as stored, on the device; the model sees x / divide. y: (R,) class numbers or (R, out) targets.
-    place: (R,) where in x a row stands, if rows overlap there as the windows of a text do; else None: row i is x[i].
-    nodes: (N,) the nodes' numbers; row_start, row_count: (N,) where their rows lie.
-    class_start, class_count: (N,) where their classes lie in the table of classes (first_row, rows): (C,) each.
+    Attributes:
+        x: (R, ...) inputs as stored, on the device; the model sees x / divide.
+        y: (R,) class numbers, or (R, out) regression targets.
+        divide: see x.
+        nodes: (N,) the nodes' numbers.
+        row_start, row_count: (N,) each node's slice of the R rows.
+        class_start, class_count: (N,) each node's slice of the C classes below.
+        first_row, rows: (C,) each class's slice of the R rows; a class of two nodes counts twice.
+        place: (R,) position of each row in x where rows overlap, as the windows of a text do; None: row i is x[i].
     """
 
     x: Tensor
@@ -42,17 +47,20 @@ class Pool(NamedTuple):
     place: Tensor | None = None
 
     def take(self, places: np.ndarray) -> Pool:
-        """The same rows with a part of the nodes; places: indices into nodes."""
+        """The pool restricted to some nodes. places: indices into `nodes`."""
         names = ("nodes", "row_start", "row_count", "class_start", "class_count")
         return self._replace(**{name: getattr(self, name)[places] for name in names})
 
 
 class TaskIndices(NamedTuple):
-    """The rows of N nodes' tasks over S steps.
+    """The rows of T tasks per step, over S steps, of N nodes.
 
-    support, query: (N, S, T, n) rows of the pool. active: (N, S), False after a node's own last step.
-    seeds: (N, S, T) int64, one a task. labels: the support's and the query's labels (n,) where tasks renumber classes,
-    else None: the pool's y.
+    Attributes:
+        support: (N, S, T, n) int64 rows of the pool.
+        query: (N, S, T, m) int64 rows of the pool.
+        active: (N, S) bool; False after a node's own last step.
+        seeds: (N, S, T) int64, one per task.
+        labels: the support's labels (n,) and the query's (m,), where tasks renumber their classes; None: the pool's y.
     """
 
     support: np.ndarray
@@ -63,14 +71,23 @@ class TaskIndices(NamedTuple):
 
 
 Sampler = Callable[[Pool, object], TaskIndices]
-"""(pool, moment) -> plan; the moment (a round, a purpose) is hashed with the experiment's seed."""
+"""(pool, moment) -> TaskIndices for all nodes of the pool. The moment (a round number, a purpose) is hashed with the
+experiment's seed. Raises Problem where a node has too few rows or classes."""
 
 
-def episodic(seed: int, steps: int, tasks: int, way: int, shot: int, query: int, renumber: bool = True) -> Sampler:
-    """N-way K-shot tasks: `way` classes of the node, `shot` + `query` rows of each, all distinct.
+def episodic(seed: int, steps: int, tasks: int, way: int, shot: int, query: int) -> Sampler:
+    """N-way K-shot tasks: `way` classes of the node, `shot` support and `query` query rows of each, all distinct.
 
-    Every ordered choice is equally likely; rows stand class by class, labels 0..way-1 in the order drawn. renumber:
-    False for regression, where a class is a function and the targets stay.
+    Every ordered choice is equally likely. Rows are grouped by class, and labels number the classes 0..way-1 in the
+    order drawn.
+
+    Args:
+        seed: the experiment's.
+        steps: S, per call.
+        tasks: T, per step.
+        way: classes per task.
+        shot: support rows per class.
+        query: query rows per class.
     """
 
     def sample(pool: Pool, moment: object) -> TaskIndices:
@@ -92,16 +109,26 @@ def episodic(seed: int, steps: int, tasks: int, way: int, shot: int, query: int,
             rows[..., shot:].reshape(*lead, way * query),
             np.ones(lead[:2], dtype=bool),
             _task_seeds(base, node, step, task),
-            labels if renumber else None,
+            labels,
         )
 
     return sample
 
 
-def local(seed: int, steps: int, tasks: int, support: int, query: int) -> Sampler:
-    """Tasks of the node's own rows under their own labels: `support` + `query` distinct rows, drawn for every task.
+def keep_labels(sampler: Sampler) -> Sampler:
+    """The sampler without renumbering: for a regression, whose classes are functions and whose targets stay."""
+    return lambda pool, moment: sampler(pool, moment)._replace(labels=None)
 
-    With no support a task is a batch of `query` rows, and a node that has fewer takes its rows again in the same order.
+
+def local(seed: int, steps: int, tasks: int, support: int, query: int) -> Sampler:
+    """Tasks from all of the node's rows under their own labels: distinct rows, redrawn for every task.
+
+    Args:
+        seed: the experiment's.
+        steps: S, per call.
+        tasks: T, per step.
+        support: rows per task; 0 makes a task a plain batch of `query` rows, in which a smaller node repeats its rows.
+        query: rows per task.
     """
 
     def sample(pool: Pool, moment: object) -> TaskIndices:
@@ -120,10 +147,16 @@ def local(seed: int, steps: int, tasks: int, support: int, query: int) -> Sample
     return sample
 
 
-def held_back(seed: int, tasks: int, support: int | None) -> Sampler:
-    """Tasks of a pool of two shards, a node's training rows and those that it kept back.
+def held_out_rows(seed: int, tasks: int, support: int | None) -> Sampler:
+    """Tasks on a pool of two shards: a node's training rows, and its held-out rows.
 
-    The support are `support` of the first, drawn anew for each task, or all (None); the query are all of the second.
+    Args:
+        seed: the experiment's.
+        tasks: T.
+        support: rows of the first shard per task, redrawn for each; None for all of them.
+
+    Returns:
+        A sampler of one step, whose query is the whole second shard.
     """
 
     def sample(pool: Pool, moment: object) -> TaskIndices:
@@ -142,9 +175,10 @@ def held_back(seed: int, tasks: int, support: int | None) -> Sampler:
 
 
 def epochs(seed: int, count: int, tasks: int, support: int, query: int) -> Sampler:
-    """Local tasks that pass `count` times through the node's rows: a permutation an epoch, a short tail wraps.
+    """Local tasks that pass `count` times over the node's rows, in a new order each epoch; the tail wraps around.
 
-    A step takes `tasks` times support + query rows. Nodes of unequal size stop after their own number of steps.
+    A step takes tasks * (support + query) rows. The largest node decides S; a smaller one is inactive after its own
+    last step.
     """
     size = tasks * (support + query)
 
@@ -153,7 +187,7 @@ def epochs(seed: int, count: int, tasks: int, support: int, query: int) -> Sampl
         steps = int(per_epoch.max()) * count
         rows = np.empty((len(pool.nodes), steps, size), dtype=np.int64)
         base = seeds.key(seed, "epochs", moment)
-        for at, n in _of_one_size(pool.row_count, count):
+        for at, n in _by_size(pool.row_count, count):
             keys = seeds.bits(base, pool.nodes[at][:, None, None], np.arange(count)[:, None], np.arange(n))
             order = np.argsort(keys, axis=-1, kind="stable")
             own = -(-n // size)
@@ -168,8 +202,8 @@ def epochs(seed: int, count: int, tasks: int, support: int, query: int) -> Sampl
     return sample
 
 
-def _of_one_size(row_count: np.ndarray, epochs: int) -> Iterator[tuple[np.ndarray, int]]:
-    """(places of nodes with equally many rows, how many), few enough at a time for the caches."""
+def _by_size(row_count: np.ndarray, epochs: int) -> Iterator[tuple[np.ndarray, int]]:
+    """Yield (places of nodes with n rows, n), few enough nodes at a time to sort within the CPU caches."""
     for n in np.unique(row_count).tolist():
         at = np.flatnonzero(row_count == n)
         few = max(1, _KEYS // (n * epochs))
@@ -178,10 +212,10 @@ def _of_one_size(row_count: np.ndarray, epochs: int) -> Iterator[tuple[np.ndarra
 
 
 def _enough(pool: Pool, have: np.ndarray, need: int, what: str) -> None:
-    """Raises Problem where a node is too poor: without this the draw would take its neighbours' rows."""
+    """Raises Problem where a node has too few; without this the draw would take its neighbours' rows."""
     for i in np.flatnonzero(have < need)[:1]:
         raise Problem(
-            f"a task needs {need} {what}, there are {have[i]}",
+            f"a task needs {need} {what}, but only {have[i]} exist",
             f"node {pool.nodes[i]}",
             "lower way, shot, support or query of task or finetune.task",
             CONFIG,
@@ -197,7 +231,17 @@ def _task_seeds(base: int, node: np.ndarray, step: np.ndarray, task: np.ndarray)
 
 
 def gather(pool: Pool, support: np.ndarray, query: np.ndarray, labels: tuple[np.ndarray, np.ndarray] | None) -> Episode:
-    """The data of tasks whose rows are (..., n): leaves (..., n, features) on the pool's device, x already divided."""
+    """Gather the data of tasks.
+
+    Args:
+        pool: the rows.
+        support: (..., n) row indices.
+        query: (..., m) row indices.
+        labels: as in `TaskIndices`.
+
+    Returns:
+        An Episode with leaves (..., n or m, *row shape) on the pool's device, x already divided.
+    """
     device = pool.x.device
 
     def rows(index: np.ndarray) -> tuple[Tensor, Tensor]:
@@ -215,14 +259,20 @@ def gather(pool: Pool, support: np.ndarray, query: np.ndarray, labels: tuple[np.
 
 
 def _taken(leaf: Tensor, at: Tensor) -> Tensor:
-    """leaf[at], which takes five times as long: 490 us and 77 us for 4,500 rows of 64 values."""
+    """leaf[at], in a fifth of the time (4,500 rows of 64 values: 77 us, not 490 us)."""
     return leaf.index_select(0, at.flatten()).unflatten(0, at.shape)
 
 
 def counts(n: int, support: int | float, query: int | float | str) -> tuple[int, int]:
-    """How many of n rows are support and query: numbers stay, fractions are of n (at least 1), "rest" is the rest.
+    """Support and query sizes of a local task on n rows.
 
-    A fraction leaves at least one row of n >= 2, and the query's is rounded down: 0.5 and 0.5 of 7 are 4 and 3.
+    Args:
+        n: rows of the node.
+        support: rows, or a fraction of n, which gives at least 1 and leaves at least 1.
+        query: rows, a fraction of n (rounded down, at least 1), or "rest".
+
+    Returns:
+        (support rows, query rows): 0.5 and 0.5 of 7 are 4 and 3.
     """
     few = support if isinstance(support, int) else max(1, min(round(support * n), n - 1))
     if isinstance(query, str):

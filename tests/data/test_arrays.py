@@ -22,7 +22,7 @@ from metadist_cli.data.sets import DATASETS
 from metadist_cli.data.types import Cast, Dataset
 from metadist_cli.partition.held_out import HoldOut
 from metadist_cli.partition.partitioners import PARTITIONERS
-from metadist_cli.partition.shards import Need, make_shards
+from metadist_cli.partition.shards import PartitionSpec, TaskSize, make_shards
 
 RNG = np.random.default_rng(0)
 SIGNALS = {
@@ -193,7 +193,9 @@ def test_any_numbers_are_numpys_float32(tmp_path_factory: pytest.TempPathFactory
 def test_channels_of_signals_are_scaled(scale: str, tmp_path: Path) -> None:
     d = read(npz(tmp_path, **SIGNALS), groups=["who"])
     deal = PARTITIONERS["natural"](by="who")
-    shards = make_shards(d, deal, None, Need(False, 0, 2), HoldOut("nodes", ["9"], 0), 0, scale=scale)
+    shards = make_shards(
+        d, PartitionSpec(deal, None, TaskSize(False, 0, 2), HoldOut("nodes", ["9"], 0), scale=scale), 0
+    )
     plain = SIGNALS["x"].astype(np.float64)
     for shard in shards:
         of = SIGNALS["who"] == int(shard.name) if scale == "node" else SIGNALS["who"] != 9
@@ -205,7 +207,9 @@ def test_channels_of_signals_are_scaled(scale: str, tmp_path: Path) -> None:
 def test_pictures_are_not_scaled(tmp_path: Path) -> None:
     d = read(npz(tmp_path, x=np.ones((6, 3, 4, 4)), y=np.arange(6) % 2))
     with pytest.raises(Problem, match="signals are scaled"):
-        make_shards(d, PARTITIONERS["iid"](), 2, Need(False, 0, 2), HoldOut("nodes", 1, 0), 0, scale="train")
+        make_shards(
+            d, PartitionSpec(PARTITIONERS["iid"](), 2, TaskSize(False, 0, 2), HoldOut("nodes", 1, 0), scale="train"), 0
+        )
 
 
 # ------------------------------------------------------------------------------------------------------- broken files

@@ -18,7 +18,7 @@ from metadist_cli.data.sets import DATASETS
 from metadist_cli.data.types import Dataset
 from metadist_cli.partition.held_out import HoldOut
 from metadist_cli.partition.partitioners import PARTITIONERS
-from metadist_cli.partition.shards import Need, Shard, make_shards
+from metadist_cli.partition.shards import PartitionSpec, Shard, TaskSize, make_shards
 
 HOSPITALS = ("cleveland", "hungarian", "switzerland", "va")
 GOOD = [
@@ -153,7 +153,9 @@ def real(real_folder: Path) -> Dataset:
 @pytest.fixture(scope="module")
 def hospitals(real: Dataset) -> list[Shard]:
     natural = PARTITIONERS["natural"](by="hospital")
-    return make_shards(real, natural, None, Need(False, 0, 2), HoldOut("rows", None, 0), 0, scale="node")
+    return make_shards(
+        real, PartitionSpec(natural, None, TaskSize(False, 0, 2), HoldOut("rows", None, 0), scale="node"), 0
+    )
 
 
 def plain_table(file: Path) -> tuple[np.ndarray, np.ndarray]:

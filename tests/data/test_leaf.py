@@ -386,7 +386,7 @@ def test_from_nodes_holds_users_out_with_all_their_rows(crowd: Make) -> None:
 
 def test_from_nodes_needs_the_parts_merged(crowd: Make) -> None:
     told = crowd("from: nodes, test: 2")("partition", code=CONFIG).err
-    assert "the data set's own split speaks of rows" in told
+    assert "the data set's own split holds out rows" in told
     assert "data.split: random" in told
 
 

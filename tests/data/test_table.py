@@ -31,7 +31,7 @@ from metadist_cli.data.types import Dataset
 from metadist_cli.experiment import deal, load_data
 from metadist_cli.partition.held_out import HoldOut
 from metadist_cli.partition.partitioners import PARTITIONERS
-from metadist_cli.partition.shards import Need, Shard, make_shards
+from metadist_cli.partition.shards import PartitionSpec, Shard, TaskSize, make_shards
 
 LINES = ["age,sex,city,sick", "61,M,Ulm,yes", "35.5,F,Bonn,no", "-52,F,Ulm,yes", "4e1,M,Köln,no"]
 ROWS = [[61, 0, 1, 0, 0, 1], [35.5, 1, 0, 1, 0, 0], [-52, 1, 0, 0, 0, 1], [40, 0, 1, 0, 1, 0]]  # F M, Bonn Köln Ulm
@@ -60,7 +60,9 @@ def names(data: Dataset, group: str) -> list[str]:
 
 def split(data: Dataset, scale: str, test: float | int = 0.3, source: str = "rows", by: str = "who") -> list[Shard]:
     natural = PARTITIONERS["natural"](by=by)
-    return make_shards(data, natural, None, Need(False, 0, 2), HoldOut(source, test, 0), 0, scale=scale)
+    return make_shards(
+        data, PartitionSpec(natural, None, TaskSize(False, 0, 2), HoldOut(source, test, 0), scale=scale), 0
+    )
 
 
 # ------------------------------------------------------------------------------------------------------ tables by hand

@@ -27,7 +27,7 @@ from metadist_cli.experiment import spec_of
 from metadist_cli.partition.held_out import HoldOut
 from metadist_cli.partition.partitioners import PARTITIONERS
 from metadist_cli.partition.pooled import union
-from metadist_cli.partition.shards import Need, make_shards, pool
+from metadist_cli.partition.shards import PartitionSpec, TaskSize, make_shards, pool
 from metadist_cli.storage import run_directory, shard_files
 from metadist_cli.storage.adapted_model import load_adapted
 from metadist_cli.tasks.episodes import gather, local
@@ -121,7 +121,7 @@ def pair(rows: int = 60) -> tuple[Dataset, Dataset]:
 @pytest.mark.parametrize("relabel", [False, True])
 def test_shards_and_tasks_of_windows_are_those_of_an_array(held: HoldOut, relabel: bool, tmp_path: Path) -> None:
     deal = PARTITIONERS["natural"](by="user")
-    pairs = [make_shards(d, deal, None, Need(False, 0, 4), held, 3, relabel=relabel) for d in pair()]
+    pairs = [make_shards(d, PartitionSpec(deal, None, TaskSize(False, 0, 4), held, relabel=relabel), 3) for d in pair()]
     for one, other in zip(*pairs, strict=True):
         assert np.array_equal(one.x[:], other.x)
         assert (one.node, one.name, one.role, one.labels, one.home) == (*other[:3], other.labels, other.home)
@@ -141,7 +141,9 @@ def test_shard_files_hold_windows_and_give_them_back(
 ) -> None:
     monkeypatch.setattr(run_directory, "PACK", size)
     data = pair()[0]
-    shards = make_shards(data, PARTITIONERS["natural"](by="user"), None, Need(False, 0, 4), HoldOut("nodes", 1, 0), 3)
+    shards = make_shards(
+        data, PartitionSpec(PARTITIONERS["natural"](by="user"), None, TaskSize(False, 0, 4), HoldOut("nodes", 1, 0)), 3
+    )
     (tmp_path / "own.yaml").write_text("task: {kind: local, support: 2, query: 2}\npartition: {nodes: 4}\n")
     run = run_directory.Run.at(tmp_path / "run")
     manifest = shard_files.write_shards(
@@ -156,12 +158,12 @@ def test_shard_files_hold_windows_and_give_them_back(
         assert np.array_equal(one.row, other.row)
 
 
-@pytest.mark.parametrize(
-    ("more", "says"), [({"scale": "node"}, "characters are no measures"), ({"rotate": 9.0}, "turned")]
-)
-def test_characters_are_neither_scaled_nor_turned(more: dict, says: str) -> None:
+@pytest.mark.parametrize(("more", "says"), [({"scale": "node"}, "or characters"), ({"rotate": 9.0}, "rotated")])
+def test_characters_are_neither_scaled_nor_rotated(more: dict, says: str) -> None:
     with pytest.raises(Problem, match=says) as caught:
-        make_shards(pair()[0], PARTITIONERS["iid"](), 4, Need(False, 0, 4), HoldOut("nodes", 1, 0), 0, **more)
+        make_shards(
+            pair()[0], PartitionSpec(PARTITIONERS["iid"](), 4, TaskSize(False, 0, 4), HoldOut("nodes", 1, 0), **more), 0
+        )
     assert caught.value.code == CONFIG
 
 

@@ -24,7 +24,7 @@ from metadist_cli.partition.heterogeneity import (
     with_skew,
 )
 from metadist_cli.partition.partitioners import PARTITIONERS
-from metadist_cli.partition.shards import Shard, TaskSize, make_shards
+from metadist_cli.partition.shards import PartitionSpec, Shard, TaskSize, make_shards
 
 ROLES = ("train", "validation", "test")
 
@@ -153,7 +153,7 @@ def houses(rows: int = 400, values: Any = None) -> Dataset:
 
 def written(shards: list[Shard], data: Dataset) -> dict[str, Any]:
     """The manifest as the store makes it, through a file."""
-    from metadist_cli.storage.run_directory import _entries
+    from metadist_cli.storage.shard_files import _entries
 
     entries = list(_entries(shards, "file"))
     held = of_shards(shards, data)
@@ -173,7 +173,9 @@ def equal(one: Composition, two: Composition) -> None:
 @pytest.mark.parametrize("held", [HoldOut("nodes", 2, 1), HoldOut("rows", 0.2, 0.2)])
 def test_shards_and_their_manifest_say_the_same(held: HoldOut, more: dict[str, Any]) -> None:
     data = digits()
-    shards = make_shards(data, PARTITIONERS["dirichlet"](alpha=0.3), 7, TaskSize(False, 0, 4), held, 0, **more)
+    shards = make_shards(
+        data, PartitionSpec(PARTITIONERS["dirichlet"](alpha=0.3), 7, TaskSize(False, 0, 4), held, **more), 0
+    )
     one, two = of_shards(shards, data), of_manifest(written(shards, data))
     equal(one, two)
     assert [n["entropy"] for n in written(shards, data)["nodes"]] == [
@@ -188,7 +190,8 @@ def test_a_nodes_own_numbers_change_nothing() -> None:
     """Who has what is told by the true classes."""
     data, deal = digits(), PARTITIONERS["dirichlet"](alpha=0.3)
     plain, own = (
-        make_shards(data, deal, 7, TaskSize(False, 0, 4), HoldOut("nodes", 2, 0), 0, relabel=r) for r in (False, True)
+        make_shards(data, PartitionSpec(deal, 7, TaskSize(False, 0, 4), HoldOut("nodes", 2, 0), relabel=r), 0)
+        for r in (False, True)
     )
     a, b = of_manifest(written(plain, data)), of_manifest(written(own, data))
     assert (a.renumbered, b.renumbered) == (False, True)
@@ -197,7 +200,9 @@ def test_a_nodes_own_numbers_change_nothing() -> None:
 
 def test_new_classes_have_nothing_in_common_with_training() -> None:
     data = digits()
-    shards = make_shards(data, PARTITIONERS["iid"](), 2, TaskSize(True, 1, 3), HoldOut("classes", 1, 0), 0)
+    shards = make_shards(
+        data, PartitionSpec(PARTITIONERS["iid"](), 2, TaskSize(True, 1, 3), HoldOut("classes", 1, 0)), 0
+    )
     held = of_shards(shards, data)
     assert held.name[-1] == "new classes (test)"
     assert label_skew(held).distance[-1] == 1
@@ -207,7 +212,7 @@ def test_new_classes_have_nothing_in_common_with_training() -> None:
 def test_a_regression_is_told_by_tenths_of_its_targets() -> None:
     data = houses()
     shards = make_shards(
-        data, PARTITIONERS["natural"](by="site"), None, TaskSize(False, 0, 4), HoldOut("nodes", 1, 0), 0
+        data, PartitionSpec(PARTITIONERS["natural"](by="site"), None, TaskSize(False, 0, 4), HoldOut("nodes", 1, 0)), 0
     )
     held = of_shards(shards, data)
     assert held.bins
@@ -231,7 +236,9 @@ def test_a_regression_is_told_by_tenths_of_its_targets() -> None:
 )
 def test_few_different_targets_are_told_apart(values: list[float], kinds: tuple[str, ...]) -> None:
     data = houses(values=values)
-    shards = make_shards(data, PARTITIONERS["iid"](), 4, TaskSize(False, 0, 4), HoldOut("nodes", 1, 0), 0)
+    shards = make_shards(
+        data, PartitionSpec(PARTITIONERS["iid"](), 4, TaskSize(False, 0, 4), HoldOut("nodes", 1, 0)), 0
+    )
     held = of_shards(shards, data)
     assert held.kinds == kinds
     counted = np.bincount(held.kind, weights=held.count)

@@ -14,7 +14,7 @@ from metadist_cli.core.errors import CONFIG, Problem
 from metadist_cli.data.types import Dataset, Group, build
 from metadist_cli.partition.held_out import ROLES, HoldOut, rows_needed
 from metadist_cli.partition.partitioners import PARTITIONERS
-from metadist_cli.partition.shards import Shard, TaskSize, account, make_shards, pool
+from metadist_cli.partition.shards import PartitionSpec, Shard, TaskSize, account, make_shards, pool
 
 LOCAL, EPISODIC = TaskSize(False, 0, 2), TaskSize(True, 2, 3)
 DEAL = {
@@ -63,10 +63,11 @@ def shards_of(
     nodes: int | None = 3,
     need: TaskSize = EPISODIC,
     held: HoldOut | None = None,
+    seed: int = 0,
     **more: object,
 ) -> list[Shard]:
     held = held or HoldOut("classes" if need.episodic else "nodes", 2 if need.episodic else 1, 0)
-    return make_shards(data, DEAL[deal], nodes, need, held, **{"seed": 0} | more)
+    return make_shards(data, PartitionSpec(DEAL[deal], nodes, need, held, **more), seed)
 
 
 def bases_of(data: Dataset, shards: list[Shard]) -> set[int]:
@@ -119,7 +120,7 @@ def test_no_row_is_lost_or_doubled(
     held = HoldOut(held_by if episodic else "nodes", test, validation)
     need = EPISODIC if episodic else LOCAL
     try:
-        shards = make_shards(data, DEAL[deal], nodes, need, held, seed, relabel=relabel)
+        shards = make_shards(data, PartitionSpec(DEAL[deal], nodes, need, held, relabel=relabel), seed)
     except Problem:
         event("refused")
         return
@@ -199,7 +200,7 @@ def test_the_data_may_bring_their_own_split() -> None:
     parts = by_role(shards_of(data, held=HoldOut("classes", None, 0)))
     assert bases_of(data, parts["test"]) == {10, 11}
     assert bases_of(data, parts["validation"]) == {8, 9}
-    with pytest.raises(Problem, match="brings its own split") as caught:
+    with pytest.raises(Problem, match="already splits its classes") as caught:
         shards_of(data, held=HoldOut("classes", 2, 0))
     assert "data.split: random" in caught.value.hint
 
@@ -216,7 +217,7 @@ def test_a_class_without_rows_is_nobodys(source: str) -> None:
         parts = by_role(shards_of(data, need=TaskSize(True, 1, 3), held=HoldOut(source, 1, 1), seed=seed))
         assert len(parts["test"]) == len(parts["validation"]) == 1
         assert bases_of(data, [*chain(*parts.values())]) == set(range(12)) - {4}
-    with pytest.raises(Problem, match="there is no class 'c4'"):
+    with pytest.raises(Problem, match="unknown class 'c4'"):
         shards_of(data, held=HoldOut("classes", ["c4"], 0))
 
 
@@ -242,17 +243,25 @@ def test_episodic_tasks_deal_whole_characters_with_all_turns() -> None:
 
 def test_whole_characters_cannot_go_to_the_drawers() -> None:
     with pytest.raises(Problem, match="no group 'drawer'") as caught:
-        make_shards(characters(), PARTITIONERS["natural"](by="drawer"), 2, EPISODIC, HoldOut("classes", 2, 0), 0)
-    assert caught.value.hint == "groups here: alphabet"
+        make_shards(
+            characters(), PartitionSpec(PARTITIONERS["natural"](by="drawer"), 2, EPISODIC, HoldOut("classes", 2, 0)), 0
+        )
+    assert caught.value.hint == "known: alphabet"
     assert (
-        len(make_shards(characters(), PARTITIONERS["natural"](by="drawer"), None, LOCAL, HoldOut("nodes", 2, 0), 0))
+        len(
+            make_shards(
+                characters(),
+                PartitionSpec(PARTITIONERS["natural"](by="drawer"), None, LOCAL, HoldOut("nodes", 2, 0)),
+                0,
+            )
+        )
         == 6
     )
 
 
 @pytest.mark.parametrize("held", [HoldOut("classes", None, 0), HoldOut("nodes", None, 0)])
 def test_what_is_held_out_must_be_said(held: HoldOut) -> None:
-    with pytest.raises(Problem, match="is not said") as caught:
+    with pytest.raises(Problem, match=r"task\.new\.test is missing: how many of the ") as caught:
         shards_of(characters(), held=held)
     assert caught.value.where == "task.new.test"
 
@@ -260,10 +269,10 @@ def test_what_is_held_out_must_be_said(held: HoldOut) -> None:
 @pytest.mark.parametrize(
     ("held", "message"),
     [
-        (HoldOut("classes", 10, 2), "10 classes for test and 2 for validation leave none of 12 to train on"),
-        (HoldOut("nodes", 2, 1), "2 nodes for test and 1 for validation leave none of 3 to train on"),
-        (HoldOut("classes", ["c99"], 0), "there is no class 'c99'"),
-        (HoldOut("nodes", ["nobody"], 0), "there is no node 'nobody'"),
+        (HoldOut("classes", 10, 2), "10 classes for test and 2 for validation leaves none of 12 to train on"),
+        (HoldOut("nodes", 2, 1), "2 nodes for test and 1 for validation leaves none of 3 to train on"),
+        (HoldOut("classes", ["c99"], 0), "unknown class 'c99'"),
+        (HoldOut("nodes", ["nobody"], 0), "unknown node 'nobody'"),
     ],
 )
 def test_what_cannot_be_held_out(held: HoldOut, message: str) -> None:
@@ -276,13 +285,13 @@ def test_what_cannot_be_held_out(held: HoldOut, message: str) -> None:
 def test_a_node_too_poor_is_named_with_what_it_has() -> None:
     data = characters()
     with pytest.raises(
-        Problem, match="a task needs 2 classes of 7 rows, node-000 has 4 classes of 6 to 6 rows"
+        Problem, match="a task needs 2 classes with 7 rows each, but node-000 has 4 classes with 6 to 6 rows"
     ) as caught:
         shards_of(data, need=TaskSize(True, 2, 7))
     assert caught.value.where == "node 0"
     assert "task.shot" in caught.value.hint
     with pytest.raises(
-        Problem, match=r"a task needs 5 classes of 3 rows, new classes \(test\) has 2 classes"
+        Problem, match=r"a task needs 5 classes with 3 rows each, but new classes \(test\) has 2 classes"
     ) as caught:
         shards_of(data, nodes=2, need=TaskSize(True, 5, 3))
     assert caught.value.where == "node 2"
@@ -327,10 +336,10 @@ def test_rotate_turns_each_node_by_an_angle_of_its_own() -> None:
     assert all(np.array_equal(a.row, b.row) for a, b in zip(plain, shards, strict=True))
 
 
-def test_what_cannot_be_turned_or_renumbered() -> None:
-    with pytest.raises(Problem, match="only images"):
+def test_what_cannot_be_rotated_or_relabelled() -> None:
+    with pytest.raises(Problem, match="only single-channel images"):
         shards_of(numbers(), need=LOCAL, rotate=10.0)
-    with pytest.raises(Problem, match="no classes to renumber"):
+    with pytest.raises(Problem, match="no classes to relabel"):
         shards_of(numbers(), need=LOCAL, relabel=True)
 
 
@@ -350,7 +359,9 @@ def table(counts: Sequence[int], nodes: int = 1, **more: object) -> Dataset:
 
 def sites(data: Dataset, test: object = 0.25, validation: float = 0, seed: int = 0, **more: object) -> list[Shard]:
     natural = PARTITIONERS["natural"](by="site")
-    return make_shards(data, natural, None, TaskSize(False, 0, 1), HoldOut("rows", test, validation), seed, **more)
+    return make_shards(
+        data, PartitionSpec(natural, None, TaskSize(False, 0, 1), HoldOut("rows", test, validation), **more), seed
+    )
 
 
 @settings(max_examples=400, deadline=None)
@@ -433,26 +444,26 @@ def test_a_split_of_rows_that_the_data_bring() -> None:
     parts = by_role(sites(three, None))
     np.testing.assert_array_equal(np.sort(np.concatenate([s.row for s in parts["validation"]])), np.arange(2, 60, 4))
     for wrong in ({"test": 0.2}, {"test": None, "validation": 0.2}):
-        with pytest.raises(Problem, match="brings its own split into rows"):
+        with pytest.raises(Problem, match="already splits its rows"):
             sites(three, **wrong)
-    with pytest.raises(Problem, match=r"site 1 has 20 rows of 2 classes, which leaves none for test"):
+    with pytest.raises(Problem, match=r"site 1 has 20 rows in 2 classes, too few to leave any for test"):
         sites(data._replace(row_role=np.where(data.groups["site"].code == 1, 0, role).astype(np.int8)), None)
-    with pytest.raises(Problem, match="leaves none for training"):
+    with pytest.raises(Problem, match="too few to leave any for training"):
         sites(data._replace(row_role=np.where(data.groups["site"].code == 1, 2, role).astype(np.int8)), None)
 
 
 @pytest.mark.parametrize(
     ("test", "validation", "message"),
     [
-        (None, 0, "kept for test, above 0 and below 1\n"),
-        (3, 0, "above 0 and below 1, not 3"),
-        (["site 0"], 0, "not .'site 0'."),
-        (0.0, 0, "not 0.0"),
-        (1.0, 0, "not 1.0"),
-        (0.2, 3, "kept for validation, above 0 and below 1, not 3"),
-        (0.2, -0.1, "not -0.1"),
-        (float("nan"), 0, "not nan"),
-        (0.5, 0.5, "0.5 of the rows for test and 0.5 for validation leave none"),
+        (None, 0, "`test` is missing; with `from: rows` it must be a number between 0 and 1"),
+        (3, 0, "`test: 3` is not a fraction"),
+        (["site 0"], 0, ".'site 0'.` is not a fraction"),
+        (0.0, 0, "`test: 0.0` is not"),
+        (1.0, 0, "`test: 1.0` is not"),
+        (0.2, 3, "`validation: 3` is not a fraction"),
+        (0.2, -0.1, "`validation: -0.1` is not"),
+        (float("nan"), 0, "`test: nan` is not"),
+        (0.5, 0.5, "0.5 of the rows for test and 0.5 for validation leaves none"),
     ],
 )
 def test_fractions_that_make_no_sense(test: object, validation: float, message: str) -> None:
@@ -468,14 +479,14 @@ def test_held_out_what_and_how_much_must_fit() -> None:
     own = table([10, 10], 3, row_role=np.zeros(60, dtype=np.int8))
     role = build("classification", data.x, data.label, data.classes, role=np.array([0, 2], dtype=np.int8))
     for rows, need, held, message in [
-        (data, LOCAL, HoldOut("nodes", 0.5, 0), "nodes are kept for new tasks whole"),
-        (data, LOCAL, HoldOut("nodes", 1, 0.5), "nodes are kept for new tasks whole"),
-        (data, EPISODIC, HoldOut("rows", 0.5, 0), "an episodic task is made of new ones"),
-        (own, LOCAL, HoldOut("nodes", 1, 0), "own split speaks of rows, not of nodes"),
-        (role, LOCAL, HoldOut("rows", 0.5, 0), "held-out rows keep all classes"),
+        (data, LOCAL, HoldOut("nodes", 0.5, 0), "nodes are held out by number or name"),
+        (data, LOCAL, HoldOut("nodes", 1, 0.5), "nodes are held out by number or name"),
+        (data, EPISODIC, HoldOut("rows", 0.5, 0), "a new episodic task needs new classes"),
+        (own, LOCAL, HoldOut("nodes", 1, 0), "own split holds out rows, not nodes"),
+        (role, LOCAL, HoldOut("rows", 0.5, 0), "holds out classes; from: rows holds out none"),
     ]:
         with pytest.raises(Problem, match=message) as caught:
-            make_shards(rows, iid, 3, need, held, 0)
+            make_shards(rows, PartitionSpec(iid, 3, need, held), 0)
         assert caught.value.code == CONFIG
 
 
@@ -509,9 +520,11 @@ def test_nodes_are_dealt_enough_to_train_after_some_is_kept_back(
     """Of one class, so that stratifying takes nothing away: the partitioner refuses, or every node has enough."""
     data, need = table([rows]), TaskSize(False, 0, least)
     try:
-        shards = make_shards(data, DEAL["dirichlet"], nodes, need, HoldOut("rows", test, validation), seed)
+        shards = make_shards(
+            data, PartitionSpec(DEAL["dirichlet"], nodes, need, HoldOut("rows", test, validation)), seed
+        )
     except Problem as problem:
-        assert "nodes need at least" in problem.message  # noqa: PT017
+        assert "items each need" in problem.message  # noqa: PT017
         return
     assert min(len(s.row) for s in shards if s.role == "train") >= least
 
@@ -520,7 +533,9 @@ def test_held_back_rows_have_the_angle_and_the_numbers_of_their_home() -> None:
     image = np.zeros((21, 21), dtype=np.uint8)
     image[10, 18] = 255
     data = build("classification", np.stack([image] * 80), np.arange(80) % 4, tuple("abcd"), divide=255)
-    shards = make_shards(data, DEAL["iid"], 5, LOCAL, HoldOut("rows", 0.3, 0.2), 0, rotate=120.0, relabel=True)
+    shards = make_shards(
+        data, PartitionSpec(DEAL["iid"], 5, LOCAL, HoldOut("rows", 0.3, 0.2), rotate=120.0, relabel=True), 0
+    )
     assert len(shards) == 15
     assert len({s.angle for s in shards}) == 5
     for s in shards[5:]:
@@ -573,7 +588,8 @@ def test_scaled_training_rows_have_mean_0_and_deviation_1(
     natural = PARTITIONERS["natural"](by="site")
     try:
         shards, plain = (
-            make_shards(data, natural, None, LOCAL, held, seed, relabel=relabel, scale=s) for s in (scale, "none")
+            make_shards(data, PartitionSpec(natural, None, LOCAL, held, relabel=relabel, scale=s), seed)
+            for s in (scale, "none")
         )
     except Problem:
         event("refused")
@@ -607,7 +623,7 @@ def test_images_are_not_scaled() -> None:
     pixels = build("classification", np.zeros((9, 8), dtype=np.uint8), np.arange(9) % 3, ("a", "b", "c"), divide=255)
     images = build("classification", np.zeros((9, 1, 8, 8), dtype=np.float32), np.arange(9) % 3, ("a", "b", "c"))
     for data in (images, pixels):
-        with pytest.raises(Problem, match="images are scaled already") as caught:
+        with pytest.raises(Problem, match="not images") as caught:
             shards_of(data, need=LOCAL, scale="node")
         assert (caught.value.where, caught.value.code) == ("partition.scale", CONFIG)
 
@@ -649,7 +665,7 @@ def test_take_leaves_the_rows_and_picks_the_nodes() -> None:
 
 def test_rows_are_counted_not_claimed() -> None:
     data = characters(bases=12, turns=4, rows=6, rotate_held_out=False)
-    shards = make_shards(data, DEAL["iid"], 3, EPISODIC, HoldOut("classes", 3, 0), 0)
+    shards = make_shards(data, PartitionSpec(DEAL["iid"], 3, EPISODIC, HoldOut("classes", 3, 0)), 0)
     rows = account(data, shards)
     assert rows["left_out"] == 3 * 3 * 6  # three turned copies of each of three held-out characters
     assert (rows["lost"], rows["duplicated"]) == (0, 0)
@@ -662,4 +678,4 @@ def test_rows_are_counted_not_claimed() -> None:
 def test_held_out_nodes_and_a_split_of_classes_exclude_each_other() -> None:
     data = characters(role=[0] * 8 + [2] * 4)
     with pytest.raises(Problem, match="split"):
-        make_shards(data, DEAL["iid"], 3, EPISODIC, HoldOut("nodes", 1, 0), 0)
+        make_shards(data, PartitionSpec(DEAL["iid"], 3, EPISODIC, HoldOut("nodes", 1, 0)), 0)

@@ -12,7 +12,7 @@ from scipy import stats
 
 from metadist_cli.core.errors import CONFIG, Problem
 from metadist_cli.partition.shards import Shard, pool
-from metadist_cli.tasks.episodes import Pool, Sampler, TaskIndices, counts, episodic, epochs, gather, local
+from metadist_cli.tasks.episodes import Pool, Sampler, TaskIndices, counts, episodic, epochs, gather, keep_labels, local
 
 SAMPLERS: dict[str, Sampler] = {
     "episodic": episodic(0, 3, 2, way=2, shot=1, query=3),
@@ -150,7 +150,7 @@ def test_every_class_and_row_is_drawn_evenly() -> None:
 def test_regression_keeps_its_targets() -> None:
     targets = np.arange(12.0).reshape(6, 2)
     shard = Shard(0, "", "train", np.ones((6, 1)), np.repeat([0, 1], 3), targets, np.arange(6))
-    plan = episodic(0, 1, 1, way=1, shot=1, query=2, renumber=False)(pool([shard], 1), 0)
+    plan = keep_labels(episodic(0, 1, 1, way=1, shot=1, query=2))(pool([shard], 1), 0)
     assert plan.labels is None
     e = gather(pool([shard], 1), plan.support, plan.query, plan.labels)
     assert torch.equal(e.query_y[0, 0, 0], torch.from_numpy(targets[plan.query[0, 0, 0]]))
@@ -189,10 +189,10 @@ def test_every_epoch_has_its_own_order() -> None:
 @pytest.mark.parametrize(
     ("sample", "message", "node"),
     [
-        (episodic(0, 1, 1, way=4, shot=1, query=1), "a task needs 4 classes, there are 3", 3),
-        (episodic(0, 50, 4, way=2, shot=10, query=6), "a task needs 16 rows of each class, there are 15", 3),
-        (episodic(0, 1, 1, way=3, shot=1, query=19), "a task needs 20 rows of each class, there are 15", 3),
-        (local(0, 1, 1, support=40, query=6), "a task needs 46 rows, there are 45", 3),
+        (episodic(0, 1, 1, way=4, shot=1, query=1), "a task needs 4 classes, but only 3 exist", 3),
+        (episodic(0, 50, 4, way=2, shot=10, query=6), "a task needs 16 rows of each class, but only 15 exist", 3),
+        (episodic(0, 1, 1, way=3, shot=1, query=19), "a task needs 20 rows of each class, but only 15 exist", 3),
+        (local(0, 1, 1, support=40, query=6), "a task needs 46 rows, but only 45 exist", 3),
     ],
 )
 def test_a_node_that_is_too_poor_is_named(sample: Sampler, message: str, node: int) -> None:

@@ -26,9 +26,9 @@ def new_tasks(
         return rows, _fresh(config, spec, len(shard.label), count)(rows, "new")
     rows, support = pool([home, shard], spec.divide, device), config.finetune.task.support
     if support is None:
-        return rows, episodes.held_back(config.seed, 1, None)(rows, "new")
+        return rows, episodes.held_out_rows(config.seed, 1, None)(rows, "new")
     few = episodes.counts(len(home.label), support, "rest")[0]
-    return rows, episodes.held_back(config.seed, count, few)(rows, "new")
+    return rows, episodes.held_out_rows(config.seed, count, few)(rows, "new")
 
 
 def _fresh(config: Config, spec: Spec, rows: int, count: int) -> Sampler:
@@ -36,8 +36,8 @@ def _fresh(config: Config, spec: Spec, rows: int, count: int) -> Sampler:
     if isinstance(task, Episodic):
         way, shot = other.way or task.way, other.shot or task.shot
         query = other.query if isinstance(other.query, int) else task.query
-        renumber = spec.kind == "classification"
-        return episodes.episodic(seed, 1, count, way, shot, query, renumber)
+        sampler = episodes.episodic(seed, 1, count, way, shot, query)
+        return sampler if spec.kind == "classification" else episodes.keep_labels(sampler)
     support, query = episodes.counts(rows, other.support or task.support, other.query or task.query)
     if support < 1 or query < 1 or support + query > rows:
         raise Problem(

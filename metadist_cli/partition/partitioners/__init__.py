@@ -1,7 +1,7 @@
-"""Who gets what: ways to deal the items of a data set out to nodes.
+"""The partitioners, one file each. To add one, write a file that returns a Partitioner and register it here.
 
-To deal whole tasks is no way of its own: where a label is a task, `by_class` does it, and episodic tasks deal whole
-classes with every partitioner. Nodes whose features differ are made by `partition.rotate`.
+No partitioner is special to whole tasks: where a label is a task, `by_class` assigns tasks, and with episodic tasks
+every partitioner assigns whole classes. For feature skew see `partition.rotate`.
 """
 
 from collections.abc import Callable

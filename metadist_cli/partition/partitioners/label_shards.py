@@ -1,4 +1,4 @@
-"""Label skew by the number of labels: nodes that hold a few labels each."""
+"""Label skew by count: nodes that hold a few labels each."""
 
 from __future__ import annotations
 
@@ -8,50 +8,60 @@ import numpy as np
 from pydantic import Field
 
 from metadist_cli.core.errors import CONFIG, Problem
-from metadist_cli.partition.partitioners.types import Assignment, Items, Partitioner, enough, lists, possible, unnamed
+from metadist_cli.partition.partitioners.types import (
+    Assignment,
+    Items,
+    Partitioner,
+    at_least,
+    lists,
+    node_count,
+    unnamed,
+)
 
-_TRADES = 20  # per pair of nodes; 5 are enough for the 90 ways to give 2 of 4 labels to 4 nodes (chi-square)
+_TRADES = 20  # per pair of nodes; 5 suffice for the 90 ways to give 2 of 4 labels to 4 nodes (chi-square)
 
 
 def shards(
     *,
-    pieces: Annotated[int, Field(ge=1, description="pieces of the sorted rows that a node gets")] = 2,
+    pieces: Annotated[int, Field(ge=1, description="Pieces of the sorted rows that each node gets.")] = 2,
     pure: Annotated[
         bool,
         Field(
-            description="true: a piece is of one label, and a node has exactly so many labels; false: all pieces have "
-            "the same size, and one may hold the end of a label and the beginning of the next"
+            description="true: each piece holds one label, so a node has exactly `pieces` labels; false: pieces have "
+            "equal size, and one may span two labels."
         ),
     ] = False,
 ) -> Partitioner:
-    """The items sorted by label, cut into pieces, and each node gets so many pieces at random.
+    """Sort the items by label, cut them into pieces, and assign each node `pieces` of them at random.
 
     H. B. McMahan et al. (2017), Communication-Efficient Learning of Deep Networks from Decentralized Data, AISTATS,
     https://arxiv.org/abs/1602.05629 (2 of 200 pieces of 300 digits: "pathological"). pure: as L. Collins et al. (2021),
     Exploiting Shared Representations for Personalized Federated Learning, ICML, https://arxiv.org/abs/2102.07078.
-    Where we differ: items that do not divide evenly are spread so that sizes differ by one at most; pure pieces are as
-    many for a label as its items ask for, which keeps their sizes near each other where labels are not equally common.
+    We differ: where items do not divide evenly, sizes differ by at most one. With `pure`, frequent labels are cut into
+    more pieces, which keeps piece sizes similar where labels are not equally common.
     """
 
-    def deal(items: Items, nodes: int | None, minimum: int, rng: np.random.Generator) -> Assignment:
-        count = possible(len(items.label), nodes, minimum)
+    def assign(items: Items, nodes: int | None, minimum: int, rng: np.random.Generator) -> Assignment:
+        count = node_count(len(items.label), nodes, minimum)
         if pure:
-            dealt = unnamed(lists(_pure(items.label, count, pieces, rng), count))
-            return enough(dealt, minimum, f"{count * pieces:,} pieces of one label each")
+            assignment = unnamed(lists(_pure(items.label, count, pieces, rng), count))
+            return at_least(assignment, minimum, f"{count * pieces:,} single-label pieces")
         return unnamed(lists(_equal(items.label, count, pieces, rng), count))
 
-    return deal
+    return assign
 
 
 def _equal(label: np.ndarray, nodes: int, pieces: int, rng: np.random.Generator) -> np.ndarray:
     """(m,) owner of each item, by pieces of equal size."""
     total, items = nodes * pieces, len(label)
     if items < total:
-        raise _refused(f"{nodes:,} nodes of {pieces:,} pieces need {total:,} items or more; there are {items:,}")
-    turn = rng.permutation(total)  # pieces are dealt in this order, and the first of them are one larger
+        raise _refused(
+            f"{nodes:,} nodes with {pieces:,} pieces each need at least {total:,} items, but only {items:,} exist"
+        )
+    order = rng.permutation(total)  # in which pieces are assigned; the first of them are one larger
     size, owner = np.full(total, items // total), np.empty(total, dtype=np.int64)
-    size[turn[: items % total]] += 1
-    owner[turn] = np.arange(total) % nodes
+    size[order[: items % total]] += 1
+    owner[order] = np.arange(total) % nodes
     order = rng.permutation(items)
     found = np.empty(items, dtype=np.int64)
     found[order[np.argsort(label[order], kind="stable")]] = np.repeat(owner, size)
@@ -70,22 +80,22 @@ def _pure(label: np.ndarray, nodes: int, pieces: int, rng: np.random.Generator) 
 
 
 def _cuts(rows: np.ndarray, nodes: int, pieces: int, rng: np.random.Generator) -> np.ndarray:
-    """(L,) into how many pieces each label of so many rows is cut, nodes * pieces in all.
+    """(L,) into how many pieces each label is cut, nodes * pieces in all. rows: (L,) rows of each label.
 
-    The largest piece is as small as may be (Adams's apportionment: ceil(rows / size), ties by lot). Raises Problem.
+    The largest piece is as small as possible (Adams's apportionment: ceil(rows / size), ties at random).
     """
     total, labels = nodes * pieces, len(rows)
     if pieces > labels:
-        raise _refused(f"a node cannot have {pieces:,} labels, there are {labels:,}")
+        raise _refused(f"a node cannot hold {pieces:,} labels: the data have only {labels:,}")
     if total < labels:
-        raise _refused(f"{nodes:,} nodes of {pieces:,} labels have no place for all {labels:,} labels")
+        raise _refused(f"{nodes:,} nodes with {pieces:,} labels each cannot hold all {labels:,} labels")
     most = np.minimum(rows, nodes)
     if most.sum() < total:
         raise _refused(
-            f"{nodes:,} nodes of {pieces:,} labels need {total:,} pieces; the {labels:,} labels, the rarest with "
-            f"{rows.min():,} rows, make {most.sum():,} at most"
+            f"{nodes:,} nodes with {pieces:,} labels each need {total:,} pieces, but the {labels:,} labels, the rarest "
+            f"with {rows.min():,} rows, give at most {most.sum():,}"
         )
-    low, high = 0.0, float(rows.max())  # sizes of a piece that are too small, and large enough
+    low, high = 0.0, float(rows.max())  # piece sizes: too small, and large enough
     cuts = np.ones(labels, dtype=np.int64)
     for _ in range(64):
         size = (low + high) / 2
@@ -101,10 +111,10 @@ def _cuts(rows: np.ndarray, nodes: int, pieces: int, rng: np.random.Generator) -
 
 
 def _labels(cuts: np.ndarray, nodes: int, pieces: int, rng: np.random.Generator) -> np.ndarray:
-    """(nodes, pieces) labels of each node, all different; every way to do that is equally likely.
+    """(nodes, pieces) distinct labels of each node; every such assignment is equally likely.
 
-    Dealt in turn, then traded at random: two nodes throw together the labels that only one of them has, and share them
-    out anew (C. J. Carstens et al. 2018, Parallel and I/O-efficient Randomisation of Massive Networks using Global
+    Assigned in turn, then traded at random: two nodes pool the labels that only one of them has and divide them again
+    (C. J. Carstens et al. 2018, Parallel and I/O-efficient Randomisation of Massive Networks using Global
     Curveball Trades, ESA, https://arxiv.org/abs/1804.08487).
     """
     order = rng.permutation(len(cuts))
@@ -114,12 +124,12 @@ def _labels(cuts: np.ndarray, nodes: int, pieces: int, rng: np.random.Generator)
         both = np.sort(held[: nodes // 2 * 2].reshape(-1, 2 * pieces), axis=1)
         key = rng.random(both.shape)
         twice = both[:, 1:] == both[:, :-1]
-        key[:, :-1][twice], key[:, 1:][twice] = -1, 2  # what both have, both keep
+        key[:, :-1][twice], key[:, 1:][twice] = -1, 2  # both keep what both have
         both = np.take_along_axis(both, np.argsort(key, axis=1), axis=1)
         held[: nodes // 2 * 2] = both.reshape(-1, pieces)
     return held
 
 
 def _refused(message: str) -> Problem:
-    hint = "change partition.nodes or partition.pieces, or take partition.name dirichlet"
+    hint = "change partition.nodes or partition.pieces, or use partition.name dirichlet"
     return Problem(message, "partition.pieces", hint, CONFIG)

@@ -1,4 +1,4 @@
-"""Nodes that the data set itself knows: hospitals, people, alphabets, roles of a play."""
+"""Nodes that the data set defines: hospitals, people, alphabets, roles in a play."""
 
 from __future__ import annotations
 
@@ -11,7 +11,15 @@ from pydantic import Field
 
 from metadist_cli.core.errors import CONFIG, Problem
 from metadist_cli.data.types import Group
-from metadist_cli.partition.partitioners.types import Assignment, Items, Partitioner, enough, lists, possible, unnamed
+from metadist_cli.partition.partitioners.types import (
+    Assignment,
+    Items,
+    Partitioner,
+    at_least,
+    lists,
+    node_count,
+    unnamed,
+)
 
 _Levels = Annotated[list[str], Field(min_length=1)]
 
@@ -20,49 +28,49 @@ def natural(
     *,
     by: Annotated[
         str | _Levels,
-        Field(description="group of the data set that makes a node, such as drawer, or several: [alphabet, drawer]"),
+        Field(description="Grouping whose groups become nodes, such as drawer, or several: [alphabet, drawer]."),
     ],
 ) -> Partitioner:
-    """One node a natural group; with fewer nodes whole groups are merged, at random, to sizes as even as may be.
+    """One node per group; with fewer nodes, whole groups are merged at random to sizes as even as possible.
 
-    With several names a group is what has all of them in common, and is called such as "Latin > drawer 3".
+    With several names, items that agree in all of them form a group, named for example "Latin > drawer 3".
     """
     levels = [by] if isinstance(by, str) else by
     what = " > ".join(levels)
 
-    def deal(items: Items, nodes: int | None, minimum: int, rng: np.random.Generator) -> Assignment:
+    def assign(items: Items, nodes: int | None, minimum: int, rng: np.random.Generator) -> Assignment:
         groups = [_group(items, name) for name in levels]
         members = _together(groups)
         count = len(members) if nodes is None else nodes
         if count > len(members):
             raise Problem(
-                f"{count:,} nodes asked for, but {what!r} has only {len(members):,} groups",
+                f"{count:,} nodes requested, but {what!r} has only {len(members):,} groups",
                 "partition.nodes",
-                f"ask for at most {len(members):,} nodes, or leave partition.nodes out: one node a group",
+                f"use at most {len(members):,} nodes, or remove partition.nodes for one node per group",
                 CONFIG,
             )
-        possible(len(items.label), count, minimum)
+        node_count(len(items.label), count, minimum)
         if count < len(members):
-            dealt = unnamed(_merged(members, count, rng))
+            assignment = unnamed(_merged(members, count, rng))
         else:
             names = (" > ".join(group.names[group.code[part[0]]] for group in groups) for part in members)
-            dealt = Assignment(members, list(names))
-        return enough(dealt, minimum, f"{what!r} groups dealt whole")
+            assignment = Assignment(members, list(names))
+        return at_least(assignment, minimum, f"{what!r} groups assigned whole")
 
-    return deal
+    return assign
 
 
 def _group(items: Items, name: str) -> Group:
     if name not in items.groups:
         known = ", ".join(sorted(items.groups))
-        own = "this data set has no natural groups for this task; those of your own files are named in data.groups"
-        hint = f"groups here: {known}" if known else own
-        raise Problem(f"there is no group {name!r} to partition by", "partition.by", hint, CONFIG)
+        none = "this data set defines no groups for this task; for your own files, name group columns in data.groups"
+        hint = f"known: {known}" if known else none
+        raise Problem(f"unknown group {name!r}", "partition.by", hint, CONFIG)
     return items.groups[name]
 
 
 def _together(groups: Sequence[Group]) -> list[np.ndarray]:
-    """The items that are in the same group at every level, in the order of the levels' codes."""
+    """Items that share a group at every level, in the order of the levels' codes."""
     code = np.zeros(len(groups[0].code), dtype=np.int64)
     for group in groups:
         code = np.unique(code * len(group.names) + group.code, return_inverse=True)[1]
@@ -70,7 +78,7 @@ def _together(groups: Sequence[Group]) -> list[np.ndarray]:
 
 
 def _merged(members: list[np.ndarray], nodes: int, rng: np.random.Generator) -> list[np.ndarray]:
-    """Groups merged to fewer nodes: the largest first, each to the smallest node so far (Graham 1969)."""
+    """Merge groups into nodes: the largest first, each into the node that is smallest so far (Graham 1969)."""
     shuffled = [members[i] for i in rng.permutation(len(members))]
     heap = [(0, node) for node in range(nodes)]
     parts: list[list[np.ndarray]] = [[] for _ in range(nodes)]
