@@ -17,7 +17,7 @@ NEW = '''\
 from torch import Tensor
 
 from metadist_cli.core import tree
-from metadist_cli.learners.inner_loop import by_descent
+from metadist_cli.learners.inner_loop import InnerLoop, by_descent
 from metadist_cli.learners.types import InnerLr, InnerSteps, Learner
 from metadist_cli.core.losses import Loss
 from metadist_cli.models.types import Model
@@ -32,7 +32,7 @@ def sign_maml(model: Model, loss: Loss, *, inner_lr: InnerLr = 0.01, inner_steps
         return tree.apply(lambda p, d: p - inner_lr * d.sign(), params, direction), state
 
     inner = sgd()._replace(update=update)
-    return by_descent(model, loss, lambda rates: inner, lambda params: {}, inner_steps, "maml by signs")
+    return by_descent(InnerLoop(model, loss, inner), inner_steps, "maml by signs")
 '''
 REGISTRY = "LEARNERS: dict[str, Callable[..., Learner]] = {\n"
 

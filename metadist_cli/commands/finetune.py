@@ -17,7 +17,7 @@ from metadist_cli.core import seeds
 from metadist_cli.core.console import Console
 from metadist_cli.core.errors import DATA, Problem
 from metadist_cli.core.files import sha256
-from metadist_cli.evaluation.evaluate import Outcome, chunk_size, evaluate
+from metadist_cli.evaluation.evaluate import Outcome, Protocol, chunk_size, evaluate
 from metadist_cli.experiment import Experiment, assemble, for_new_tasks, initial_state
 from metadist_cli.federated.personalization import Personal
 from metadist_cli.federated.rounds import sample_nodes
@@ -177,22 +177,12 @@ def _untrained(main: Trained) -> Trained:
 
 def _judge(trained: Trained, task: Tasks, steps: int, setting: Setting) -> Outcome:
     experiment, config = trained.experiment, setting.experiment.config
-    meta, stats = trained.model(task, setting.device)
     wanted = config.finetune
     _, kept = row_bytes(experiment.model, experiment.spec.shape)
     support, query = task.plan.support.shape[-1], task.plan.query.shape[-1]
     together = wanted.transductive or not experiment.model.mixes  # one by one gives the same, and costs far more
     large = apart(experiment, setting.device, kept * max(support, query))
-    return evaluate(
-        experiment.algorithm.learner,
-        experiment.loss,
-        meta,
-        stats,
-        task.pool,
-        task.plan,
-        steps,
-        together,
-        wanted.batch,
-        1 if large else chunk_size(kept, support, query, together),
-        setting.execution["threads"],
-    )
+    chunk = 1 if large else chunk_size(kept, support, query, together)
+    by = Protocol(steps, together, wanted.batch, chunk, setting.execution["threads"])
+    model = trained.model(task, setting.device)
+    return evaluate(experiment.algorithm.learner, experiment.loss, model, task.pool, task.plan, by)

@@ -1,1 +1,1 @@
-"""How well a model adapts to new tasks, and the metrics that say so."""
+"""Evaluation on new tasks: adapt, predict, and score."""

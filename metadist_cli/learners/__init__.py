@@ -1,4 +1,4 @@
-"""The learning algorithms, one file each. A new one: one file that returns a Learner, one line here."""
+"""The learning algorithms, one file each. To add one, write a file that returns a Learner and register it here."""
 
 from collections.abc import Callable
 
@@ -22,4 +22,4 @@ LEARNERS: dict[str, Callable[..., Learner]] = {
     "svm": svm,
     "supervised": supervised,
 }
-WHOLE_EPISODE = frozenset({"reptile", "supervised"})  # train on support and query together, so query may be 0
+WHOLE_EPISODE = frozenset({"reptile", "supervised"})  # train on support and query as one set, so query may be 0

@@ -1,8 +1,8 @@
-"""Meta-SGD: MAML that learns a step size, and so a direction, for every single weight.
+"""Meta-SGD: MAML that learns a learning rate for every weight, and with it the update direction.
 
 Li, Zhou, Chen, Li, Meta-SGD: Learning to Learn Quickly for Few-Shot Learning, 2017, https://arxiv.org/abs/1707.09835,
-algorithm 1. The rates are shared and averaged beside the weights, which doubles the bytes of a round. We differ: they
-begin at one value, `inner_lr`, where the paper draws them at random.
+algorithm 1. Nodes share and average the rates along with the weights, which doubles the bytes of a round. We differ:
+all rates start at `inner_lr`, where the paper draws them at random.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from metadist_cli.core import tree
 from metadist_cli.core.losses import Loss
 from metadist_cli.core.optimizers import Optimizer, sgd
 from metadist_cli.core.tree import Params
-from metadist_cli.learners.inner_loop import by_descent
+from metadist_cli.learners.inner_loop import InnerLoop, InnerRates, by_descent
 from metadist_cli.learners.types import InnerLr, InnerSteps, Learner
 from metadist_cli.models.types import Model
 
@@ -27,14 +27,14 @@ def meta_sgd(
     loss: Loss,
     *,
     first_order: Annotated[
-        bool, Field(description="Take the inner gradients as constants; the rates are learned all the same.")
+        bool, Field(description="Treat inner gradients as constants; the rates are still learned.")
     ] = False,
     inner_lr: InnerLr = 0.1,
     inner_steps: InnerSteps = 1,
 ) -> Learner:
     """meta_gradient = d loss(query; params - rates * gradient) / d (params, rates)."""
 
-    def rates(params: Params) -> Params:
+    def init(params: Params) -> Params:
         return {k: torch.full_like(v, inner_lr) for k, v in params.items()}
 
     def optimizer(rates: Params) -> Optimizer:
@@ -43,5 +43,6 @@ def meta_sgd(
 
         return sgd()._replace(update=update)
 
+    inner = InnerLoop(model, loss, sgd(lr=inner_lr), first_order=first_order)
     text = f"meta-sgd, {'first' if first_order else 'second'} order"
-    return by_descent(model, loss, optimizer, rates, inner_steps, text, first_order=first_order)
+    return by_descent(inner, inner_steps, text, InnerRates(init, optimizer))

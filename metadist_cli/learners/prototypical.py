@@ -1,9 +1,9 @@
-"""Prototypical networks: a class is the mean of its support's features, a query belongs to the nearest.
+"""Prototypical networks: classify a query by the nearest class mean of the support's features.
 
 Snell, Swersky, Zemel, Prototypical Networks for Few-shot Learning, NeurIPS 2017, https://arxiv.org/abs/1703.05175,
 algorithm 1 and section 2.4: with squared Euclidean distance it is a linear layer, weight 2 c_k and bias -|c_k|^2. We
-differ: support and query are normalised apart in training; a class that is missing from the support (it happens in
-local tasks) has the mean of all of it as its prototype.
+differ: training normalises support and query separately; a class missing from the support (local tasks allow that) gets
+the mean of the whole support as its prototype.
 """
 
 from __future__ import annotations
@@ -19,7 +19,11 @@ from metadist_cli.models.types import Model
 
 
 def prototypical(model: Model, loss: Loss) -> Learner:
-    """meta_gradient = d loss(query; nearest prototype) / d features. Raises Problem for a regression."""
+    """meta_gradient = d loss(query; nearest prototype) / d features.
+
+    Raises:
+        Problem: for a regression.
+    """
 
     def solve(meta: Params, features: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         count = targets.sum(0)[:, None]

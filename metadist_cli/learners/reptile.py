@@ -1,9 +1,9 @@
-"""Reptile: move towards the parameters that plain training on a task ends with.
+"""Reptile: move towards the parameters that ordinary training on a task ends with.
 
 Nichol, Achiam, Schulman, On First-Order Meta-Learning Algorithms, 2018, https://arxiv.org/abs/1803.02999, algorithm 2
-(batched) and appendix A. The inner optimiser is Adam with beta1 = 0, as published; its second moment goes on from task
-to task, as in the released code, where only the weights are set back. We differ: the tasks of one step run side by
-side, so each starts from the same second moment, and the mean of theirs is kept (as a statistic: averaged over nodes).
+(batched) and appendix A. As published, the inner optimiser is Adam with beta1 = 0; its second moment carries over from
+task to task, as in the released code, which resets only the weights. We differ: the tasks of one step run in parallel,
+so all start from the same second moment, and we keep the mean of their results (as a statistic: averaged over nodes).
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from metadist_cli.core import tree
 from metadist_cli.core.losses import Loss
 from metadist_cli.core.optimizers import adam, sgd
 from metadist_cli.core.tree import Params
-from metadist_cli.learners.inner_loop import descend
-from metadist_cli.learners.types import Adapted, InnerLr, InnerSteps, Learner, predict_with, scores, whole
+from metadist_cli.learners.inner_loop import InnerLoop, descend
+from metadist_cli.learners.types import Adapted, InnerLr, InnerSteps, Learner, predict_with, scores
 from metadist_cli.models.types import Model
-from metadist_cli.tasks.types import Episode
+from metadist_cli.tasks.types import Episode, Examples
 
 
 def reptile(
@@ -32,38 +32,38 @@ def reptile(
     inner_lr: InnerLr = 1e-3,
     inner_steps: InnerSteps = 5,
     inner_batch: Annotated[
-        int | None, Field(ge=1, description="Rows of an inner step, in turn from a shuffled episode; null: all.")
+        int | None, Field(ge=1, description="Rows per inner step, in order from a shuffled episode; null: all.")
     ] = None,
     inner_optimizer: Annotated[
-        Literal["adam", "sgd"], Field(description="adam has beta1 = 0 and keeps its second moment between tasks.")
+        Literal["adam", "sgd"], Field(description="adam: with beta1 = 0, and its second moment kept between tasks.")
     ] = "adam",
 ) -> Learner:
     """meta_gradient = meta - (meta after inner_steps on the whole episode, support and query together)."""
-    inner = adam(lr=inner_lr, beta1=0.0) if inner_optimizer == "adam" else sgd(lr=inner_lr)
+    inner = InnerLoop(model, loss, adam(lr=inner_lr, beta1=0.0) if inner_optimizer == "adam" else sgd(lr=inner_lr))
 
     def init(generator: torch.Generator) -> tuple[Params, Params]:
         params, stats = model.init(generator)
-        return params, tree.prefixed(model=stats, inner=inner.init(params))
+        return params, tree.prefixed(model=stats, inner=inner.optimizer.init(params))
 
     def train(
-        meta: Params, stats: Params, x: Tensor, y: Tensor, seed: Tensor, steps: int, batch: int | None
+        meta: Params, stats: Params, examples: Examples, seed: Tensor, steps: int, batch: int | None
     ) -> Iterator[tuple[Adapted, Params]]:
-        start = Adapted(meta, tree.part(stats, "model"))
-        yield from descend(model, loss, inner, start, tree.part(stats, "inner"), x, y, seed, steps, batch)
+        start = Adapted(meta, tree.part(stats, "model")), tree.part(stats, "inner")
+        yield from descend(inner, start, examples, seed, steps, batch)
 
     def adapt(
-        meta: Params, stats: Params, x: Tensor, y: Tensor, seed: Tensor, steps: int, batch: int | None = None
+        meta: Params, stats: Params, support: Examples, seed: Tensor, steps: int, batch: int | None = None
     ) -> Iterator[Adapted]:
-        for adapted, _ in train(meta, stats, x, y, seed, steps, batch):
+        for adapted, _ in train(meta, stats, support, seed, steps, batch):
             yield adapted
 
     def meta_gradient(
         meta: Params, stats: Params, episode: Episode, step: Tensor, seed: Tensor
     ) -> tuple[Params, Params, dict[str, Tensor]]:
-        x, y = whole(episode)
-        *_, (adapted, state) = train(meta, stats, x, y, seed, inner_steps, inner_batch)
-        out, _ = model.apply(adapted.params, adapted.stats, x, True, seed)
-        metrics = scores(loss, loss.value(out, y), out, y)
+        examples = episode.merged()
+        *_, (adapted, state) = train(meta, stats, examples, seed, inner_steps, inner_batch)
+        out, _ = model.apply(adapted.params, adapted.stats, examples.x, True, seed)
+        metrics = scores(loss, loss.value(out, examples.y), out, examples.y)
         direction = tree.apply(torch.sub, meta, adapted.params)
         return direction, tree.prefixed(model=adapted.stats, inner=state), metrics
 

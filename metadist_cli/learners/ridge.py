@@ -1,10 +1,10 @@
 """Ridge regression as the output layer, in closed form: R2-D2, and MetaOptNet's ridge head.
 
 Bertinetto, Henriques, Torr, Vedaldi, Meta-learning with differentiable closed-form solvers, ICLR 2019,
-https://arxiv.org/abs/1805.08136, equation 6 (R2-D2: learn_penalty true). We differ: its code appends a column of ones,
-a bias for each class, and divides by the root of the number of rows, so that its lambda counts as many times ours.
+https://arxiv.org/abs/1805.08136, equation 6 (R2-D2: learn_penalty true). We differ: its code appends a column of
+ones, i.e. a bias per class, and divides by the square root of the number of rows n, so its lambda is n times ours.
 Lee, Maji, Ravichandran, Soatto, Meta-Learning with Differentiable Convex Optimization, CVPR 2019,
-https://arxiv.org/abs/1904.03758, section 4.2 (MetaOptNet-RR: penalty 50, a learned scale that begins with 1).
+https://arxiv.org/abs/1904.03758, section 4.2 (MetaOptNet-RR: penalty 50, a learned scale that starts at 1).
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from metadist_cli.learners.types import Learner
 from metadist_cli.models.types import Model
 
 Scale = Annotated[
-    float, Field(gt=0, description="Factor of the outputs, which softmax needs; learning begins with it.")
+    float, Field(gt=0, description="Factor on the outputs before softmax; its initial value if it is learned.")
 ]
-LearnScale = Annotated[bool, Field(description="Learn the factor of the outputs.")]
+LearnScale = Annotated[bool, Field(description="Learn the factor on the outputs.")]
 
 
 def ridge(
     model: Model,
     loss: Loss,
     *,
-    penalty: Annotated[float, Field(gt=0, description="Lambda: weight of the squared weights of the head.")] = 1.0,
-    learn_penalty: Annotated[bool, Field(description="Learn lambda too, as R2-D2 does (its logarithm).")] = False,
+    penalty: Annotated[float, Field(gt=0, description="Lambda: weight of the head's squared weights.")] = 1.0,
+    learn_penalty: Annotated[bool, Field(description="Learn lambda too (its logarithm), as R2-D2 does.")] = False,
     scale: Scale = 10.0,
     learn_scale: LearnScale = True,
 ) -> Learner:
@@ -41,7 +41,7 @@ def ridge(
     extra: Params = {}
     if learn_penalty:
         extra["log_penalty"] = torch.tensor(penalty).log()
-    classes = loss.metric == "accuracy"  # values are what they are: no factor
+    classes = loss.metric == "accuracy"  # a regression's outputs are not scaled
     if classes and learn_scale:
         extra["scale"] = torch.tensor(scale)
 

@@ -1,7 +1,7 @@
-"""Learners that solve the output layer from the support in one step, on features that are learned over tasks.
+"""Learners that solve the output layer from the support in one step, on features learned over tasks.
 
-A solved head is a linear layer like any other, so an adapted model is the model with another head, for as many classes
-as the task has.
+The solved head is an ordinary linear layer, so an adapted model is the same model with another head, sized for the
+task's number of classes.
 """
 
 from __future__ import annotations
@@ -18,22 +18,35 @@ from metadist_cli.core.tree import Params
 from metadist_cli.learners.inner_loop import query_gradient
 from metadist_cli.learners.types import Adapted, Learner, predict_with
 from metadist_cli.models.types import HEAD, Model
+from metadist_cli.tasks.types import Examples
 
 Solve = Callable[[Params, Tensor, Tensor], tuple[Tensor, Tensor]]
 """(meta, features (n, F), targets (n, W)) -> (weight (W, F), bias (W,)); targets are one-hot for classes."""
 
 
 def with_solved_head(model: Model, loss: Loss, name: str, solve: Solve, extra: Params, regression: bool) -> Learner:
-    """meta_gradient = d loss(query; head solved on the support's features) / d (features, extra).
+    """Build a learner with meta_gradient = d loss(query; head solved on the support's features) / d (features, extra).
 
-    extra: further parameters to learn, such as a scale. Raises Problem for a model without features to learn, and for
-    a regression where the head is for classes alone.
+    Args:
+        model: its output layer is replaced, so meta holds no "head." parameters.
+        loss: on the query.
+        name: the learner's, for messages and reports.
+        solve: from the support's features to the head, differentiably.
+        extra: further parameters to learn, such as a scale.
+        regression: whether `solve` handles regression targets as well as classes.
+
+    Returns:
+        The Learner.
+
+    Raises:
+        Problem: for a model without hidden layers, and for a regression where `regression` is False.
     """
     if all(k.startswith(HEAD) for k in model.init(seeds.generator(0))[0]):
-        what = f'learner "{name}" solves the output layer, and this model has no other to learn'
-        raise Problem(what, "model", "use hidden layers, or a learner that adapts weights, such as maml", CONFIG)
+        what = f'learner "{name}" needs hidden layers to learn: it solves the output layer, the only one in this model'
+        raise Problem(what, "model", "add hidden layers, or use a learner that adapts weights, such as maml", CONFIG)
     if loss.metric != "accuracy" and not regression:
-        raise Problem(f'learner "{name}" tells classes apart, these are values', "learner.name", "use ridge", CONFIG)
+        what = f'learner "{name}" is for classification; this task is a regression'
+        raise Problem(what, "learner.name", "use ridge", CONFIG)
 
     def init(generator: torch.Generator) -> tuple[Params, Params]:
         params, stats = model.init(generator)
@@ -41,8 +54,9 @@ def with_solved_head(model: Model, loss: Loss, name: str, solve: Solve, extra: P
 
     def adapting(train: bool) -> Callable[..., Iterator[Adapted]]:
         def adapt(
-            meta: Params, stats: Params, x: Tensor, y: Tensor, seed: Tensor, steps: int, batch: int | None = None
+            meta: Params, stats: Params, support: Examples, seed: Tensor, steps: int, batch: int | None = None
         ) -> Iterator[Adapted]:
+            x, y = support
             body = {k: v for k, v in meta.items() if k not in extra}
             features, new = model.features(body, stats, x, train, seed)
             targets = y if y.is_floating_point() else one_hot(y, model.outputs).to(features.dtype)
@@ -62,5 +76,5 @@ def with_solved_head(model: Model, loss: Loss, name: str, solve: Solve, extra: P
 
 
 def one_hot(y: Tensor, width: int) -> Tensor:
-    """(n, W) booleans; torch.nn.functional.one_hot fails inside vmap(grad)."""
+    """Booleans (n, W) for class numbers (n,); torch.nn.functional.one_hot fails inside vmap(grad)."""
     return y[..., None] == torch.arange(width, device=y.device)

@@ -1,8 +1,8 @@
-"""Plain supervised steps on the node's data; averaged over nodes this is FedAvg.
+"""Ordinary supervised training on the node's rows; averaged over nodes this is FedAvg.
 
 McMahan, Moore, Ramage, Hampson, Aguera y Arcas, Communication-Efficient Learning of Deep Networks from Decentralized
-Data, AISTATS 2017, https://arxiv.org/abs/1602.05629, algorithm 1. Fine-tuning to a new task is the same gradient
-descent from the averaged model, so that every figure stands beside the meta-learners' with the same adaptation.
+Data, AISTATS 2017, https://arxiv.org/abs/1602.05629, algorithm 1. It adapts to a new task by gradient descent from the
+averaged model, so that its results compare with the meta-learners' after the same adaptation.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from metadist_cli.core.gradients import grad_and_value
 from metadist_cli.core.losses import Loss
 from metadist_cli.core.optimizers import sgd
 from metadist_cli.core.tree import Params
-from metadist_cli.learners.inner_loop import descend
-from metadist_cli.learners.types import Adapted, InnerLr, InnerSteps, Learner, predict_with, scores, whole
+from metadist_cli.learners.inner_loop import InnerLoop, descend
+from metadist_cli.learners.types import Adapted, InnerLr, InnerSteps, Learner, predict_with, scores
 from metadist_cli.models.types import Model
-from metadist_cli.tasks.types import Episode
+from metadist_cli.tasks.types import Episode, Examples
 
 
 def supervised(
@@ -31,23 +31,26 @@ def supervised(
     inner_steps: InnerSteps = 1,
     pull: Annotated[
         float,
-        Field(ge=0, description="In fine-tuning: weight of half the squared distance from the shared model, in rows."),
+        Field(
+            ge=0,
+            description="Proximal term of fine-tuning: weight of half the squared distance from the shared model, "
+            "relative to the sum of the rows' losses.",
+        ),
     ] = 0.0,
 ) -> Learner:
-    """meta_gradient = the gradient of the loss on the rows of the step; no support is set aside."""
-    inner = sgd(lr=inner_lr)
+    """meta_gradient = the gradient of the loss on all rows of the step, support and query together."""
+    inner = InnerLoop(model, loss, sgd(lr=inner_lr), proximal=inner_lr * pull)
 
     def adapt(
-        meta: Params, stats: Params, x: Tensor, y: Tensor, seed: Tensor, steps: int, batch: int | None = None
+        meta: Params, stats: Params, support: Examples, seed: Tensor, steps: int, batch: int | None = None
     ) -> Iterator[Adapted]:
-        start = Adapted(meta, stats)
-        for adapted, _ in descend(model, loss, inner, start, {}, x, y, seed, steps, batch, pull=inner_lr * pull):
+        for adapted, _ in descend(inner, (Adapted(meta, stats), {}), support, seed, steps, batch):
             yield adapted
 
     def meta_gradient(
         meta: Params, stats: Params, episode: Episode, step: Tensor, seed: Tensor
     ) -> tuple[Params, Params, dict[str, Tensor]]:
-        x, y = whole(episode)
+        x, y = episode.merged()
 
         def batch_loss(meta: Params) -> tuple[Tensor, tuple[Params, dict[str, Tensor]]]:
             out, new = model.apply(meta, stats, x, True, seed)

@@ -1,8 +1,8 @@
-"""A multi-class support vector machine as the output layer: MetaOptNet.
+"""A multi-class support vector machine as the output layer: MetaOptNet-SVM.
 
 Lee, Maji, Ravichandran, Soatto, Meta-Learning with Differentiable Convex Optimization, CVPR 2019,
 https://arxiv.org/abs/1904.03758, equations 5 to 8: the dual of Crammer and Singer (JMLR 2001), with C = 0.1 and a
-learned scale, which begins with 1 there. We differ in the dual too: see solvers.py.
+learned scale that starts at 1. We differ in the dual too: see solvers.py.
 """
 
 from __future__ import annotations
@@ -26,18 +26,22 @@ def svm(
     model: Model,
     loss: Loss,
     *,
-    c: Annotated[float, Field(gt=0, description="C: what an example on the wrong side of the margin costs.")] = 0.1,
+    c: Annotated[float, Field(gt=0, description="C: cost of an example on the wrong side of the margin.")] = 0.1,
     scale: Scale = 10.0,
     learn_scale: LearnScale = True,
 ) -> Learner:
-    """meta_gradient = d loss(query; SVM on the support's features) / d (features, scale). First order through the dual.
+    """meta_gradient = d loss(query; SVM on the support's features) / d (features, scale).
 
-    Raises Problem for a regression.
+    The dual is differentiated
+    to first order.
+
+    Raises:
+        Problem: for a regression.
     """
     extra: Params = {"scale": torch.tensor(scale)} if learn_scale else {}
 
     def solve(meta: Params, features: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        wide = features.double()  # rounded to float32, the kernel of more examples than features is not definite
+        wide = features.double()  # in float32 the kernel of n > F rows is not positive definite
         weight = (solvers.crammer_singer(wide @ wide.T, targets.double(), c).T @ wide).to(features.dtype)
         weight = weight * meta.get("scale", scale)
         return weight, torch.zeros_like(weight[:, 0])

@@ -1,4 +1,4 @@
-"""What a learner is."""
+"""The Learner contract, and the small helpers that every learner uses."""
 
 from __future__ import annotations
 
@@ -12,37 +12,47 @@ from torch import Tensor
 from metadist_cli.core.losses import Loss
 from metadist_cli.core.tree import Params
 from metadist_cli.models.types import Model
-from metadist_cli.tasks.types import Episode
+from metadist_cli.tasks.types import Episode, Examples
 
-InnerLr = Annotated[float, Field(gt=0, description="Step size of the inner loop, for a loss that is a mean.")]
-InnerSteps = Annotated[int, Field(ge=0, description="Steps of the inner loop in training.")]
+InnerLr = Annotated[float, Field(gt=0, description="Inner-loop learning rate, for a loss averaged over rows.")]
+InnerSteps = Annotated[int, Field(ge=0, description="Inner-loop steps during training.")]
 
 
 class Adapted(NamedTuple):
-    """A model that has seen a task's support: the model's own parameters and statistics, ready for `model.apply`."""
+    """A model adapted to a task: its parameters and running statistics, as `Model.apply` takes them."""
 
     params: Params
     stats: Params
 
 
-Adapt = Callable[[Params, Params, Tensor, Tensor, Tensor, int, int | None], Iterator[Adapted]]
+Adapt = Callable[[Params, Params, Examples, Tensor, int, int | None], Iterator[Adapted]]
 MetaGradient = Callable[[Params, Params, Episode, Tensor, Tensor], tuple[Params, Params, dict[str, Tensor]]]
 
 
 class Learner(NamedTuple):
     """A meta-learning algorithm as four pure functions of ONE node and ONE task; vmap adds nodes and tasks.
 
-    init(generator) -> (meta, stats). meta: what is shared, descended and averaged: the model's parameters, and learned
-      inner rates ("rate/") or scales beside them; stats: what is averaged, but not descended (running statistics).
-    adapt(meta, stats, support_x, support_y, seed, steps, batch) -> iterator of Adapted: before, and after each step.
-    predict(adapted, x) -> out (n, outputs), as at test time.
-    meta_gradient(meta, stats, episode, step, seed) -> (direction, stats, metrics): the direction is what the outer
-      optimiser descends; step: the node's global step; metrics: 0-d tensors. Over the tasks of a step all three are
-      averaged (integers: the first).
-    inner_steps: steps of adaptation in training, the default at test.
-    splits: the learner trains on support and query apart; False: on both together (Reptile, supervised).
-    solves: the output layer is solved from the support: one step, and any number of classes at test.
-    text: its name and order, as every report prints it.
+    Example, five adaptation steps and the accuracy after them:
+
+        learner = maml(model, CROSS_ENTROPY, inner_lr=0.4)
+        meta, stats = learner.init(seeds.generator(0))
+        adapted = last(learner.adapt(meta, stats, episode.support, seed, 5, None))
+        accuracy = CROSS_ENTROPY.score(learner.predict(adapted, episode.query_x), episode.query_y).mean()
+
+    Attributes:
+        init: (generator) -> (meta, stats). meta: what the outer loop descends and nodes average, i.e. the model's
+            parameters plus, where the learner learns them, inner learning rates ("rate/...") or scales. stats: what
+            nodes average but nothing descends (running statistics).
+        adapt: (meta, stats, support, seed, steps, batch) -> iterator of steps + 1 Adapted, before the first step and
+            after each. seed: int64 scalar; batch: rows per step, None for all of them.
+        predict: (adapted, x (n, ...)) -> outputs (n, outputs), with the model in test mode.
+        meta_gradient: (meta, stats, episode, step, seed) -> (direction, stats, metrics). direction: like meta, what
+            the outer optimiser descends; step: the node's global step, int64 scalar; metrics: scalars by name. Over
+            the tasks of a step all three are averaged (integers: the first).
+        inner_steps: adaptation steps during training, and the default at test.
+        splits: True where training keeps support and query apart; False where it uses both as one set.
+        text: name and variant, as reports print them.
+        solves: True where the output layer is solved from the support in one step, for any number of classes.
     """
 
     init: Callable[[torch.Generator], tuple[Params, Params]]
@@ -56,27 +66,20 @@ class Learner(NamedTuple):
 
 
 def last(iterator: Iterator[Adapted]) -> Adapted:
-    """The last item: the task after all steps."""
+    """The last item of `Learner.adapt`: the model after all steps."""
     item = None
     for item in iterator:  # noqa: B007
         pass
-    assert item is not None, "adapt yields at least the task before adaptation"
+    assert item is not None, "adapt yields at least the model before adaptation"
     return item
 
 
-def whole(episode: Episode) -> tuple[Tensor, Tensor]:
-    """Support and query as one set: x (n, ...), y (n, ...)."""
-    if not len(episode.support_y):
-        return episode.query_x, episode.query_y
-    return torch.cat([episode.support_x, episode.query_x]), torch.cat([episode.support_y, episode.query_y])
-
-
 def scores(loss: Loss, value: Tensor, out: Tensor, y: Tensor) -> dict[str, Tensor]:
-    """The metrics of a step: the loss and the loss's own metric, both means."""
+    """A step's metrics: its loss, and the mean of the loss's own metric over the rows of out (n, outputs)."""
     return {"loss": value.detach(), loss.metric: loss.score(out.detach(), y).mean()}
 
 
 def predict_with(model: Model) -> Callable[[Adapted, Tensor], Tensor]:
-    """`predict` of a learner that adapts the model's own parameters."""
+    """`Learner.predict` for a learner that adapts the model's own parameters."""
     unused = torch.zeros((), dtype=torch.int64)
     return lambda adapted, x: model.apply(adapted.params, adapted.stats, x, False, unused)[0]

@@ -1,4 +1,4 @@
-"""The networks, one file each. A new one: one file that returns a Model, one line here."""
+"""The networks, one file each. To add one, write a file that returns a Model and register it here."""
 
 from collections.abc import Callable
 

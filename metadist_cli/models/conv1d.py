@@ -1,9 +1,9 @@
-"""Convolutions along time, for signals: blocks of width 5, halved by max-pooling, and the mean over what is left.
+"""A 1-D convolutional network for signals: blocks of kernel width 5 with max-pooling, then the mean over time.
 
 After Wang, Yan, Oates, Time Series Classification from Scratch with Deep Neural Networks: A Strong Baseline, IJCNN
 2017, https://arxiv.org/abs/1611.06455 (its fully convolutional network).
-We differ: every kernel is 5 wide (8, 5, 3 there), every block has the same width (128, 256, 128 there), and blocks end
-in a max-pooling, so that later ones see a longer stretch of the signal.
+We differ: all kernels have width 5 (theirs 8, 5, 3), all blocks have the same number of filters (theirs 128, 256, 128),
+and blocks end in max-pooling, so that later ones cover a longer stretch of the signal.
 """
 
 from __future__ import annotations
@@ -27,30 +27,31 @@ def conv1d(
     shape: tuple[int, ...],
     outputs: int,
     *,
-    width: Annotated[int, Field(ge=1, le=4096, description="Filters of each convolution.")] = 64,
-    depth: Annotated[int, Field(ge=1, le=16, description="Blocks, each of which halves the signal.")] = 3,
-    activation: Annotated[Activation, Field(description="After each block.")] = "relu",
+    width: Annotated[int, Field(ge=1, le=4096, description="Filters per convolution.")] = 64,
+    depth: Annotated[int, Field(ge=1, le=16, description="Number of blocks; each halves the signal.")] = 3,
+    activation: Annotated[Activation, Field(description="Activation after each block.")] = "relu",
     norm: Norm = "batch",
     affine: Affine = "shift",
 ) -> Model:
     """[convolution, normalisation, activation, max-pooling] x depth, mean over time, linear. x: (n, channels, length).
 
-    Raises Problem for data that are no signals, or too short for so many blocks.
+    Raises:
+        Problem: for rows that are not signals, or too short for `depth` blocks.
     """
     if len(shape) != 2:
         raise Problem(
             f"conv1d needs signals, (channels, length), not rows of shape {shape}",
             "model.name",
-            "use model: {name: mlp}, conv4 for images, lstm for characters, or signals as data",
+            "use mlp, conv4 for images or lstm for text, or a data set of signals",
             CONFIG,
         )
     channels, length = shape
     if length < 2**depth:
         most = length.bit_length() - 1
         raise Problem(
-            f"signals of length {length} are too short for {depth} blocks, each of which halves them",
+            f"signals of length {length} are too short for {depth} block{'s' * (depth != 1)}, which halve it each",
             "model.depth",
-            f"write depth: {most} or less" if most else "use model: {name: mlp}",
+            f"use depth: {most} or less" if most else "use model: {name: mlp}",
             CONFIG,
         )
     act = ACTIVATIONS[activation]

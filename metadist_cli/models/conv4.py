@@ -1,13 +1,13 @@
-"""Four convolutions of 3x3, the few-shot field's common network, in the papers' forms.
+"""Four 3x3 convolutions, the standard few-shot network, in the variants of the papers.
 
 pool stride, head mean, affine shift     MAML on Omniglot, 111,749 weights and 256 shifts
                                          (Finn et al. 2017, https://arxiv.org/abs/1703.03400, section 5.2)
 pool stride, head flatten, affine both   Reptile on Omniglot, 113,221 weights
                                          (Nichol et al. 2018, https://arxiv.org/abs/1803.02999)
 pool max, head flatten, affine both      Vinyals et al. 2016, Snell et al. 2017; width 32: mini-ImageNet's 800 features
-pool max, head last_two, affine both,    R2-D2 with width [96, 192, 384, 512], but for its dropout
+pool max, head last_two, affine both,    R2-D2 with width [96, 192, 384, 512], without its dropout
 activation leaky_relu                    (Bertinetto et al. 2019, https://arxiv.org/abs/1805.08136, section 4)
-We differ: padding is 1 on both sides where TensorFlow's SAME pads 0 and 1 for a stride of 2 on even sizes.
+We differ: padding is 1 on both sides; for stride 2 on even sizes TensorFlow's SAME pads 0 and 1.
 """
 
 from __future__ import annotations
@@ -35,31 +35,33 @@ def conv4(
     *,
     width: Annotated[
         Width | Annotated[list[Width], Field(min_length=_DEPTH, max_length=_DEPTH)],
-        Field(description="Filters of each convolution: a number for all, or a list of four."),
+        Field(description="Filters per convolution: one number for all four, or a list of four."),
     ] = 64,
     pool: Annotated[
-        Literal["stride", "max"], Field(description="Halve the image by a stride of 2, or by 2x2 max-pooling.")
+        Literal["stride", "max"],
+        Field(description="How each block halves the image: by stride 2, or by 2x2 max-pooling."),
     ] = "stride",
     head: Annotated[
         Literal["mean", "flatten", "last_two"],
         Field(
-            description="Features: spatial mean of the last block, all its positions side by side, or those of the "
-            "last two blocks (R2-D2)."
+            description="Features: the last block's spatial mean, its positions flattened, or those of the last "
+            "two blocks (R2-D2)."
         ),
     ] = "mean",
-    activation: Annotated[Activation, Field(description="After each block.")] = "relu",
+    activation: Annotated[Activation, Field(description="Activation after each block.")] = "relu",
     norm: Norm = "batch",
     affine: Affine = "shift",
 ) -> Model:
     """[3x3 convolution, normalisation, activation, halving] x 4 and a linear layer. x: (n, H, W) or (n, C, H, W).
 
-    Raises Problem for data that are no images, or too small for four max-poolings.
+    Raises:
+        Problem: for rows that are not images, or too small for four max-poolings.
     """
     if len(shape) not in (2, 3):
         raise Problem(
             f"conv4 needs images, (height, width) or (channels, height, width), not rows of shape {shape}",
             "model.name",
-            "use model: {name: mlp}, or image data",
+            "use mlp, or image data",
             CONFIG,
         )
     channels, height, wide = shape if len(shape) == 3 else (1, *shape)
@@ -68,9 +70,11 @@ def conv4(
         height, wide = ((v + 1) // 2 if pool == "stride" else v // 2 for v in (height, wide))
         areas.append(height * wide)
     if areas[-1] < 1:
-        raise Problem(f"images of {shape} are too small for four max-poolings", "model.pool", "use stride", CONFIG)
+        raise Problem(
+            f"images of {shape} are too small for four max-poolings", "model.pool", "use pool: stride", CONFIG
+        )
     widths = [width] * _DEPTH if isinstance(width, int) else width
-    last = 2 if head == "last_two" else 1  # blocks that the output layer sees
+    last = 2 if head == "last_two" else 1  # blocks that feed the output layer
     seen = widths[-1] if head == "mean" else sum(w * area for w, area in list(zip(widths, areas, strict=True))[-last:])
     act = ACTIVATIONS[activation]
 
@@ -84,14 +88,14 @@ def conv4(
         new: Params = {}
         outs: list[Tensor] = []
         x = x.reshape(x.shape[0], channels, *x.shape[-2:]).to(params["conv0.weight"].dtype)
-        if once() and x.device.type == "cpu":  # 1.1 to 2 times as fast; second derivatives are slower by a tenth
+        if once() and x.device.type == "cpu":  # 1.1 to 2 times as fast, but second derivatives are 10% slower
             x = x.to(memory_format=torch.channels_last)
         for i in range(_DEPTH):
             stride = 2 if pool == "stride" else 1
             x = F.conv2d(x, params[f"conv{i}.weight"], params[f"conv{i}.bias"], stride=stride, padding=1)
             x, running = normalise(f"norm{i}", norm, params, stats, x, train)
             new |= running
-            if pool == "max":  # before the activation, which rises, so that it has a quarter of the work
+            if pool == "max":  # before the monotonic activation, which then has a quarter of the work
                 x = F.max_pool2d(x, 2)
             x = act(x)
             outs.append(x)

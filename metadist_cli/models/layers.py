@@ -1,4 +1,4 @@
-"""Layers that several models share: initial weights, activations and the four choices of normalisation."""
+"""Layers shared by several models: initial weights, activations and normalisation."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from metadist_cli.core.tree import Params
 Norm = Annotated[
     Literal["batch", "batch_running", "group", "none"],
     Field(
-        description="batch: statistics of the batch at hand, in training and at test (MAML's convention); "
-        "batch_running: running statistics at test; group: group normalisation, the same for every batch; none."
+        description="batch: statistics of the current batch, in training and at test (MAML's convention); "
+        "batch_running: running statistics at test; group: group normalisation, independent of the batch; none."
     ),
 ]
 Affine = Annotated[
     Literal["shift", "both", "none"],
-    Field(description="What a normalisation layer learns: a shift (MAML), a shift and a scale (Reptile), or nothing."),
+    Field(description="Learned by normalisation layers: a shift (MAML), a shift and a scale (Reptile), or nothing."),
 ]
 Activation = Literal["relu", "leaky_relu", "tanh", "softplus"]
 ACTIVATIONS = {
@@ -35,23 +35,23 @@ ACTIVATIONS = {
     "softplus": F.softplus,
 }
 _EPS = 1e-5
-_KEEP = 0.9  # of the running statistics at each step
+_KEEP = 0.9  # momentum of the running statistics
 
 
 def uniform_(shape: tuple[int, ...], fan_in: int, generator: torch.Generator) -> Tensor:
-    """Uniform in +-1/sqrt(fan_in): torch.nn's default for linear and convolution weights and biases."""
+    """Draw uniformly from +-1/sqrt(fan_in), torch.nn's default for linear and convolution weights and biases."""
     bound = 1 / math.sqrt(fan_in)
     return torch.empty(shape).uniform_(-bound, bound, generator=generator)
 
 
 def glorot_(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    """Glorot's uniform range for a kernel (out, in, ...): TensorFlow's default (MAML's and Reptile's code)."""
+    """Draw a kernel (out, in, ...) from Glorot's uniform range, TensorFlow's default (MAML's and Reptile's code)."""
     bound = math.sqrt(6 / ((shape[0] + shape[1]) * math.prod(shape[2:])))
     return torch.empty(shape).uniform_(-bound, bound, generator=generator)
 
 
 def truncated_normal_(shape: tuple[int, ...], std: float, generator: torch.Generator) -> Tensor:
-    """Normal, cut at two standard deviations, as TensorFlow draws it (MAML's fully connected network)."""
+    """Draw from a normal truncated at two standard deviations, as TensorFlow does (MAML's fully connected network)."""
     return torch.nn.init.trunc_normal_(torch.empty(shape), std=std, a=-2 * std, b=2 * std, generator=generator)
 
 
@@ -62,8 +62,8 @@ def norm_init(name: str, width: int, norm: str, affine: str) -> tuple[Params, Pa
         params[f"{name}.shift"] = torch.zeros(width)
     if norm != "none" and affine == "both":
         params[f"{name}.scale"] = torch.ones(width)
-    # E[x] and E[x^2] rather than a variance: their weighted mean over nodes is the pooled statistic; a mean of
-    # variances is not (it leaves out how the nodes' means differ)
+    # E[x] and E[x^2], not the variance: their weighted mean over nodes is the statistic of the pooled rows; a mean of
+    # variances would miss how the nodes' means differ
     stats = {f"{name}.mean": torch.zeros(width), f"{name}.square": torch.ones(width)} if norm == "batch_running" else {}
     return params, stats
 
@@ -71,9 +71,14 @@ def norm_init(name: str, width: int, norm: str, affine: str) -> tuple[Params, Pa
 def blocks_init(
     widths: Sequence[int], channels: int, kernel: tuple[int, ...], norm: str, affine: str, generator: torch.Generator
 ) -> tuple[Params, Params]:
-    """Parameters and running statistics of normalised convolutions of these widths, the first one over `channels`.
+    """Parameters and running statistics of a stack of normalised convolutions.
 
-    kernel: its size along each axis. Biases begin at 0.
+    Args:
+        widths: output channels of each.
+        channels: input channels of the first.
+        kernel: its size along each axis.
+        norm, affine: of the normalisation layers.
+        generator: of the weights (Glorot); biases start at 0.
     """
     params: Params = {}
     stats: Params = {}
@@ -87,27 +92,39 @@ def blocks_init(
 
 
 def _groups(channels: int) -> int:
-    """8, 4, 2 or 1 groups of at least 8 channels: of one value (a 1x1 map) group norm leaves 0, of two their signs."""
+    """8, 4, 2 or 1 groups, of at least 8 channels each: group norm reduces one value to 0, and two to their signs."""
     return next((g for g in (8, 4, 2) if channels % g == 0 and channels >= 8 * g), 1)
 
 
 def _running(name: str, stats: Params, mean: Tensor, var: Tensor) -> Params:
-    """A layer's running statistics after a batch with this mean and variance; none where it keeps none."""
+    """A layer's running statistics after a batch with this mean and variance; {} for a layer without any."""
     now = {f"{name}.mean": mean, f"{name}.square": var + mean**2}
     return {k: _KEEP * stats[k] + (1 - _KEEP) * v for k, v in now.items() if k in stats}
 
 
 def normalise(name: str, norm: str, params: Params, stats: Params, x: Tensor, train: bool) -> tuple[Tensor, Params]:
-    """One normalisation layer. x: (n, C, ...). Returns the output and the layer's new statistics.
+    """Apply one normalisation layer.
 
-    Under torch.func, mean and variance are written out: it takes torch's kernel apart into more passes, and under vmap
-    has given silently wrong second derivatives with it (torch 2.13); this form is exact in either order. The output has
-    the dtype of x; statistics of bfloat16 are float32.
+    Under torch.func, mean and variance are computed explicitly: it decomposes torch's kernel into more passes, and
+    under vmap that kernel has given silently wrong second derivatives (torch 2.13). This form is exact for first and
+    second derivatives.
+
+    Args:
+        name: prefix of the layer's parameters.
+        norm: which normalisation.
+        params, stats: the model's.
+        x: (n, C, ...).
+        train: whether running statistics are updated rather than used.
+
+    Returns:
+        The output, with the shape and dtype of x, and the layer's new statistics (float32 even for bfloat16).
     """
     if norm == "none":
         return x, {}
-    kernel = (norm == "batch" or (norm == "batch_running" and train)) and len(x) and not transformed()  # it wants rows
-    if x.dtype == torch.bfloat16 and not (kernel and once()):  # whose sums are float32, but not in a second derivative
+    kernel = (
+        (norm == "batch" or (norm == "batch_running" and train)) and len(x) and not transformed()
+    )  # which needs rows
+    if x.dtype == torch.bfloat16 and not (kernel and once()):  # it sums in float32, but not in a second derivative
         y, new = normalise(name, norm, params, stats, x.float(), train)
         return y.bfloat16(), new
     shape = (1, x.shape[1]) + (1,) * (x.ndim - 2)
@@ -117,7 +134,7 @@ def normalise(name: str, norm: str, params: Params, stats: Params, x: Tensor, tr
         y = y if scale is None else y * scale.reshape(shape)
         return y if shift is None else y + shift.reshape(shape), {}
     if kernel:
-        # without a scale its second derivative fails
+        # its second derivative fails without a scale
         given = x.new_ones(x.shape[1], dtype=torch.promote_types(x.dtype, torch.float32)) if scale is None else scale
         y, mean, rate = torch.native_batch_norm(x, given, shift, None, None, True, 0.0, _EPS)
         return y, _running(name, stats, mean, rate**-2 - _EPS)
@@ -133,5 +150,5 @@ def normalise(name: str, norm: str, params: Params, stats: Params, x: Tensor, tr
     rate = (var + _EPS).rsqrt()
     rate = rate if scale is None else rate * scale
     level = -mean * rate if shift is None else shift - mean * rate
-    # two passes over x where (x - mean) * rate * scale + shift are four, and so in both derivatives: a tenth of a step
+    # two passes over x, (x - mean) * rate * scale + shift takes four, and likewise in both derivatives: saves 10%
     return x * rate.reshape(shape) + level.reshape(shape), new

@@ -1,8 +1,8 @@
-"""Logistic regression as statistics writes it: one linear function less than there are classes.
+"""Logistic regression with a reference class: one linear function for each class but the first.
 
 Cox, The Regression Analysis of Binary Sequences, JRSS B, 1958. FLamby's model of its hospitals (Ogier du Terrail et
 al., NeurIPS 2022, https://arxiv.org/abs/2210.04620): 13 features, 2 classes, 14 parameters.
-We differ from FLamby: weights start from 0 (init: uniform draws them as it does, torch's default).
+We differ from FLamby: weights start at 0 (`init: uniform` draws them as FLamby does, by torch's default).
 """
 
 from __future__ import annotations
@@ -29,16 +29,18 @@ def logistic(
         Literal["zeros", "uniform"], Field(description="Initial weights: 0, or uniform in +-1/sqrt(inputs).")
     ] = "zeros",
 ) -> Model:
-    """A linear function for each class but class 0, which is the reference. x: (n, ...) is flattened.
+    """A linear function for each class but class 0, the reference. x: (n, ...) is flattened.
 
-    out = [0, z], so that its softmax is the classes' probability: head.weight has outputs - 1 rows. Raises Problem for
-    fewer than two outputs.
+    out = [0, z], whose softmax gives the class probabilities; head.weight has outputs - 1 rows.
+
+    Raises:
+        Problem: for fewer than two outputs.
     """
     if outputs < 2:
         raise Problem(
             "logistic regression needs at least two classes",
             "model.name",
-            "use model: {name: mlp, hidden: []}, which is linear regression where the target is a number",
+            "for a numeric target use model: {name: mlp, hidden: []}, which is linear regression",
             CONFIG,
         )
     inputs = math.prod(shape)

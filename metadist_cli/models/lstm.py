@@ -5,7 +5,7 @@ Chen et al., Federated Meta-Learning with Fast Convergence and Efficient Communi
 https://arxiv.org/abs/1802.07876.
 The cell, its two biases and all initial weights are torch's (embedding normal(0, 1), the cell uniform in
 +-1/sqrt(hidden), the output layer as a linear layer's). We differ from LEAF's code (TensorFlow): its cell has one bias
-(817,872 parameters), draws Glorot's weights and adds 1 to the forget gate.
+(817,872 parameters), has Glorot weights and adds 1 to the forget gate.
 """
 
 from __future__ import annotations
@@ -27,21 +27,24 @@ def lstm(
     shape: tuple[int, ...],
     outputs: int,
     *,
-    vocabulary: Annotated[int, Field(ge=1, le=4096, description="Characters: rows hold 0 to this less 1.")] = 80,
-    embedding: Annotated[int, Field(ge=1, le=4096, description="Numbers that stand for a character.")] = 8,
-    hidden: Annotated[int, Field(ge=1, le=4096, description="Width of each layer.")] = 256,
-    layers: Annotated[int, Field(ge=1, le=16, description="LSTM layers, one on top of the other.")] = 2,
+    vocabulary: Annotated[int, Field(ge=1, le=4096, description="Characters; rows hold 0 to vocabulary - 1.")] = 80,
+    embedding: Annotated[int, Field(ge=1, le=4096, description="Size of the character embedding.")] = 8,
+    hidden: Annotated[int, Field(ge=1, le=4096, description="Units per layer.")] = 256,
+    layers: Annotated[int, Field(ge=1, le=16, description="Number of stacked LSTM layers.")] = 2,
 ) -> Model:
-    """Embedding, LSTM layers and a linear layer on the last step's hidden state. x: (n, length) character numbers.
+    """Embedding, LSTM layers, and a linear layer on the last hidden state. x: (n, length) character numbers.
 
-    A number outside the vocabulary is read as no character (zeros). Raises Problem for rows of more than
-    one axis; whether a row of numbers holds characters is not seen from its shape.
+    A number outside the vocabulary embeds as zeros. Numeric features have the same shape as characters,
+    so they are not refused.
+
+    Raises:
+        Problem: for rows with more than one axis.
     """
     if len(shape) != 1:
         raise Problem(
             f"lstm needs sequences of characters, (length,), not rows of shape {shape}",
             "model.name",
-            "use model: {name: conv1d} for signals, conv4 for images, or mlp",
+            "use conv1d for signals, conv4 for images, or mlp",
             CONFIG,
         )
     names = [f"lstm{i}" for i in range(layers)]
@@ -50,7 +53,7 @@ def lstm(
         params: Params = {"embedding.weight": torch.empty(vocabulary, embedding).normal_(generator=generator)}
         for i, name in enumerate(names):
             fan_in = embedding if i == 0 else hidden
-            # input, forget, cell and output gates one below the other
+            # input, forget, cell and output gates, stacked
             params[f"{name}.weight_ih"] = uniform_((4 * hidden, fan_in), hidden, generator)
             params[f"{name}.weight_hh"] = uniform_((4 * hidden, hidden), hidden, generator)
             params[f"{name}.bias_ih"] = uniform_((4 * hidden,), hidden, generator)
@@ -61,7 +64,7 @@ def lstm(
 
     def features(params: Params, stats: Params, x: Tensor, train: bool, seed: Tensor) -> tuple[Tensor, Params]:
         table = params["embedding.weight"]
-        # a product, for F.embedding under vmap reads another node's table where a number is too large
+        # not F.embedding: under vmap it reads another node's table where a number is too large
         one_hot = x.long().T[..., None] == torch.arange(vocabulary, device=x.device)
         steps = one_hot.to(table.dtype) @ table
         for name in names:
@@ -74,11 +77,11 @@ def lstm(
 def _layer(params: Params, name: str, x: Tensor) -> Tensor:
     """One LSTM layer from zero states. x: (length, n, inputs). Returns the hidden states (length, n, hidden).
 
-    Written out: torch.nn.LSTM falls back to a loop under vmap, and warns.
+    Explicit, since torch.nn.LSTM falls back to a loop under vmap, and warns.
     """
     bias = params[f"{name}.bias_ih"] + params[f"{name}.bias_hh"]
     recurrent = params[f"{name}.weight_hh"].T
-    # the inputs' share of all steps in one product: only the hidden state's has to wait for its turn
+    # inputs of all steps in one product; only the hidden state's part is sequential
     first, *others = F.linear(x, params[f"{name}.weight_ih"], bias).unbind()
     out, cell = _cell(first, None)
     states = [out]
@@ -89,8 +92,8 @@ def _layer(params: Params, name: str, x: Tensor) -> Tensor:
 
 
 def _cell(gates: Tensor, cell: Tensor | None) -> tuple[Tensor, Tensor]:
-    """One step from the gates before their activations (n, 4 hidden) to the hidden state and the cell (n, hidden)."""
-    let_in, forget, candidate, let_out = gates.chunk(4, -1)
-    new = let_in.sigmoid() * candidate.tanh()
+    """One step: from gate pre-activations (n, 4 hidden) and the cell to the hidden state and cell (n, hidden)."""
+    into, forget, candidate, output = gates.chunk(4, -1)
+    new = into.sigmoid() * candidate.tanh()
     cell = new if cell is None else forget.sigmoid() * cell + new
-    return let_out.sigmoid() * cell.tanh(), cell
+    return output.sigmoid() * cell.tanh(), cell

@@ -33,17 +33,17 @@ def mlp(
     *,
     hidden: Annotated[
         list[Annotated[int, Field(ge=1, le=65_536)]],
-        Field(max_length=64, description="Width of each hidden layer; [] is a linear model."),
+        Field(max_length=64, description="Units per hidden layer; [] gives a linear model."),
     ] = [128],  # noqa: B006
-    activation: Annotated[Activation, Field(description="Between the layers.")] = "relu",
+    activation: Annotated[Activation, Field(description="Activation after each hidden layer.")] = "relu",
     norm: Norm = "none",
     affine: Affine = "both",
     init: Annotated[
         Literal["uniform", "truncated"],
-        Field(description="uniform: +-1/sqrt(inputs); truncated: normal, sd 0.01, biases 0 (MAML on Omniglot)."),
+        Field(description="uniform: +-1/sqrt(inputs); truncated: normal, sd 0.01, zero biases (MAML on Omniglot)."),
     ] = "uniform",
 ) -> Model:
-    """Linear layers with an activation, and a normalisation before it, between them. x: (n, ...) is flattened."""
+    """[linear, normalisation, activation] x hidden layers, linear. x: (n, ...) is flattened."""
     widths = [math.prod(shape), *hidden, outputs]
     names = [f"layer{i}" for i in range(len(hidden))] + ["head"]
     act = ACTIVATIONS[activation]

@@ -1,4 +1,4 @@
-"""What a model is."""
+"""The Model contract, and functions that build or change a Model."""
 
 from __future__ import annotations
 
@@ -15,24 +15,32 @@ Init = Callable[[torch.Generator], tuple[Params, Params]]
 Forward = Callable[[Params, Params, Tensor, bool, Tensor], tuple[Tensor, Params]]
 
 
-HEAD, NORM = "head", "norm"  # what the names of the output layer's and of normalisation layers' leaves begin with
-FIRST = "layer0"  # the linear layer that a model with an `upper` part begins with
+HEAD, NORM = "head", "norm"  # prefixes of the names of the output layer's and of normalisation layers' parameters
+FIRST = "layer0"  # the first layer of a model that has an `upper` part
 
 
 class Model(NamedTuple):
     """A network as three pure functions.
 
-    init(generator) -> (params, stats); stats: running statistics that no gradient touches, {} for most.
-    features(params, stats, x, train, seed) -> (features (n, F), stats): what the output layer sees.
-    apply(params, stats, x, train, seed) -> (out (n, outputs), stats); x: (n, ...) float, seed: int64 scalar for
-      what a model draws.
-    outputs: the width of what apply returns.
-    text: the shape of it in a few characters, for reports.
-    mixes: at test the rows of a batch are normalised together, so that an output depends on the other rows.
-    upper: of a model that begins with a linear layer, "layer0.weight" (H, D) and "layer0.bias" (H,): `apply` from what
-      that layer gives, (n, H), on; else None.
-    Parameters of normalisation layers have a name that starts with "norm"; those of the output layer are
-    "head.weight" (outputs, F) and "head.bias" (outputs,), but for a logistic model's reference class, which has none.
+    Parameters of normalisation layers have names that start with "norm". The output layer's are "head.weight"
+    (outputs, F) and "head.bias" (outputs,); a logistic model has one row less, since its reference class has none.
+
+    Example:
+
+        model = mlp((784,), 5, hidden=[64])
+        params, stats = model.init(seeds.generator(0))
+        out, stats = model.apply(params, stats, x, True, seed)  # (n, 5)
+
+    Attributes:
+        init: (generator) -> (params, stats). stats: running statistics, which no gradient touches; {} for most models.
+        features: (params, stats, x, train, seed) -> (features (n, F), stats): the output layer's input.
+        apply: (params, stats, x (n, ...) float, train, seed) -> (out (n, outputs), stats). seed: int64 scalar for
+            whatever the model draws.
+        outputs: width of the output.
+        text: the architecture in a few characters, for reports.
+        mixes: True where test-time normalisation uses the whole batch, so that an output depends on the other rows.
+        upper: for a model whose first layer is linear, "layer0.weight" (H, D) and "layer0.bias" (H,): `apply` from
+            that layer's outputs (n, H) on. None for other models.
     """
 
     init: Init
@@ -47,9 +55,15 @@ class Model(NamedTuple):
 def with_head(
     init: Init, features: Forward, outputs: int, text: str, mixes: bool = False, upper: Forward | None = None
 ) -> Model:
-    """The model whose output layer is linear in its features: head.weight (outputs, F), head.bias (outputs,).
+    """Build a Model from its features by adding a linear output layer.
 
-    upper: the features from what the model's first layer gives on, where that one is linear.
+    Args:
+        init: initial parameters and statistics, "head.weight" (outputs, F) and "head.bias" (outputs,) included.
+        features: the layers below.
+        outputs: width of the output.
+        text: for reports.
+        mixes: see Model.
+        upper: `features` from the outputs of a linear first layer on, where there is one.
     """
 
     def headed(features: Forward) -> Forward:
@@ -63,11 +77,11 @@ def with_head(
 
 
 def in_bf16(model: Model) -> Model:
-    """The model with hidden layers in bfloat16, 8 bits: weights and what goes from layer to layer.
+    """The model with weights and activations of its hidden layers in bfloat16.
 
-    Its parameters, statistics, output layer and all that it returns stay float32. Rounded by hand: under vmap torch's
-    autocast leaves convolutions and linear layers as they are. Without an `upper` part. A model that has no hidden
-    layer stays as it is.
+    Parameters, statistics, the output layer and all outputs stay float32. Cast explicitly, since torch's autocast skips
+    convolutions and linear layers under vmap. The result has no `upper` part. A model without hidden layers is returned
+    unchanged.
     """
     if all(k.startswith(HEAD) for k in model.init(torch.Generator())[0]):
         return model

@@ -87,14 +87,10 @@ def _configs() -> Rows:
 
 
 def _metrics() -> Rows:
-    for name, score in METRICS.items():
-        kind, varied = (
-            ("classes", "two classes") if score.kind == "classification" else ("regression", "unequal targets")
-        )
-        needs = [varied] * score.mixed + [f"{score.least} rows"] * (score.least > 1)
-        what = [_cell((inspect.getdoc(score.value) or "").partition("\n")[0])]
-        what += [f"Needs {' and '.join(needs)}."] if needs else []
-        yield f"`{name}`", kind, "higher" if score.higher_is_better else "lower", " ".join(what)
+    for name, metric in METRICS.items():
+        what = _cell((inspect.getdoc(metric.value) or "").partition("\n")[0])
+        what += f" Needs {metric.needs}." if metric.needs else ""
+        yield f"`{name}`", metric.kind, "higher" if metric.higher_is_better else "lower", what
 
 
 def _entries(noun: str) -> str:

@@ -14,7 +14,7 @@ from torch import Tensor
 from metadist_cli.core import seeds
 from metadist_cli.core.losses import CROSS_ENTROPY, SQUARED_ERROR
 from metadist_cli.core.tree import Params
-from metadist_cli.evaluation.evaluate import Outcome, chunk_size, evaluate, summary
+from metadist_cli.evaluation.evaluate import Outcome, Protocol, chunk_size, evaluate, summary
 from metadist_cli.learners import Learner
 from metadist_cli.tasks.episodes import episodic, gather
 from metadist_cli.tasks.types import Episode
@@ -31,7 +31,8 @@ def made(case: Case = ("maml", {"inner_lr": 0.5}), model: Case = BATCHY) -> tupl
 
 
 def run(learner: Learner, meta: Params, stats: Params, steps: int = 3, **options: object) -> Outcome:
-    return evaluate(learner, CROSS_ENTROPY, meta, stats, POOL, PLAN, steps, **{"transductive": True} | options)
+    by = Protocol(steps, **{"transductive": True} | options)
+    return evaluate(learner, CROSS_ENTROPY, (meta, stats), POOL, PLAN, by)
 
 
 def episodes() -> list[tuple[Episode, Tensor]]:
@@ -50,7 +51,7 @@ def test_scores_are_those_of_a_plain_loop(case: Case, transductive: bool, batch:
     assert outcome.score.shape == (8, 4)
     assert outcome.first.shape == outcome.out.shape == (8, 9, 3)
     for i, (e, seed) in enumerate(episodes()):
-        for step, adapted in enumerate(learner.adapt(meta, stats, e.support_x, e.support_y, seed, 3, batch)):
+        for step, adapted in enumerate(learner.adapt(meta, stats, e.support, seed, 3, batch)):
             if transductive:
                 out = learner.predict(adapted, e.query_x)
             else:
@@ -104,7 +105,7 @@ def test_regression_scores_are_mean_squared_errors() -> None:
     meta, stats = learner.init(seeds.generator(0))
     targets = POOL._replace(y=POOL.x[:, :1] * 2)
     plan = PLAN._replace(labels=None)
-    outcome = evaluate(learner, SQUARED_ERROR, double(meta), stats, targets, plan, 1, transductive=True)
+    outcome = evaluate(learner, SQUARED_ERROR, (double(meta), stats), targets, plan, Protocol(1, transductive=True))
     wanted = targets.y[torch.from_numpy(plan.query.reshape(8, -1))]
     expected = [float(F.mse_loss(out, y)) for out, y in zip(outcome.out, wanted, strict=True)]
     np.testing.assert_allclose(outcome.score[:, -1], expected, rtol=1e-12)

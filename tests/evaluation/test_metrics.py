@@ -12,14 +12,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from runner import Lab
 from scipy import stats
 from sklearn import metrics as sk
 
 from metadist_cli.evaluation.evaluate import MetricValues, metric_over_rows, metric_per_task, summary, with_difference
-from metadist_cli.evaluation.metrics import METRICS, probabilities, score
+from metadist_cli.evaluation.metrics import METRICS, compute, probabilities
 
 Oracle = Callable[[np.ndarray, np.ndarray], float]  # (probabilities or values, y)
 
@@ -76,22 +76,24 @@ def test_every_score_has_its_oracle():
 
 @pytest.mark.parametrize("name", CLASSES)
 @pytest.mark.parametrize("count", [2, 3, 10])
+@settings(deadline=None)
 @given(seed=st.integers(0, 10**6), rows=st.integers(150, 250), spread=st.sampled_from([0.0, 1.0, 4.0]))
 def test_classes_as_scikit_learn_has_them(name: str, count: int, seed: int, rows: int, spread: float):
     """Ties and sure mistakes among them; a class may be missing."""
     rng = np.random.default_rng(seed)
     outputs = (spread * rng.normal(size=(rows, count))).round(rng.integers(0, 3)).astype(np.float32)
     y = rng.integers(0, max(2, count - 1), rows)
-    found = score(name, outputs, y)
+    found = compute(name, outputs, y)
     assert found == pytest.approx(ORACLES[name](probabilities(outputs.astype(np.float64)), y), rel=1e-9, abs=1e-12)
 
 
 @pytest.mark.parametrize("name", VALUES)
+@settings(deadline=None)
 @given(seed=st.integers(0, 10**6), rows=st.integers(2, 40), width=st.integers(1, 3))
 def test_values_as_scikit_learn_has_them(name: str, seed: int, rows: int, width: int):
     rng = np.random.default_rng(seed)
     outputs, y = (rng.normal(size=(rows, width)).astype(np.float32) for _ in range(2))
-    assert score(name, outputs, y) == pytest.approx(ORACLES[name](outputs.astype(np.float64), y.astype(np.float64)))
+    assert compute(name, outputs, y) == pytest.approx(ORACLES[name](outputs.astype(np.float64), y.astype(np.float64)))
 
 
 def test_chances_are_softmax():
@@ -105,14 +107,14 @@ def test_by_hand():
     """Four rows, two classes: probabilities of the second 0.9, 0.2, 0.6, 0.4; truths 1, 0, 0, 1."""
     p = np.array([0.9, 0.2, 0.6, 0.4])
     outputs, y = np.log(np.stack([1 - p, p], 1)), np.array([1, 0, 0, 1])
-    assert score("accuracy", outputs, y) == 0.5
-    assert score("balanced_accuracy", outputs, y) == 0.5
-    assert score("auc", outputs, y) == 0.75  # of the four pairs just (0.4, 0.6) is the wrong way round
-    assert score("brier", outputs, y) == pytest.approx((0.01 + 0.04 + 0.36 + 0.36) / 4)
-    assert score("log_loss", outputs, y) == pytest.approx(-math.log(0.9 * 0.8 * 0.4 * 0.4) / 4)
-    assert score("macro_f1", outputs, y) == 0.5
+    assert compute("accuracy", outputs, y) == 0.5
+    assert compute("balanced_accuracy", outputs, y) == 0.5
+    assert compute("auc", outputs, y) == 0.75  # of the four pairs just (0.4, 0.6) is the wrong way round
+    assert compute("brier", outputs, y) == pytest.approx((0.01 + 0.04 + 0.36 + 0.36) / 4)
+    assert compute("log_loss", outputs, y) == pytest.approx(-math.log(0.9 * 0.8 * 0.4 * 0.4) / 4)
+    assert compute("macro_f1", outputs, y) == 0.5
     three = np.repeat(outputs[:1], 200, 0)  # sure to 0.9, right in 160 of 200
-    assert score("calibration_error", three, np.arange(200) % 5 > 0) == pytest.approx(0.1)
+    assert compute("calibration_error", three, np.arange(200) % 5 > 0) == pytest.approx(0.1)
 
 
 # Where it means nothing
@@ -121,17 +123,17 @@ def test_by_hand():
 @pytest.mark.parametrize("name", ["auc", "balanced_accuracy", "macro_f1"])
 def test_one_class_alone_tells_nothing(name: str):
     outputs = np.random.default_rng(0).normal(size=(200, 3))
-    assert score(name, outputs, np.ones(200, dtype=int)) is None
-    assert score("accuracy", outputs, np.ones(200, dtype=int)) is not None
+    assert compute(name, outputs, np.ones(200, dtype=int)) is None
+    assert compute("accuracy", outputs, np.ones(200, dtype=int)) is not None
 
 
 def test_too_few_rows():
     outputs, y = np.zeros((149, 2)), np.arange(149) % 2
-    assert score("calibration_error", outputs, y) is None
-    assert score("calibration_error", np.zeros((150, 2)), np.arange(150) % 2) == 0
-    assert score("r2", np.zeros((3, 1)), np.ones((3, 1))) is None
-    assert score("r2", np.zeros((1, 1)), np.ones((1, 1))) is None
-    assert score("mae", np.zeros((1, 1)), np.ones((1, 1))) == 1
+    assert compute("calibration_error", outputs, y) is None
+    assert compute("calibration_error", np.zeros((150, 2)), np.arange(150) % 2) == 0
+    assert compute("r2", np.zeros((3, 1)), np.ones((3, 1))) is None
+    assert compute("r2", np.zeros((1, 1)), np.ones((1, 1))) is None
+    assert compute("mae", np.zeros((1, 1)), np.ones((1, 1))) == 1
 
 
 @pytest.mark.parametrize("name", METRICS)
@@ -141,7 +143,7 @@ def test_what_diverged_is_no_number(name: str):
     outputs = np.zeros((200, width))
     for bad in (np.nan, np.inf):
         outputs[3, 0] = bad
-        assert math.isnan(score(name, outputs, y) or 0)
+        assert math.isnan(compute(name, outputs, y) or 0)
 
 
 def answers(*labels: list[int], seed: int = 0) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -152,9 +154,9 @@ def answers(*labels: list[int], seed: int = 0) -> list[tuple[np.ndarray, np.ndar
 def test_tasks_where_it_is_not_defined_are_counted_and_left_out():
     some = answers([0, 1, 2], [1, 1, 1], [0, 0, 1, 1])
     found = metric_per_task("auc", some, alike=True)
-    assert found.values.tolist() == [score("auc", *some[0]), score("auc", *some[2])]
+    assert found.values.tolist() == [compute("auc", *some[0]), compute("auc", *some[2])]
     assert (found.rows.tolist(), found.undefined) == ([3, 4], 1)
-    assert found.over_rows == score("auc", *(np.concatenate(column) for column in zip(*some, strict=True)))
+    assert found.over_rows == compute("auc", *(np.concatenate(column) for column in zip(*some, strict=True)))
     none = metric_per_task("auc", some[1:2], alike=True)
     assert (len(none.values), none.over_rows, none.undefined) == (0, None, 1)
     empty = with_difference(none, none)
@@ -180,6 +182,7 @@ def test_a_task_that_diverged_is_counted_and_leaves_no_mean():
 # Beside the main model
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=2, max_size=30))
 def test_differences_are_those_of_a_paired_t_test(pairs: list[tuple[float, float]]):
     mine, main = np.array(pairs).T
@@ -258,12 +261,12 @@ def named(rows: list[dict[str, str]], names: list[str]) -> tuple[np.ndarray, np.
 def check(found: dict[str, Any], name: str, tasks: list[tuple[np.ndarray, np.ndarray]], alike: bool = True) -> None:
     """A score in metrics.json is scikit-learn's, of the predictions (six decimals) of every task, and of all rows."""
     stat, rule = found["after"]["metrics"][name], METRICS[name]
-    enough = [(p, y) for p, y in tasks if len(np.unique(y)) > rule.mixed and len(y) >= rule.least]
+    enough = [(p, y) for p, y in tasks if len(np.unique(y)) > rule.varied and len(y) >= rule.min_rows]
     assert (stat["n"], stat["undefined"]) == (len(enough), len(tasks) - len(enough))
     if enough:
         assert stat["mean"] == pytest.approx(np.mean([ORACLES[name](*task) for task in enough]), abs=1e-4)
     p, y = (np.concatenate(column) for column in zip(*tasks, strict=True))
-    if len(y) < rule.least or (rule.by_class and not alike):
+    if len(y) < rule.min_rows or (rule.by_class and not alike):
         assert stat["over_rows"] is None
     else:
         assert stat["over_rows"] == pytest.approx(ORACLES[name](p, y), abs=1e-4)

@@ -42,7 +42,7 @@ from metadist_cli.core.tree import Params
 from metadist_cli.learners import LEARNERS, Learner
 from metadist_cli.learners.types import last
 from metadist_cli.models import Model
-from metadist_cli.tasks.types import Episode
+from metadist_cli.tasks.types import Episode, Examples
 
 STEP = torch.tensor(1)  # of 4 in which the multi-step loss fades out
 LR, C = 0.5, 0.3  # strong enough that a term left out shows
@@ -283,7 +283,7 @@ def test_rates_are_learned_for_each_tensor_and_step(adapt_norm: bool) -> None:
     meta, stats = started(learner)
     assert len({float(v) for rate in tree.part(meta, "rate").values() for v in rate}) == 2 * len(moving)
     params = {k: v for k, v in meta.items() if not k.startswith("rate/")}
-    for step, item in enumerate(learner.adapt(meta, stats, e.support_x, e.support_y, SEED, 4, None)):
+    for step, item in enumerate(learner.adapt(meta, stats, e.support, SEED, 4, None)):
         assert gap(item.params, params) < 1e-12
         leaves = leaves_of(params)
         F.cross_entropy(model.apply(leaves, stats, e.support_x, True, SEED)[0], e.support_y).backward()
@@ -313,7 +313,7 @@ def test_meta_sgd_with_equal_rates_is_maml(model_case: Case, first_order: bool) 
 def test_anil_moves_the_head_alone_and_learns_all(model_case: Case) -> None:
     learner, e = learner_of(("anil", {"inner_lr": LR}), model_of(model_case)), episode()
     meta, stats = started(learner)
-    params = last(learner.adapt(meta, stats, e.support_x, e.support_y, SEED, 5, None)).params
+    params = last(learner.adapt(meta, stats, e.support, SEED, 5, None)).params
     assert {k for k in meta if not torch.equal(params[k], meta[k])} == {"head.weight", "head.bias"}
     direction = gradient_of(learner, meta, stats, e)
     assert all(v.abs().max() > 1e-6 for k, v in direction.items() if k.endswith("weight"))
@@ -341,7 +341,7 @@ def solved(case: Case, model: Model, e: Episode) -> tuple[Params, Params, Tensor
     """meta, the adapted parameters, outputs of the query; features of support and query as at test."""
     learner = learner_of(case, model)
     meta, stats = started(learner)
-    adapted = last(learner.adapt(meta, stats, e.support_x, e.support_y, SEED, 1, None))
+    adapted = last(learner.adapt(meta, stats, e.support, SEED, 1, None))
     seen = (model.features(meta, stats, x, False, SEED)[0] for x in (e.support_x, e.query_x))
     return meta, adapted.params, learner.predict(adapted, e.query_x), *seen
 
@@ -377,7 +377,7 @@ def test_ridge_of_values_is_scikit_learns() -> None:
     x, y = rand(10, 1), rand(10, 2, seed=1)
     features = model.features(meta, stats, x, False, SEED)[0].numpy()
     theirs = Ridge(fit_intercept=False, solver="cholesky").fit(features[:6], y[:6])
-    out = learner.predict(last(learner.adapt(meta, stats, x[:6], y[:6], SEED, 1, None)), x)
+    out = learner.predict(last(learner.adapt(meta, stats, Examples(x[:6], y[:6]), SEED, 1, None)), x)
     assert gap(out, torch.from_numpy(theirs.predict(features))) < 1e-9
 
 
@@ -418,10 +418,10 @@ def test_a_solved_head_has_as_many_classes_as_the_task(model_case: Case, name: s
     meta, stats = started(narrow)
     assert {k: v.shape for k, v in wide.init(seeds.generator(0))[0].items()} == {k: v.shape for k, v in meta.items()}
     e = episode(n=10, way=5)
-    out = wide.predict(last(wide.adapt(meta, stats, e.support_x, e.support_y, SEED, 1, None)), e.query_x)
+    out = wide.predict(last(wide.adapt(meta, stats, e.support, SEED, 1, None)), e.query_x)
     assert out.shape == (12, 5)
     assert out.isfinite().all()
     turned = [4, 2, 0, 1, 3]
     y = torch.tensor(turned)[e.support_y]
-    again = wide.predict(last(wide.adapt(meta, stats, e.support_x, y, SEED, 1, None)), e.query_x)
+    again = wide.predict(last(wide.adapt(meta, stats, Examples(e.support_x, y), SEED, 1, None)), e.query_x)
     assert gap(again[:, turned], out) < 1e-9

@@ -441,7 +441,7 @@ def test_logistic_starts_from_nothing_unless_it_is_drawn() -> None:
         ("conv4", (15, 28), {"pool": "max"}, r"images of \(15, 28\) are too small", "pool", "stride"),
         ("conv1d", (28, 28, 1), {}, r"conv1d needs signals, .* not rows of shape \(28, 28, 1\)", "name", "mlp"),
         ("conv1d", (9, 7), {}, r"signals of length 7 are too short for 3 blocks", "depth", "depth: 2 or less"),
-        ("conv1d", (9, 1), {"depth": 1}, r"signals of length 1 are too short for 1 blocks", "depth", "mlp"),
+        ("conv1d", (9, 1), {"depth": 1}, r"signals of length 1 are too short for 1 block,", "depth", "mlp"),
         ("lstm", (8, 8), {}, r"lstm needs sequences of characters, .* not rows of shape \(8, 8\)", "name", "conv1d"),
         ("lstm", (), {}, r"lstm needs sequences of characters, .* not rows of shape \(\)", "name", "mlp"),
     ],

@@ -146,9 +146,7 @@ def _adapted_models(
         for i in range(task.plan.support.shape[2] if every else 1):
             episode = gather(task.pool, task.plan.support[0, 0, i], task.plan.query[0, 0, i], task.plan.labels)
             seed = torch.tensor(int(task.plan.seeds[0, 0, i]), device=setting.device)
-            last_one = last(
-                learner.adapt(meta, stats, episode.support_x, episode.support_y, seed, steps, config.finetune.batch)
-            )
+            last_one = last(learner.adapt(meta, stats, episode.support, seed, steps, config.finetune.batch))
             names = _names(config, spec.classes, task, i)
             data = pack_adapted(config, spec, main.experiment.model.outputs, last_one, names, main.sha256)
             if number == 0:
