@@ -1,4 +1,4 @@
-"""All methods side by side, as tables of plain text: the page and the console show the same ones."""
+"""All methods side by side, as tables of plain text; the page and the console show the same ones."""
 
 from __future__ import annotations
 
@@ -6,16 +6,19 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from metadist_cli.evaluation.metrics import METRICS
-from metadist_cli.report.findings import RANDOM, figure, methods, number, signed, single, verdict
+from metadist_cli.report.findings import LOCAL_ONLY, difference_text, mean_text, methods, number, value_text, verdict
 
-_WORDS = {"accuracy": ("Accuracy in %", "Accuracy"), "mse": ("Mean squared error", "Squared error")}
-_WIDE = 3  # columns of figures beside the name, for 80 columns
+_COLUMNS = 3  # of values beside the name that fit 80 characters
 
 
 class ResultTable(NamedTuple):
-    """The first column names the rows. The second line of a cell is small print.
+    """A table of plain text.
 
-    led: whether all others are compared with the first row.
+    Attributes:
+        title, note: the caption.
+        heads: column headings.
+        rows: cells; the first names the row, the second line of a cell is small print.
+        led: whether all other rows are compared with the first.
     """
 
     title: str
@@ -26,7 +29,7 @@ class ResultTable(NamedTuple):
 
 
 class _Row(NamedTuple):
-    """A method as it is judged: adapted, or as it was before. key, when: where its figures stand in metrics.json."""
+    """A method, adapted or not. key, when: where metrics.json has its results."""
 
     key: str
     when: str
@@ -36,40 +39,41 @@ class _Row(NamedTuple):
 
 
 def tables(metrics: dict) -> list[ResultTable]:
-    """How the methods stand beside the adapted main model, by every score."""
+    """The methods by the main metric, then by all others. metrics: the content of metrics.json."""
     rows = _rows(metrics)
-    return [_main(metrics, rows), *_others(rows)]
+    return [_main_table(metrics, rows), *_other_tables(rows)]
 
 
 def narrow(metrics: dict) -> list[ResultTable]:
-    """The same for 80 columns: without small print, and further scores by three."""
+    """`tables` for a console of 80 columns: without small print, and other metrics three to a table."""
     first, *others = tables(metrics)
     found = [first]
     for table in others:
-        for begin in range(1, len(table.heads), _WIDE):
-            part = slice(begin, begin + _WIDE)
+        for begin in range(1, len(table.heads), _COLUMNS):
+            part = slice(begin, begin + _COLUMNS)
             rows = [[row[0], *row[part]] for row in table.rows]
             found.append(table._replace(heads=[table.heads[0], *table.heads[part]], rows=rows))
     return [t._replace(rows=[[cell.partition("\n")[0] for cell in row] for row in t.rows]) for t in found]
 
 
 def node_tables(metrics: dict) -> list[ResultTable]:
-    """The methods at every new node, where there are few of them but more than one."""
+    """The methods at each new node; [] for one node, or for more than metrics.json has by method."""
     rows, nodes, metric = _rows(metrics), metrics["per_node"], metrics["metric"]
     if len(nodes) < 2 or any(node.get("methods") is None for node in nodes):
         return []
     best, names = rows[0], list(rows[0].stat["metrics"])
     lines = [
-        [f"{n['name']}\n{_tasks(n['episodes'])}", *(_cell(n["methods"][r.key][r.when], metric) for r in rows)]
+        [f"{n['name']}\n{_tasks(n['episodes'])}", *(_mean_cell(n["methods"][r.key][r.when], metric) for r in rows)]
         for n in nodes
     ]
-    note = f"Below it the difference to {best.label} at the same node."
-    found = [
-        ResultTable(f"{_WORDS[metric][0]} at each new node.", note, ["Node", *(r.label for r in rows)], lines, False)
-    ]
+    title = f"{_title(metric)} at each new node."
+    note = f"Second line: difference from {best.label} at the same node."
+    found = [ResultTable(title, note, ["Node", *(r.label for r in rows)], lines, False)]
     if names:
-        lines = [[n["name"], *(single(n["methods"]["main"]["after"]["metrics"][s], s) for s in names)] for n in nodes]
-        title = f"Other scores of {best.label} at each new node, its query rows together."
+        lines = [
+            [n["name"], *(value_text(n["methods"]["main"]["after"]["metrics"][s], s) for s in names)] for n in nodes
+        ]
+        title = f"Other metrics of {best.label} at each new node, over all its query rows."
         found.append(ResultTable(title, "", ["Node", *map(_head, names)], lines, False))
     return found
 
@@ -78,71 +82,83 @@ def _rows(metrics: dict) -> list[_Row]:
     found = []
     for m in methods(metrics):
         found.append(_Row(m.key, "after", m.label, m.detail, m.after))
-        if m.before and m.label != RANDOM:
-            found.append(_Row(m.key, "before", f"{m.label}, not adapted", "the global model as it is", m.before))
+        if m.before and m.label != LOCAL_ONLY:
+            found.append(_Row(m.key, "before", f"{m.label}, not adapted", "the global model, unchanged", m.before))
     return found
 
 
-def _main(metrics: dict, rows: Sequence[_Row]) -> ResultTable:
+def _main_table(metrics: dict, rows: Sequence[_Row]) -> ResultTable:
+    """The methods by the main metric, with their differences and the verdicts."""
     metric, best = metrics["metric"], rows[0]
+    rule = METRICS[metric]
     uneven = any(_uneven(r.stat) for r in rows)
-    words, head = _WORDS[metric]
-    heads = ["Method", head, *(["All rows"] if uneven else []), "Difference", f"Beside {best.label}"]
+    all_rows = ["All rows"] if uneven else []
+    heads = ["Method", _title(metric, unit=False), *all_rows, "Difference", f"vs. {best.label}"]
     lines = []
     for r in rows:
-        told = figure(r.stat, metric)
-        if metric == "mse":
-            told += f"\nmedian {number(r.stat['median'])}; {r.stat['non_finite']:,} of {r.stat['n']:,} not finite"
-        line = [f"{r.label}\n{r.detail}", told, *([single(r.stat["over_rows"], metric)] if uneven else [])]
-        lines.append([*line, signed(r.stat["difference"], metric), "-" if r is best else verdict(r.stat, metric)])
-    better = "higher" if METRICS[metric].higher_is_better else "lower"
-    note = f"Difference: less {best.label} on the same tasks, with the interval of these paired differences."
+        mean = mean_text(r.stat, metric)
+        if rule.kind == "regression":
+            mean += f"\nmedian {number(r.stat['median'])}; {r.stat['non_finite']:,} of {r.stat['n']:,} not finite"
+        over_rows = [value_text(r.stat["over_rows"], metric)] if uneven else []
+        claim = "-" if r is best else verdict(r.stat, metric)
+        lines.append([f"{r.label}\n{r.detail}", mean, *over_rows, difference_text(r.stat["difference"], metric), claim])
+    note = f"Difference: from {best.label} on the same tasks (paired), with its interval."
     if uneven:
-        note += " All rows: the mean over all query rows, where the other counts every task alike."
-    title = f"{words}, {better} is better: mean and 95% interval over {_tasks(best.stat['n'])}."
+        note += " All rows: mean over all query rows; the other mean weights every task equally."
+    better = "higher" if rule.higher_is_better else "lower"
+    title = f"{_title(metric)}, {better} is better: mean and 95% interval over {_tasks(best.stat['n'])}."
     return ResultTable(title, note, heads, lines)
 
 
-def _others(rows: Sequence[_Row]) -> list[ResultTable]:
-    """Further scores: means over the tasks where they are defined, and of all rows at once."""
-    told = rows[0].stat["metrics"]
-    lost = [f"{name} in {told[name]['undefined']:,}" for name in told if told[name]["undefined"]]  # of any method
-    left = f" Undefined: {', '.join(lost)} of {_tasks(rows[0].stat['n'])}." if lost else ""
-    kinds = (
-        (f"mean over tasks and its 95% interval.{left}", _cell, [name for name in told if told[name]["n"]]),
-        ("query rows of all tasks together.", _together, [n for n in told if told[n]["over_rows"] is not None]),
-    )
-    return [
-        ResultTable(
-            f"Other scores, {what}",
-            "Below it the difference on the same tasks. ↑ higher is better, ↓ lower is.",
-            ["Method", *map(_head, names)],
-            [[r.label, *(cell(r.stat["metrics"][name], name) for name in names)] for r in rows],
-        )
-        for what, cell, names in kinds
-        if names
-    ]
+def _other_tables(rows: Sequence[_Row]) -> list[ResultTable]:
+    """The methods by the other metrics: means over tasks, then values over all rows together."""
+    stats = rows[0].stat["metrics"]
+    per_task = [name for name in stats if stats[name]["n"]]
+    over_rows = [name for name in stats if stats[name]["over_rows"] is not None]
+    lost = [f"{name} in {stats[name]['undefined']:,}" for name in stats if stats[name]["undefined"]]  # for any method
+    undefined = f" Undefined: {', '.join(lost)} of {_tasks(rows[0].stat['n'])}." if lost else ""
+    found = []
+    if per_task:
+        title = f"Other metrics: mean over tasks and its 95% interval.{undefined}"
+        cells = [[_mean_cell(r.stat["metrics"][name], name) for name in per_task] for r in rows]
+        found.append(_other_table(title, rows, per_task, cells))
+    if over_rows:
+        cells = [[_all_rows_cell(r.stat["metrics"][name], name) for name in over_rows] for r in rows]
+        found.append(_other_table("Other metrics: query rows of all tasks together.", rows, over_rows, cells))
+    return found
 
 
-def _cell(stat: dict, metric: str) -> str:
-    """A mean; below it its difference, and how many tasks have no finite figure."""
-    small = [] if stat["difference"] is None else [signed(stat["difference"], metric)]
+def _other_table(title: str, rows: Sequence[_Row], names: Sequence[str], cells: list[list[str]]) -> ResultTable:
+    note = "Second line: difference on the same tasks. ↑ higher is better, ↓ lower is better."
+    lines = [[r.label, *line] for r, line in zip(rows, cells, strict=True)]
+    return ResultTable(title, note, ["Method", *map(_head, names)], lines)
+
+
+def _mean_cell(stat: dict, metric: str) -> str:
+    """A mean; in small print its difference, and how many tasks have no finite value."""
+    small = [] if stat["difference"] is None else [difference_text(stat["difference"], metric)]
     small += [f"{stat['non_finite']:,} not finite"] if stat["non_finite"] else []
-    return f"{figure(stat, metric, lone='')}\n{', '.join(small)}"
+    return f"{mean_text(stat, metric, lone='')}\n{', '.join(small)}"
 
 
-def _together(stat: dict, metric: str) -> str:
+def _all_rows_cell(stat: dict, metric: str) -> str:
+    """A value over all rows; in small print its difference."""
     gap = stat["difference"]
-    small = "" if gap is None else signed({"mean": gap["over_rows"], "ci95": None}, metric)
-    return f"{single(stat['over_rows'], metric)}\n{small}"
+    small = "" if gap is None else difference_text({"mean": gap["over_rows"], "ci95": None}, metric)
+    return f"{value_text(stat['over_rows'], metric)}\n{small}"
 
 
 def _head(name: str) -> str:
     return f"{name} {'↑' if METRICS[name].higher_is_better else '↓'}"
 
 
+def _title(metric: str, unit: bool = True) -> str:
+    title = METRICS[metric].title
+    return title[:1].upper() + title[1:] + (" in %" if unit and METRICS[metric].percent else "")
+
+
 def _uneven(stat: dict) -> bool:
-    """Whether tasks have query sets of different sizes, so that the mean over rows is another one."""
+    """Whether tasks have query sets of different sizes, so that the mean over rows differs from that over tasks."""
     mean, rows = stat["mean"], stat["over_rows"]
     return mean is not None and rows is not None and abs(mean - rows) > 1e-9 * max(1, abs(mean))
 

@@ -1,4 +1,4 @@
-"""The result of an evaluation in words: figures with their intervals, and what may be claimed from them."""
+"""The result of an evaluation in words: values with their intervals, and the claims that they support."""
 
 from __future__ import annotations
 
@@ -8,26 +8,34 @@ from typing import NamedTuple, TypeGuard
 
 from metadist_cli.core.errors import printable
 from metadist_cli.evaluation.metrics import METRICS
+from metadist_cli.report.canvas import Axis
 
-RANDOM = "random start"
-BETTER, WORSE, WITHIN, NOT_JUDGED = "better", "worse", "within the interval", "not judged"
-_ADAPTING = {  # by what may be said of the model as it was before
-    WORSE: "Adapting makes it better",
-    BETTER: "Adapting makes it worse",
-    WITHIN: "Adapting changes it within the interval",
-    NOT_JUDGED: "What adapting changes is not judged",
+LOCAL_ONLY = "local-only"
+BETTER, WORSE, NOT_SIGNIFICANT, NO_VERDICT = "better", "worse", "not significant", "no verdict"
+_ADAPTATION = {  # by the verdict on the model before adaptation
+    WORSE: "Adaptation improves it",
+    BETTER: "Adaptation makes it worse",
+    NOT_SIGNIFICANT: "Adaptation makes no significant difference",
+    NO_VERDICT: "No verdict on adaptation",
 }
-_AGAINST = {  # by what may be said of the other method
+_AGAINST = {  # by the verdict on the other method
     WORSE: "Better than",
     BETTER: "Worse than",
-    WITHIN: "Not told apart from",
-    NOT_JUDGED: "Not judged against",
+    NOT_SIGNIFICANT: "No significant difference from",
+    NO_VERDICT: "No verdict against",
 }
-_PERCENT = {"accuracy", "balanced_accuracy"}
 
 
 class Method(NamedTuple):
-    """What was evaluated; key: its name in metrics.json. before, after: as there, before may be None."""
+    """An evaluated method.
+
+    Attributes:
+        key: its name in metrics.json.
+        label: its name in the report.
+        detail: what it is, in a few words.
+        before, after: its results there; before may be None.
+        per_step: its results after each adaptation step.
+    """
 
     key: str
     label: str
@@ -38,7 +46,7 @@ class Method(NamedTuple):
 
 
 def methods(metrics: dict) -> list[Method]:
-    """What was evaluated: the run itself, its baselines by name, the random start."""
+    """The evaluated methods: the run itself, its baselines by name, local-only."""
     baselines = metrics.get("baselines") or {}
     short = metrics["learner"].split(",")[0]
     label = metrics["name"] if short in baselines else short
@@ -48,57 +56,75 @@ def methods(metrics: dict) -> list[Method]:
     if metrics.get("scratch"):
         steps = metrics.get("scratch_per_step") or []
         before = next((s for s in steps if s["step"] == 0), None)
-        found.append(
-            Method("scratch", RANDOM, "local only: same adaptation, no training", before, metrics["scratch"], steps)
-        )
+        detail = "random initialization, same adaptation, no training"
+        found.append(Method("scratch", LOCAL_ONLY, detail, before, metrics["scratch"], steps))
     return found
 
 
 def verdict(stat: dict, metric: str) -> str:
     """Whether a method is better or worse than the adapted main model, by their paired difference on the same tasks.
 
-    Better and worse only where the 95% interval of the difference leaves zero out. Nothing is judged without an
-    interval: one task, or a task whose figure is not finite.
+    Better and worse require that the difference's 95% interval excludes zero. Without an interval (a single task, or a
+    task with a non-finite value) there is no verdict.
     """
     difference = stat["difference"]
     if difference is None or not _has_interval(difference):
-        return NOT_JUDGED
+        return NO_VERDICT
     gap = difference["mean"] * (1 if METRICS[metric].higher_is_better else -1)
     if abs(gap) <= difference["ci95"]:
-        return WITHIN
+        return NOT_SIGNIFICANT
     return BETTER if gap > 0 else WORSE
 
 
 def headline(metrics: dict) -> str:
-    """The result in a few sentences: the figure, the change by adaptation, and how it stands against the others."""
+    """The result in a few sentences: the score, the change by adaptation, and the comparison with other methods.
+
+    Args:
+        metrics: the content of metrics.json.
+    """
     metric, (run, *others) = metrics["metric"], methods(metrics)
     noun = "task" if run.after["n"] == 1 else "tasks"
     tasks = f"new {noun}" if metrics["task"] == "new" else f"{noun} of {metrics['task']}"
     steps = metrics["steps"]
-    when = f"after {steps:,} adaptation step{'s' * (steps != 1)}" if steps else "after adapting"
+    when = f"after {steps:,} adaptation step{'s' * (steps != 1)}" if steps else "after adaptation"
     where = f"On {run.after['n']:,} {tasks} ({metrics['task_text']})"
     said = [f"{where}, {run.label} reaches {_full(run.after, metric)} {when}."]
     if run.before:
-        change = _ADAPTING[verdict(run.before, metric)]
-        said.append(f"{change}: before, it has {amount(run.before, metric)}.")
+        change = _ADAPTATION[verdict(run.before, metric)]
+        said.append(f"{change}: {with_unit(run.before, metric)} before.")
     judged = [(verdict(o.after, metric), o) for o in others]
     for word, start in _AGAINST.items():
-        named = [f"{o.label} ({amount(o.after, metric)})" for v, o in judged if v == word]
+        named = [f"{o.label} ({with_unit(o.after, metric)})" for v, o in judged if v == word]
         if named:
-            said.append(f"{start} {', '.join(named[:-1])}{' and ' * (len(named) > 1)}{named[-1]}.")
+            said.append(f"{start} {listed(named)}.")
     return printable(" ".join(said)).replace("\n", " ")
 
 
-def figure(stat: dict | None, metric: str, unit: str = "", lone: str = " (no interval)") -> str:
-    """Mean and half width of its interval: shares in percent, as many digits as the interval deserves.
+def axis(metric: str) -> Axis:
+    """The axis of a chart of a metric."""
+    rule = METRICS[metric]
+    return Axis(f"{rule.title} (%)", 100.0, percent=True) if rule.percent else Axis(rule.title)
 
-    lone: what is said of a mean without an interval.
+
+def listed(names: Sequence[str]) -> str:
+    """Names as in a sentence: "a, b and c"."""
+    return f"{', '.join(names[:-1])}{' and ' * (len(names) > 1)}{names[-1]}"
+
+
+def mean_text(stat: dict | None, metric: str, unit: str = "", lone: str = " (no interval)") -> str:
+    """A mean and the half width of its interval, with as many digits as the interval warrants.
+
+    Args:
+        stat: with "mean" and "ci95"; None gives a dash.
+        metric: its name; some are shown in percent.
+        unit: appended.
+        lone: appended to a mean without an interval.
     """
     if stat is None:
         return "–"
     if not _finite(stat["mean"]):
         return "not finite"
-    scale = 100 if metric in _PERCENT else 1
+    scale = axis(metric).scale
     mean = scale * stat["mean"]
     if not _has_interval(stat):
         return f"{number(mean, _digits(abs(mean) / 10, metric))}{unit}{lone}"
@@ -107,38 +133,39 @@ def figure(stat: dict | None, metric: str, unit: str = "", lone: str = " (no int
     return f"{number(mean, digits)} ± {number(half, digits)}{unit}"
 
 
-def single(value: float | None, metric: str) -> str:
-    """A figure that has no interval."""
-    return "-" if value is None else figure({"mean": value, "ci95": None}, metric, lone="")
+def value_text(value: float | None, metric: str) -> str:
+    """A value without an interval."""
+    return "-" if value is None else mean_text({"mean": value, "ci95": None}, metric, lone="")
 
 
-def signed(difference: dict | None, metric: str) -> str:
-    """A paired difference with its interval."""
+def difference_text(difference: dict | None, metric: str) -> str:
+    """A paired difference, signed, with its interval."""
     if difference is None or not _finite(difference["mean"]):
         return "-"
-    return ("+" if difference["mean"] >= 0 else "") + figure(difference, metric, lone="")
+    return ("+" if difference["mean"] >= 0 else "") + mean_text(difference, metric, lone="")
 
 
-def amount(stat: dict, metric: str) -> str:
-    """`figure` with its unit, or how many tasks have no finite figure."""
-    return figure(stat, metric, "%" if metric in _PERCENT else "") if _finite(stat["mean"]) else _lost(stat)
+def with_unit(stat: dict, metric: str) -> str:
+    """`mean_text` with its unit, or how many tasks have no finite value."""
+    return mean_text(stat, metric, "%" if METRICS[metric].percent else "") if _finite(stat["mean"]) else _lost(stat)
 
 
 def number(value: float | None, digits: int | None = None) -> str:
-    """A plain number; huge ones in powers of ten, three significant digits where `digits` is not given."""
+    """A plain number, with three significant digits where `digits` is None; huge ones with an exponent."""
     if not _finite(value):
         return "not finite"
     if abs(value) >= 1e5:
         return f"{value:.2e}"
-    return f"{value:.{_digits(abs(value) / 10, 'mse') if digits is None else digits}f}"
+    return f"{value:.{_significant(abs(value) / 10, 8) if digits is None else digits}f}"
 
 
 def _full(stat: dict, metric: str) -> str:
-    if metric == "accuracy":
-        return f"{amount(stat, metric)} accuracy"
+    rule = METRICS[metric]
+    if rule.percent:
+        return f"{with_unit(stat, metric)} {rule.title}"
     if not _finite(stat["mean"]):
-        return f"a median squared error of {number(stat['median'])} ({_lost(stat)}, hence no mean)"
-    return f"a mean squared error of {figure(stat, metric)} (median {number(stat['median'])}; {_lost(stat)})"
+        return f"a median {rule.title.removeprefix('mean ')} of {number(stat['median'])} ({_lost(stat)}, so no mean)"
+    return f"a {rule.title} of {mean_text(stat, metric)} (median {number(stat['median'])}; {_lost(stat)})"
 
 
 def _lost(stat: dict) -> str:
@@ -146,13 +173,17 @@ def _lost(stat: dict) -> str:
 
 
 def _digits(least: float, metric: str) -> int:
-    """Decimals that show a figure of this size: one of a percentage if that does, two significant ones elsewhere.
+    """Decimals that show a value of this size: one of a percentage if that suffices, else two significant digits.
 
-    Three at most of what a classification is judged by: few tasks tell more.
+    At most three for other metrics of a classification: few tasks warrant no more.
     """
-    if metric in _PERCENT:
+    if METRICS[metric].percent:
         return 1 if least >= 0.05 else 2
-    most = 3 if METRICS[metric].kind == "classification" else 8
+    return _significant(least, 3 if METRICS[metric].kind == "classification" else 8)
+
+
+def _significant(least: float, most: int) -> int:
+    """Decimals that show two significant digits, at most `most`."""
     return min(max(1 - math.floor(math.log10(least)), 0), most) if least > 0 else 1
 
 

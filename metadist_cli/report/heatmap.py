@@ -1,4 +1,4 @@
-"""Who has what, as a picture: nodes by classes, beside it how much each has and how unlike all of them it is."""
+"""The partition as a heat map: nodes by classes, with each node's rows and its distance from all training rows."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import numpy as np
 
 from metadist_cli.partition.held_out import ROLES
 from metadist_cli.partition.heterogeneity import Composition, label_skew, of_manifest, summary
-from metadist_cli.report.charts import BLUE, INK, NAMED, ORANGE, RED, apart, picture, plain, short
+from metadist_cli.report.canvas import BLUE, INK, NAMED, ORANGE, RED, apart, picture, plain, short
 
 _COLOURS = {"train": BLUE, "validation": ORANGE, "test": RED}
-_SHADES = ("#D3E5F3", BLUE, "#06213F")  # one hue, so that it reads in grey, and never white: that is none
-_MOST = 80  # rows or columns, more are binned
+_SHADES = ("#D3E5F3", BLUE, "#06213F")  # one hue, so that it reads in grey; never white, which means none
+_MOST = 80  # rows or columns; more are binned
 _KINDS_NAMED = 24
-_DIGITS = 50  # of a line of cells at most, else their numbers are not shown
+_DIGITS = 50  # most digits in a line of cells; with more, numbers are not shown
 
 
 def partition_png(manifest: Mapping[str, Any]) -> bytes:
-    """The picture of a partition manifest.
+    """Draw a partition manifest, as PNG bytes.
 
-    Shades are shares of a node's rows, so that nodes of any size can be compared; bars show the sizes. More than 80
-    nodes or classes are binned, the nodes in the order of their commonest class, so that a bin holds nodes alike.
+    Shades are shares of a node's rows, so that nodes of any size compare; bars show the sizes. More than 80 nodes or
+    classes are binned, with nodes ordered by their most common class, so that a bin holds similar nodes.
     """
     held = of_manifest(manifest)
     skew = label_skew(held)
@@ -41,7 +41,7 @@ def partition_png(manifest: Mapping[str, Any]) -> bytes:
     binned, named = down < len(order), len(order) <= NAMED
     ends = [*starts[1:], down]
     names = [short(kind, 18) for kind in held.kinds] if len(held.kinds) <= _KINDS_NAMED else []
-    turned = sum(map(len, names)) > 30
+    upright = sum(map(len, names)) > 30
     counts = None
     if named and across * len(f"{held.count.max():,}") <= _DIGITS:
         counts = np.zeros((down, across), dtype=np.int64)
@@ -62,14 +62,14 @@ def partition_png(manifest: Mapping[str, Any]) -> bytes:
         scale = figure.colorbar(image, ax=heat, location="top", aspect=40, format=plain)
         scale.outline.set_visible(False)
         unit = "range of the target" if held.bins else "class"
-        told = "mean of a bin; white: none" if binned or across < len(held.kinds) else "white: none"
-        scale.set_label(f"% of a node's rows{', and how many' if counts is not None else ''} ({told})", fontsize=7)
+        legend = "mean of a bin; white: none" if binned or across < len(held.kinds) else "white: none"
+        scale.set_label(f"% of a node's rows ({'numbers: rows; ' if counts is not None else ''}{legend})", fontsize=7)
         heat.set(
             xlabel=_counted(unit, len(held.kinds), across),
-            ylabel=_counted("node", len(order), down, ", alike ones together"),
+            ylabel=_counted("node", len(order), down, ", similar ones together"),
         )
         if names:
-            heat.set_xticks(range(across), names, rotation=90 if turned else 0)
+            heat.set_xticks(range(across), names, rotation=90 if upright else 0)
         else:
             heat.set_xticks([])
         heat.set_yticks(range(down) if named else [], [short(held.name[i], 18) for i in order] if named else [])
@@ -83,7 +83,7 @@ def partition_png(manifest: Mapping[str, Any]) -> bytes:
         for ax in (heat, bars, far):
             ax.hlines(np.array(ends[:-1]) - 0.5, 0, 1, transform=ax.get_yaxis_transform(), color=INK, lw=0.8)
         wide = bool(rows.max() > 100 * rows.min())
-        labels = ("rows\n(log scale)" if wide else "rows", "distance\n(line: by chance)")
+        labels = ("rows\n(log scale)" if wide else "rows", "distance\n(line: if IID)")
         for ax, label in zip((bars, far), labels, strict=True):
             ax.set(xlabel=f"{'mean ' if binned else ''}{label}", ylim=(down - 0.5, -0.5))
             ax.tick_params(axis="y", left=False, labelleft=False)
@@ -97,21 +97,21 @@ def partition_png(manifest: Mapping[str, Any]) -> bytes:
         for role, at in zip(roles, apart(middles, 0.06), strict=True):
             far.text(1.08, at, role, color=INK, transform=far.transAxes, va="center", fontsize=7)
 
-    return picture(draw, 5.0, float(np.clip(1.2 + 0.13 * down, 2.1, 5.5)) + 0.6 * turned)
+    return picture(draw, 5.0, float(np.clip(1.2 + 0.13 * down, 2.1, 5.5)) + 0.6 * upright)
 
 
 def partition_text(manifest: Mapping[str, Any]) -> str:
     """What the picture of a partition manifest shows, in words."""
     held = of_manifest(manifest)
     skew = label_skew(held)
-    told = summary(held, skew)["train"]
+    train = summary(held, skew)["train"]
+    kind, most = "target-range" if held.bins else "class", np.log2(len(held.kinds))
     return (
-        f"Who has what: {len(held.rows):,} nodes hold {_span(held.rows)} rows (median {np.median(held.rows):,.0f}) "
-        f"of {_span(held.classes)} classes each, out of {len(manifest['classes']):,} classes. How unlike the training "
-        f"nodes are: the entropy of a node's rows by {'range of the target' if held.bins else 'class'} is "
-        f"{told['entropy']:.2f} bits of {np.log2(len(held.kinds)):.2f}, and their total variation distance from all "
-        f"training rows {told['distance']:.2f} (0 alike, 1 nothing alike), where rows dealt at random would have "
-        f"{told['chance']:.2f}; means over rows."
+        f"{len(held.rows):,} nodes hold {_span(held.rows)} rows each (median {np.median(held.rows):,.0f}), of "
+        f"{_span(held.classes)} classes out of {len(manifest['classes']):,}. Heterogeneity of the training nodes (mean "
+        f"over rows): a node's {kind} distribution has an entropy of {train['entropy']:.2f} bits, at most {most:.2f}. "
+        f"Its total variation distance from that of all training rows is {train['distance']:.2f} (0: identical, 1: "
+        f"disjoint), where a random (IID) assignment would give {train['chance']:.2f}."
     )
 
 
@@ -121,14 +121,16 @@ def _span(counts: np.ndarray) -> str:
 
 
 def _order(held: Composition) -> tuple[np.ndarray, list[str], list[int]]:
-    """(nodes in the order of the picture, roles that there are, nodes of each)."""
+    """(node indices in the order of the picture, roles present, number of nodes of each)."""
     roles = [role for role in ROLES if (held.role == role).any()]
     of = np.array([roles.index(role) for role in held.role.tolist()])
     keys = [np.arange(len(of))]
     if len(of) > _MOST:
         share = held.count / held.rows[held.node]
         most = np.maximum.reduceat(share, np.flatnonzero(np.diff(held.node, prepend=-1)))
-        first = np.flatnonzero(share == most[held.node])[::-1]  # of several as common the first, written last
+        first = np.flatnonzero(share == most[held.node])[
+            ::-1
+        ]  # reversed: among equally common kinds the first is written last, and wins
         common = np.empty(len(of), dtype=np.int64)
         common[held.node[first]] = held.kind[first]
         keys += [-most, common]
@@ -136,7 +138,7 @@ def _order(held: Composition) -> tuple[np.ndarray, list[str], list[int]]:
 
 
 def _write(ax: Any, counts: np.ndarray, image: Any) -> None:
-    """The number of rows in each cell, dark on light or light on dark."""
+    """Write the number of rows into each cell, dark on light or light on dark."""
     size = 5.5 if counts.shape[1] * len(f"{counts.max():,}") <= 0.7 * _DIGITS else 4.5
     for (y, x), count in np.ndenumerate(counts):
         if count:
@@ -145,8 +147,8 @@ def _write(ax: Any, counts: np.ndarray, image: Any) -> None:
 
 
 def _norm(share: np.ndarray, even: float) -> Any:
-    """Linear from zero to five times an even share or more, so that mere chance looks pale; logarithmic where a linear
-    scale would hide most of what there is."""
+    """Linear from zero to at least five times an even share, so that random variation looks pale; logarithmic where a
+    linear scale would hide most cells."""
     from matplotlib.colors import LogNorm, Normalize
 
     some = share[share > 0]
@@ -156,7 +158,7 @@ def _norm(share: np.ndarray, even: float) -> Any:
 
 
 def _bins(sizes: Sequence[int]) -> tuple[np.ndarray, list[int]]:
-    """The bin of each item and the first bin of each part; about 80 bins at most and none across two parts."""
+    """The bin of each item and the first bin of each part; at most about 80 bins, none spanning two parts."""
     total, bins, starts, first = sum(sizes), [], [], 0
     for size in sizes:
         count = size if total <= _MOST else min(size, max(1, round(_MOST * size / total)))

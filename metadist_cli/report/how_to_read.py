@@ -1,45 +1,59 @@
-"""How a report is to be read: what its figures mean, and what they do not."""
+"""Notes on how to read a report: what its numbers mean, and what they do not."""
 
 from __future__ import annotations
 
-from metadist_cli.report.findings import methods
+from collections.abc import Sequence
+
+from metadist_cli.evaluation.metrics import METRICS
+from metadist_cli.report.findings import listed, methods
 
 _HOW = (
-    "± is a 95% interval: 1.96 standard deviations of the tasks' figures divided by the root of their number. "
-    "It speaks for further tasks drawn in the same way from the same held-out classes or nodes, not for other nodes or "
-    "another seed of the training; how much nodes differ is shown as their spread. With less than some 30 tasks it is "
-    "too narrow: a difference has Student's t in place of 1.96.",
-    "All methods meet the same tasks, with the same number of adaptation steps, so they are compared task by task: "
-    "better and worse are said only where the interval of the paired difference leaves zero out. A single task, or one "
-    "whose figure is not finite, leaves no interval and nothing is judged.",
-    "The random start is what a node can do alone: the same model before any training, adapted in the same way.",
+    "± is a 95% interval: 1.96 standard deviations of the tasks' values, divided by the square root of their number. "
+    "It covers further tasks drawn in the same way from the same held-out classes or nodes. It does not cover other "
+    "nodes, for which the spread over nodes is shown, nor another training seed. With fewer than about 30 tasks it is "
+    "too narrow; intervals of differences therefore use Student's t instead of 1.96.",
+    "All methods get the same tasks and the same number of adaptation steps, so they are compared task by task. Better "
+    "and worse are claimed only where the interval of the paired difference excludes zero. A single task, or a task "
+    "with a non-finite value, leaves no interval and no verdict.",
+    "Local-only is what a node can do alone: the same model from a random initialization, adapted in the same way.",
 )
-_POOLED = (
-    "Pooled rows: trained on the rows of all training nodes as one node's. It shows what keeping them apart costs; "
-    "where rows may not leave their nodes nobody could run it."
+_CENTRALIZED = (
+    "Centralized: trained on the pooled rows of all training nodes as if they were one. It shows the cost of keeping "
+    "them apart; where rows may not leave their nodes, it could not be run."
 )
-_SCORES = (
-    "Other scores are computed task by task where the query rows allow it: auc, balanced_accuracy and macro_f1 need "
-    "two classes among them, r2 two different targets, calibration_error 150 rows. Other tasks are counted as "
-    "undefined and left out of the mean. Of the rows of all tasks together auc, balanced_accuracy and macro_f1 are "
-    "told where all tasks have the same classes."
-)
-_ALONE = "Not transductive: each query is predicted without the other queries of its task."
+_ALONE = "Not transductive: each query is predicted without the task's other queries."
 _TOGETHER = (
-    "Transductive: the queries of a task are predicted together and may share statistics (batch norm), "
-    "which makes the task easier than one where they come one by one."
+    "Transductive: a task's queries are predicted as one batch and may share statistics (batch norm). That is easier "
+    "than predicting them one by one."
 )
 _DIVERGED = (
-    "A mean is given only where every task has a finite figure: tasks that diverged are counted and never dropped. "
-    "The median is over the finite ones."
+    "A mean is given only where every task has a finite value: diverged tasks are counted, never dropped. The median "
+    "is over the finite values."
 )
 
 
 def notes(metrics: dict) -> list[str]:
-    """The remarks that these figures call for."""
+    """The notes that apply to these results. metrics: the content of metrics.json."""
     found = [*_HOW, _TOGETHER if metrics["transductive"] else _ALONE]
     if any("pooled rows" in m.detail for m in methods(metrics)):
-        found.append(_POOLED)
+        found.append(_CENTRALIZED)
     if metrics["after"]["metrics"]:
-        found.append(_SCORES)
-    return found + ([_DIVERGED] if metrics["metric"] == "mse" else [])
+        found.append(_other_metrics(list(metrics["after"]["metrics"])))
+    return found + ([_DIVERGED] if METRICS[metrics["metric"]].kind == "regression" else [])
+
+
+def _other_metrics(names: Sequence[str]) -> str:
+    """What the metrics beyond the main one are, and where they are undefined."""
+    text = "; ".join(f"{name}: {METRICS[name].title}" for name in names) + ". They are computed task by task"
+    needs: dict[str, list[str]] = {}
+    for name in names:
+        if METRICS[name].needs:
+            needs.setdefault(METRICS[name].needs, []).append(name)
+    if needs:
+        wanted = (f"{listed(group)} need{'s' * (len(group) == 1)} {what}" for what, group in needs.items())
+        text += f" where the query rows allow it: {', '.join(wanted)}"
+        text += ". Tasks without are counted as undefined and left out of the mean"
+    if by_class := [name for name in names if METRICS[name].by_class]:
+        text += f". Over the rows of all tasks together, {listed(by_class)} "
+        text += f"{'is' if len(by_class) == 1 else 'are'} given only where all tasks have the same classes"
+    return f"{text}."

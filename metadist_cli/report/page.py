@@ -1,4 +1,4 @@
-"""The page that a report is put on: escaping, tables and pictures as HTML, and the style sheet. No script, no links."""
+"""The report as HTML: escaping, tables, pictures and the style sheet. No script, no links."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 
 from metadist_cli.core.errors import printable
 from metadist_cli.report.comparison import ResultTable
+from metadist_cli.report.types import Picture
 
 _CSS = """
 :root { color-scheme: light dark; --ink: #1c1c1e; --soft: #5b5f66; --line: #d8dbe0; --page: #fff; --mark: #0072b2 }
@@ -52,9 +53,9 @@ code { font: .875em ui-monospace, monospace }
   main { padding: 0 } body { font-size: 10pt } h2 { break-after: avoid }
 }
 """
-_WIDE = 1500  # pixels: a picture that needs the whole line
-_ZOOM = 0.42  # CSS pixels for one of 1/300 inch: at most 1.3 times the size in a paper
-_FIGURE = re.compile(r"[-+−]?\d[\d.e+-]*( ±|$)")  # is not broken at its ±
+_WIDE = 1500  # pixels; a wider picture gets a line of its own
+_ZOOM = 0.42  # CSS pixels per 1/300 inch: at most 1.3 times the size in a paper
+_NUMBER = re.compile(r"[-+−]?\d[\d.e+-]*( ±|$)")  # a number, not to be broken at its ±
 _PAGE = """<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -78,18 +79,18 @@ _PAGE = """<!DOCTYPE html>
 
 
 def page(title: str, headline: str, sections: Iterable[tuple[str, str]]) -> bytes:
-    """The whole page. title, headline: plain text; sections: heading and HTML."""
+    """The whole page, UTF-8. title, headline: plain text; sections: (heading in plain text, HTML)."""
     body = "\n".join(f"<section>\n<h2>{escape(head)}</h2>\n{text}\n</section>" for head, text in sections)
     return _PAGE.format(title=escape(title), css=_CSS, headline=escape(headline), sections=body).encode()
 
 
 def escape(text: object) -> str:
-    """Any text from outside as harmless HTML text: markup and control characters are shown, not obeyed."""
+    """Untrusted text as HTML: markup and control characters are displayed, not interpreted."""
     return html.escape(printable(str(text)).replace("\n", " ")).replace(" ± ", "&nbsp;±&nbsp;")
 
 
 def table(caption: str, heads: Sequence[str], rows: Iterable[Sequence[str]], led: bool = False) -> str:
-    """A table whose first column names the rows; led: by the first of them. caption, heads: plain text; rows: HTML."""
+    """A table whose first column names the rows. caption, heads: plain text; rows: HTML; led: bold first row."""
     top = "".join(f'<th scope="col">{escape(h)}</th>' for h in heads)
     lines = (f'<tr><th scope="row">{first}</th>{"".join(f"<td>{c}</td>" for c in rest)}</tr>' for first, *rest in rows)
     body = "\n".join(lines)
@@ -100,39 +101,39 @@ def table(caption: str, heads: Sequence[str], rows: Iterable[Sequence[str]], led
     )
 
 
-def figures(shown: ResultTable) -> str:
-    """A table of figures, plain text, the second line of a cell as small print."""
+def result_table(shown: ResultTable) -> str:
+    """A table of results, with the second line of a cell as small print."""
     cells = [[_cell(text) for text in row] for row in shown.rows]
     return table(f"{shown.title} {shown.note}", shown.heads, cells, shown.led)
 
 
 def notes(texts: Iterable[str]) -> str:
-    """A list of remarks, plain text."""
+    """A list of notes, from plain text."""
     return '<ul class="notes">\n' + "\n".join(f"<li>{escape(text)}</li>" for text in texts) + "\n</ul>"
 
 
-def pictures(shown: Iterable[tuple[bytes | None, str, str]]) -> str:
-    """Pictures side by side where there is room: (PNG or None, alternative text, caption), texts plain."""
-    return f'<div class="figures">\n{"".join(_picture(png, alt, text) for png, alt, text in shown if png)}</div>'
+def pictures(shown: Iterable[Picture]) -> str:
+    """Pictures, side by side where there is room."""
+    return f'<div class="figures">\n{"".join(map(_picture, shown))}</div>'
 
 
 def settings(items: Iterable[tuple[str, str]]) -> str:
-    """A list of names and values, HTML."""
+    """A list of (name, value), both HTML."""
     return "<dl>\n" + "\n".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in items) + "\n</dl>"
 
 
 def _cell(text: str) -> str:
     first, _, small = text.partition("\n")
-    told = f'<span class="num">{escape(first)}</span>' if _FIGURE.match(first) else escape(first)
-    return told + (f" <small>{escape(small)}</small>" if small else "")
+    main = f'<span class="num">{escape(first)}</span>' if _NUMBER.match(first) else escape(first)
+    return main + (f" <small>{escape(small)}</small>" if small else "")
 
 
-def _picture(png: bytes, alt: str, caption: str) -> str:
-    width, height = struct.unpack(">II", png[16:24])  # IHDR: the page keeps its place while it loads
+def _picture(shown: Picture) -> str:
+    width, height = struct.unpack(">II", shown.png[16:24])  # IHDR: reserves the space while the page loads
     wide = ' class="wide"' if width > _WIDE else ""
-    data = base64.b64encode(png).decode()
+    data = base64.b64encode(shown.png).decode()
     return (
         f'<figure{wide}><div><img src="data:image/png;base64,{data}" width="{width}" height="{height}" '
-        f'style="max-width: {width * _ZOOM:.0f}px" alt="{escape(alt)}"></div>\n'
-        f"<figcaption>{escape(caption)}</figcaption></figure>\n"
+        f'style="max-width: {width * _ZOOM:.0f}px" alt="{escape(shown.alt)}"></div>\n'
+        f"<figcaption>{escape(shown.caption)}</figcaption></figure>\n"
     )

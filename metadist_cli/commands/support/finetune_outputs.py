@@ -105,7 +105,7 @@ def write_results(
     steps: int,
 ) -> None:
     """Everything in finetune/<task>/: models, predictions, report; metrics.json last, it is the commit."""
-    from metadist_cli.report import render
+    from metadist_cli.report import Results, render
 
     written: dict[str, bytes] = {}
     if config.finetune.save != "none":
@@ -119,7 +119,7 @@ def write_results(
     if tasks[0].labelled:
         title = f"{config.name}: {metrics['learner']}"
         examples = _examples(setting, tasks[0], outcomes[0])
-        written |= render(title, metrics, rounds, setting.manifest, examples)
+        written |= render(title, Results(metrics, rounds, setting.manifest, examples))
     _forget(folder)
     for name, data in written.items():
         files.write(folder / name, data)
