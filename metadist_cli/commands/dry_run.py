@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from metadist_cli.commands.partition import check_new_tasks, complete, show
 from metadist_cli.commands.support.new_tasks import new_tasks
@@ -11,6 +11,7 @@ from metadist_cli.core import tree
 from metadist_cli.core.console import Console
 from metadist_cli.experiment import (
     Experiment,
+    Spec,
     assemble_all,
     deal,
     initial_state,
@@ -20,61 +21,100 @@ from metadist_cli.experiment import (
     training_nodes,
 )
 from metadist_cli.federated.rounds import sample_nodes, shared_part
-from metadist_cli.partition.heterogeneity import label_skew, of_manifest, of_shards, per_node, summary
-from metadist_cli.partition.shards import account
+from metadist_cli.partition.heterogeneity import Composition, label_skew, of_manifest, of_shards, per_node, summary
+from metadist_cli.partition.shards import Shard, account
 from metadist_cli.runtime.execution import resolve
 from metadist_cli.storage import run_directory, shard_files
 from metadist_cli.storage.run_directory import Run
 
 
+class _Shards(NamedTuple):
+    """What the shards of a run are, or will be.
+
+    spec: of the data. composition: who has what. rows: counts, as `account` gives them. nodes: that train. held_out:
+    number of shards for new tasks; first: one of them, with its training node's shard as home if rows are held out.
+    """
+
+    spec: Spec
+    composition: Composition
+    rows: dict[str, int]
+    nodes: list[int]
+    held_out: int
+    first: Shard | None
+    home: Shard | None
+
+
 def plan(config: Config, run: Run, console: Console) -> dict[str, Any]:
-    """Shapes, sizes and bytes of every stage; reads the data (or the shards' manifest) and writes nothing."""
+    """Report shapes, sizes and bytes of every step. Reads the data (or the shards' manifest) and writes nothing.
+
+    Args:
+        config: the experiment.
+        run: its run directory, which need not exist.
+        console: where to report.
+
+    Returns:
+        The same figures for programs: `--json` prints them.
+    """
     run_directory.agree(config, run)
-    if manifest := complete(run):
-        spec = shard_files.spec_in(manifest)
-        nodes = [n["node"] for n in manifest["nodes"] if n["role"] == "train"]
-        kept = [n for n in manifest["nodes"] if n["role"] == config.finetune.held_out]
-        held, home = len(kept), None
-        first = shard_files.read_shards(run, manifest, [kept[0]["node"]]) if kept else []
-        if kept and "home" in kept[0]:
-            home = shard_files.read_shards(run, manifest, [kept[0]["home"]])[0]
-        holdings, counts = of_manifest(manifest), manifest["rows"]
+    manifest = complete(run)
+    shards = _from_data(config) if manifest is None else _from_run(config, run, manifest)
+    if manifest is not None:
         console.say(f"partition: done, {len(manifest['nodes'])} shards in {run.shards}")
-    else:
-        data = load_data(config)
-        shards = deal(config, data)
-        spec = spec_of(data, shards)
-        check_new_tasks(config, spec, shards)
-        holdings, counts = of_shards(shards, data), account(data, shards)
-        nodes = [s.node for s in shards if s.role == "train"]
-        first = [s for s in shards if s.role == config.finetune.held_out]
-        held, home = len(first), None
-        if first and first[0].home is not None:
-            home = shards[first[0].home]
-    skew = label_skew(holdings)
-    show(holdings, skew, counts, spec, console)
-    figures = {name: _figures(experiment, nodes) for name, experiment in assemble_all(config, spec).items()}
+    skew = label_skew(shards.composition)
+    show(shards.composition, skew, shards.rows, shards.spec, console)
+    models = assemble_all(config, shards.spec)
+    figures = {name: _figures(experiment, shards.nodes) for name, experiment in models.items()}
     titles = ["learner", "model", "weights", "rounds", "a step at a node", "tasks in all", "up, and down", "at once"]
     rows = [list(row) for row in zip(titles, *(_cells(f) for f in figures.values()), strict=True)]
     console.table("training", ["", *figures], rows)
-    shapes = "but nothing is held out to draw them from"
-    if first:
-        drawn = new_tasks(config, spec, first[0], home, 1)[1]
-        sizes = f"{drawn.support.shape[-1]} support and {drawn.query.shape[-1]} query rows"
-        shapes = f"{sizes}, from {held} held-out shards"
-    whole = home is not None and config.finetune.task.support is None  # then a node's rows are one task
-    console.say(f"finetune: {held if whole else config.finetune.episodes} new tasks, {shapes}")
+    shapes = _new_task_shapes(config, shards)
+    one_each = shards.home is not None and config.finetune.task.support is None  # a node's rows are one task
+    console.say(f"finetune: {shards.held_out if one_each else config.finetune.episodes} new tasks, {shapes}")
     closed = run.last_closed()
     console.say(f"{run.path}: {'nothing yet' if closed < 0 else f'round {closed} is closed'}; nothing was written")
     return {
         "run": str(run.path),
         "closed": closed,
-        "nodes": len(nodes),
+        "nodes": len(shards.nodes),
         "runs": figures,
         "new_tasks": shapes,
-        "skew": summary(holdings, skew),
-        "per_node": per_node(holdings, skew),
+        "skew": summary(shards.composition, skew),
+        "per_node": per_node(shards.composition, skew),
     }
+
+
+def _from_run(config: Config, run: Run, manifest: dict[str, Any]) -> _Shards:
+    """The shards that a run has already."""
+    nodes = [n["node"] for n in manifest["nodes"] if n["role"] == "train"]
+    held_out = [n for n in manifest["nodes"] if n["role"] == config.finetune.held_out]
+    first = home = None
+    if held_out:
+        [first] = shard_files.read_shards(run, manifest, [held_out[0]["node"]])
+        if "home" in held_out[0]:
+            [home] = shard_files.read_shards(run, manifest, [held_out[0]["home"]])
+    spec, composition = shard_files.spec_in(manifest), of_manifest(manifest)
+    return _Shards(spec, composition, manifest["rows"], nodes, len(held_out), first, home)
+
+
+def _from_data(config: Config) -> _Shards:
+    """The shards that `partition` would write."""
+    data = load_data(config)
+    shards = deal(config, data)
+    spec = spec_of(data, shards)
+    check_new_tasks(config, spec, shards)
+    nodes = [s.node for s in shards if s.role == "train"]
+    held_out = [s for s in shards if s.role == config.finetune.held_out]
+    first = held_out[0] if held_out else None
+    home = None if first is None or first.home is None else shards[first.home]
+    return _Shards(spec, of_shards(shards, data), account(data, shards), nodes, len(held_out), first, home)
+
+
+def _new_task_shapes(config: Config, shards: _Shards) -> str:
+    if shards.first is None:
+        return "but nothing is held out to draw them from"
+    drawn = new_tasks(config, shards.spec, shards.first, shards.home, 1)[1]
+    support, query = drawn.support.shape[-1], drawn.query.shape[-1]
+    return f"{support} support and {query} query rows, from {shards.held_out} held-out shards"
 
 
 def _figures(experiment: Experiment, nodes: list[int]) -> dict[str, Any]:

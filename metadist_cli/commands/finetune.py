@@ -7,8 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from metadist_cli.commands.support.finetune_outputs import Tasks, Trained, output_names, write_results
-from metadist_cli.commands.support.metrics_json import figures
+from metadist_cli.commands.support.finetune_outputs import Evaluation, Tasks, Trained, output_names, write_results
+from metadist_cli.commands.support.metrics_json import metrics_json
 from metadist_cli.commands.support.new_tasks import new_tasks
 from metadist_cli.commands.support.run_context import command, open_setting
 from metadist_cli.commands.support.user_task import own_name, own_task
@@ -27,7 +27,17 @@ from metadist_cli.storage.run_directory import TRAINING, Run, basis
 
 
 def finetune(config: Config, run: Run, console: Console, own: Path | None = None) -> dict[str, Any]:
-    """Adapt to the held-out tasks, or to a task of the user's own, and write finetune/<task>/."""
+    """Adapt the global model to new tasks and write finetune/<task>/.
+
+    Args:
+        config: the experiment.
+        run: its run directory, with a closed round.
+        console: where to report.
+        own: a task of the user's own; None: the held-out tasks.
+
+    Returns:
+        The content of metrics.json.
+    """
     run_directory.agree(config, run)
     setting = open_setting(config, run, console, alone=True)
     main = _trained(config, run, setting.experiment)
@@ -52,10 +62,11 @@ def finetune(config: Config, run: Run, console: Console, own: Path | None = None
             for name, trained in methods.items():
                 outcomes[name] = [_judge(trained, task, steps, setting) for task in tasks]
                 progress.advance()
-        metrics = figures(config, setting, methods, outcomes, tasks, steps)
+        evaluation = Evaluation(setting, methods, tasks, outcomes, steps)
+        metrics = metrics_json(evaluation)
         metrics |= {"task": "new" if own is None else folder.name, "inputs": inputs}
         metrics["seconds"] = {"evaluate": round(time.monotonic() - began, 3)}
-        write_results(config, run, folder, setting, main, tasks, outcomes["main"], metrics, steps)
+        write_results(evaluation, run, folder, metrics)
         result |= {key: metrics[key] for key in ("metric", "before", "after", "scratch")}
     if not tasks[0].labelled:
         console.say(
@@ -79,8 +90,8 @@ def _trained(config: Config, run: Run, experiment: Experiment) -> Trained:
     if number > closed or closed < 0 or untrained:
         have = f"round {closed} is the newest" if closed > 0 else "no round is closed yet"
         waits = bool(node_files.update_files(run, closed + 1))
-        hint = "close the open round: metadist aggregate" if waits else "train first: metadist run does all of it"
-        raise Problem(f"there is no global checkpoint to adapt ({have})", str(run.path), hint, DATA)
+        hint = "close the open round: metadist aggregate" if waits else "train first: metadist run does everything"
+        raise Problem(f"this run has no global checkpoint to adapt ({have})", str(run.path), hint, DATA)
     first, own = initial_state(experiment)
     model = checkpoints.read_global(run, number, first)
     return Trained(experiment, model.params, number, model.sha256, own, {})
@@ -97,8 +108,8 @@ def _ready(trained: Trained, run: Run, setting: Setting, tasks: list[Tasks]) -> 
     if not homes or trained.experiment.algorithm.personal == Personal():
         return trained
     if trained.round != run.last_closed():
-        hint = "leave finetune.round out"
-        raise Problem("what the nodes keep is there after the newest round alone", "finetune.round", hint, DATA)
+        hint = "remove finetune.round"
+        raise Problem("what nodes keep is available only after the newest round", "finetune.round", hint, DATA)
     nodes = sorted(n["node"] for n in setting.manifest["nodes"] if n["role"] == "train")
     chosen = partial(sample_nodes, config.seed, nodes=nodes, per_round=config.train.nodes_per_round)
     return trained._replace(owns=node_states.read_kept(run, trained.round + 1, homes, trained.own, chosen))
@@ -110,7 +121,7 @@ def _baselines(config: Config, run: Run, setting: Setting, console: Console) -> 
     for name, variant in variants(config).items():
         place = run.baseline(name)
         if place.last_closed() < min(1, variant.train.rounds):
-            console.say(f"finetune: baseline {name} is not trained yet, so it is left out (metadist run trains it)")
+            console.say(f"finetune: baseline {name} is left out, since it is not trained yet (metadist run trains it)")
             continue
         run_directory.agree(variant, place)
         found[name] = _trained(variant, place, assemble(variant, setting.experiment.spec))
@@ -148,7 +159,7 @@ def _new_tasks(config: Config, run: Run, setting: Setting) -> list[Tasks]:
     )
     if not shards:
         where = f"task.new.{config.finetune.held_out}"
-        raise Problem("nothing is held out to be judged on", where, "keep some classes or nodes, in a new run", DATA)
+        raise Problem("no classes or nodes are held out for new tasks", where, "hold some out, in a new run", DATA)
     episodes = config.finetune.episodes
     homes = {
         s.node: s

@@ -70,6 +70,20 @@ class Tasks(NamedTuple):
         return self.pool.y[torch.from_numpy(query).to(self.pool.y.device)].cpu().numpy()
 
 
+class Evaluation(NamedTuple):
+    """Every method on every new task. methods: "main", the baselines' names and "scratch"; outcomes: one a shard."""
+
+    setting: Setting
+    methods: dict[str, Trained]
+    tasks: list[Tasks]
+    outcomes: dict[str, list[Outcome]]
+    steps: int  # of adaptation
+
+    @property
+    def config(self) -> Config:
+        return self.setting.experiment.config
+
+
 def output_names(config: Config, classes: tuple[str, ...], shard: Shard, plan: TaskIndices) -> tuple[str, ...]:
     """What the model's outputs stand for in the shard's first task."""
     if shard.target is not None:
@@ -93,24 +107,22 @@ def _names(config: Config, classes: tuple[str, ...], task: Tasks, i: int) -> tup
     return output_names(config, classes, task.shard, task.plan._replace(support=task.plan.support[:, :, i : i + 1]))
 
 
-def write_results(
-    config: Config,
-    run: Run,
-    folder: Path,
-    setting: Setting,
-    main: Trained,
-    tasks: list[Tasks],
-    outcomes: list[Outcome],
-    metrics: dict[str, Any],
-    steps: int,
-) -> None:
-    """Everything in finetune/<task>/: models, predictions, report; metrics.json last, it is the commit."""
+def write_results(evaluation: Evaluation, run: Run, folder: Path, metrics: dict[str, Any]) -> None:
+    """Write finetune/<task>/: models, predictions and report, then metrics.json, which is the commit.
+
+    Args:
+        evaluation: all methods on all tasks.
+        run: where the rounds' metrics are.
+        folder: where to write.
+        metrics: the content of metrics.json; gets the names of the other files.
+    """
     from metadist_cli.report import Results, render
 
+    config, setting, tasks = evaluation.config, evaluation.setting, evaluation.tasks
+    outcomes = evaluation.outcomes["main"]
     written: dict[str, bytes] = {}
     if config.finetune.save != "none":
-        every = config.finetune.save == "all"
-        written |= _adapted_models(config, setting, main, tasks, steps, every)
+        written |= _adapted_models(evaluation, every=config.finetune.save == "all")
     if config.finetune.predictions or metrics["task"] != "new":
         written["predictions.csv"] = _predictions(setting.experiment.spec.classes, config, tasks, outcomes)
     rounds = [{"run": "main", **line} for line in round_metrics(run)]
@@ -134,19 +146,18 @@ def _forget(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def _adapted_models(
-    config: Config, setting: Setting, main: Trained, tasks: list[Tasks], steps: int, every: bool
-) -> dict[str, bytes]:
-    """adapted.safetensors of episode 0, the one that is pictured; with `every`, of all in adapted/."""
+def _adapted_models(evaluation: Evaluation, every: bool) -> dict[str, bytes]:
+    """adapted.safetensors of episode 0, which the report shows; with `every`, those of all episodes in adapted/."""
+    config, setting, main = evaluation.config, evaluation.setting, evaluation.methods["main"]
     learner, spec = main.experiment.algorithm.learner, setting.experiment.spec
     out: dict[str, bytes] = {}
     number = 0
-    for task in tasks if every else tasks[:1]:
+    for task in evaluation.tasks if every else evaluation.tasks[:1]:
         meta, stats = main.model(task, setting.device)
         for i in range(task.plan.support.shape[2] if every else 1):
             episode = gather(task.pool, task.plan.support[0, 0, i], task.plan.query[0, 0, i], task.plan.labels)
             seed = torch.tensor(int(task.plan.seeds[0, 0, i]), device=setting.device)
-            last_one = last(learner.adapt(meta, stats, episode.support, seed, steps, config.finetune.batch))
+            last_one = last(learner.adapt(meta, stats, episode.support, seed, evaluation.steps, config.finetune.batch))
             names = _names(config, spec.classes, task, i)
             data = pack_adapted(config, spec, main.experiment.model.outputs, last_one, names, main.sha256)
             if number == 0:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import Tensor
 
-from metadist_cli.commands.support.finetune_outputs import Tasks, Trained
+from metadist_cli.commands.support.finetune_outputs import Evaluation, Tasks
 from metadist_cli.config import Config
 from metadist_cli.config.schema import Episodic
 from metadist_cli.evaluation.evaluate import (
@@ -19,7 +19,6 @@ from metadist_cli.evaluation.evaluate import (
     summary,
     with_difference,
 )
-from metadist_cli.runtime.execution import Setting
 
 FEW = 12  # new nodes at most for each of which all methods are told
 _STEPS = (("before", 0), ("after", -1))
@@ -33,16 +32,10 @@ class _State(NamedTuple):
     others: dict[str, MetricValues]
 
 
-def figures(
-    config: Config,
-    setting: Setting,
-    methods: dict[str, Trained],
-    outcomes: dict[str, list[Outcome]],
-    tasks: list[Tasks],
-    steps: int,
-) -> dict[str, Any]:
-    """metrics.json; the README says what its keys mean."""
-    main, experiment = methods["main"], setting.experiment
+def metrics_json(evaluation: Evaluation) -> dict[str, Any]:
+    """The content of metrics.json; `metadist help files` explains its keys."""
+    setting, methods, tasks, outcomes, steps = evaluation
+    config, main, experiment = evaluation.config, methods["main"], setting.experiment
     scored = [task for task in tasks if task.labelled]  # without labels every figure is absent, never a number
     outcomes = {name: parts[: len(scored)] for name, parts in outcomes.items()}
     alike = not isinstance(config.task, Episodic) or tasks[0].plan.query.shape[2] * len(tasks) == 1
