@@ -34,8 +34,8 @@ NOTE = """\
 A step is one outer step with Adam; for `nodes` it is a round in which 100 nodes make 20 steps of 4 tasks each, with
 parameters of their own. The first table has the time of a step, tasks per second, and peak memory (with Python and
 torch). The second has ratios: how many times as long the first one took, as the median and range over {repeats} rounds
-of measurement. Unless a column says otherwise, both sides use the better of 1 and 2 threads, and metadist may also use 2
-processes (`execution.workers=2`), each with half of the tasks or nodes. Wanted and goal are ratios to learn2learn, or
+of measurement. Unless a column says otherwise, both sides use the better of 1 and 2 threads, and metadist may also use
+2 processes (`execution.workers=2`), each with half of the tasks or nodes. Wanted and goal are ratios to learn2learn, or
 "never slower than the loop". As two processes started by hand, a loop is up to twice as fast, and so may be a library,
 which has only threads here; one core shows which code is faster. ~ marks figures where others used the cores all the
 time."""
