@@ -134,7 +134,7 @@ def check_new_tasks(config: Config, spec: Spec, shards: list[Shard]) -> None:
 
 
 def show(held: Composition, skew: Skew, rows: dict[str, int], spec: Spec, console: Console) -> None:
-    """Who has what and how unlike the nodes are, as tables. rows: as shards.account counts them."""
+    """Print who has what and how unlike the nodes are. rows: as `account` counts them."""
     heads, cells = _kinds(held, len(held.rows[:_SHOWN]))
     columns = ["node", "name", "role", "rows", *heads, "entropy", "distance"]
     table: list[list[object]] = []
@@ -151,20 +151,20 @@ def show(held: Composition, skew: Skew, rows: dict[str, int], spec: Spec, consol
         ["nodes", *(f"{part['nodes']:,}" for part in found.values())],
         *([f"{key} a node", *(_span(part[key]) for part in found.values())] for key in ("rows", "classes")),
         *([f"mean {key}", *(f"{part[key]:.3f}" for part in found.values())] for key in ("entropy", "distance")),
-        ["by chance", *(f"{part['chance']:.3f}" for part in found.values())],
+        ["if IID", *(f"{part['chance']:.3f}" for part in found.values())],
     ]
     console.table("", ["", *found], lines)
     console.say(
         f"entropy: of a node's rows by {'range of the target' if held.bins else 'class'}, "
-        f"in bits, at most {np.log2(len(held.kinds)):.2f}\n"
-        "distance: their total variation from all training rows, 0 alike, 1 nothing alike\n"
-        "by chance: the distance of as many rows dealt at random; means are over rows"
+        f"in bits (at most {np.log2(len(held.kinds)):.2f})\n"
+        "distance: total variation from all training rows (0: identical, 1: disjoint)\n"
+        "if IID: mean distance of a random assignment; means are weighted by rows"
     )
     kept = rows["validation"] + rows["test"]
-    spare = f"{rows['left_out']:,} turned copies left out, " if rows["left_out"] else ""
+    spare = f"{rows['left_out']:,} rotated copies left out, " if rows["left_out"] else ""
     console.say(
-        f"{rows['total']:,} rows: {rows['train']:,} to train on, {kept:,} kept for new tasks; "
-        f"{spare}{rows['lost']} lost, {rows['duplicated']} doubled"
+        f"{rows['total']:,} rows: {rows['train']:,} for training, {kept:,} held out for new tasks; "
+        f"{spare}{rows['lost']} lost, {rows['duplicated']} duplicated"
     )
 
 

@@ -169,7 +169,7 @@ CASES = {
 def test_tables_fit_a_terminal(lab: Lab, nodes: str) -> None:
     lines = on_a_terminal(*lab.arguments("partition", "--dry-run", *CASES[nodes]))
     first = next(i for i, line in enumerate(lines) if line.startswith("node "))
-    last = next(i for i, line in enumerate(lines) if line.startswith("by chance:"))
+    last = next(i for i, line in enumerate(lines) if line.startswith("if IID:"))
     assert max(map(len, lines[first : last + 1])) <= 80
     shown = [line.split() for line in lines[first + 2 : last] if re.match(r" +\d+  ", line)]
     assert [line[0] for line in shown] == [str(i) for i in range(min(12, int(nodes)))], "no line is folded"
@@ -182,7 +182,7 @@ def test_tables_fit_a_terminal(lab: Lab, nodes: str) -> None:
 
 def tables(said: str) -> str:
     """From the table of the nodes to the count of the rows."""
-    return said[said.index("\nnode ") : said.index("doubled")]
+    return said[said.index("\nnode ") : said.index("duplicated")]
 
 
 def test_a_dry_run_shows_what_the_real_one_does_and_writes_nothing(lab: Lab) -> None:
@@ -224,7 +224,7 @@ def test_the_tables_of_a_run_are_in_the_log(lab: Lab) -> None:
     lab("partition")
     log = (lab.run() / "log.txt").read_text()
     assert "mean distance" in log
-    assert "by chance: the distance of as many rows dealt at random" in log
+    assert "if IID: mean distance of a random assignment" in log
 
 
 def test_the_report_shows_the_same_picture(lab: Lab) -> None:
