@@ -1,4 +1,4 @@
-"""--dry-run: the whole experiment in figures, by the same code as the real thing up to the first write."""
+"""--dry-run: sizes of the whole experiment, by the same code as the real run up to the first write."""
 
 from __future__ import annotations
 

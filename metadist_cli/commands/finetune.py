@@ -98,9 +98,9 @@ def _trained(config: Config, run: Run, experiment: Experiment) -> Trained:
 
 
 def _ready(trained: Trained, run: Run, setting: Setting, tasks: list[Tasks]) -> Trained:
-    """For these tasks: their number of classes, and what the nodes keep on whose rows it is judged.
+    """The model set up for these tasks: their number of classes, and what the nodes keep on whose rows it is tested.
 
-    Raises Problem where the learner cannot take so many, or where what nodes keep is not here any more.
+    Raises Problem if the learner cannot have that number of classes, or if what nodes keep is missing.
     """
     config = trained.experiment.config
     trained = trained._replace(experiment=for_new_tasks(trained.experiment, len(tasks[0].names) or None))
@@ -152,7 +152,7 @@ def _finished(folder: Path, inputs: str) -> dict[str, Any] | None:
 
 
 def _new_tasks(config: Config, run: Run, setting: Setting) -> list[Tasks]:
-    """`episodes` tasks in all, dealt out evenly over the held-out shards."""
+    """`episodes` tasks in total, spread evenly over the held-out shards."""
     spec = setting.experiment.spec
     shards = shard_files.read_shards(
         run, setting.manifest, [n["node"] for n in setting.manifest["nodes"] if n["role"] == config.finetune.held_out]
@@ -180,7 +180,7 @@ def _new_tasks(config: Config, run: Run, setting: Setting) -> list[Tasks]:
 
 
 def _untrained(main: Trained) -> Trained:
-    """A random start of the model, another one than training began with."""
+    """Another random initialization of the model than the one training began with."""
     experiment = main.experiment
     params, own = experiment.algorithm.start(seeds.generator(experiment.config.seed, "scratch"))
     return main._replace(params=params, own=own, owns={})

@@ -1,4 +1,4 @@
-"""partition: a data set becomes one shard a node, and a manifest that says who has what."""
+"""partition: a data set becomes one shard per node, and a manifest of who has what."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def partition(
 ) -> dict[str, Any]:
     """Assign the data to nodes, unless the run has its shards already. Returns nodes, rows and skew by role.
 
-    which: of all training nodes, those whose shards are written here (their files, where a file holds many). The
-    manifest is of all, so that what other machines write from the same data fits together.
+    which: (all training nodes) -> those whose shards are written here (with all nodes in their files). The manifest
+    covers all nodes, so that what other machines write from the same data fits together.
     """
     run_directory.agree(config, run)
     if manifest := complete(run, which):
@@ -69,7 +69,7 @@ def partition(
 
 
 def draw(run: Run, console: Console) -> None:
-    """partition.png beside the shards, where it is missing. A stage of its own: it costs half a second of imports."""
+    """Write partition.png if it is missing. A step of its own, because it costs half a second of imports."""
     path = run.shards / "partition.png"
     if not path.exists():
         from metadist_cli.report.heatmap import partition_png
@@ -79,7 +79,7 @@ def draw(run: Run, console: Console) -> None:
 
 
 def _same_data(run: Run, data: Dataset) -> None:
-    """Raises Problem where lost shards would be made again from other data than those of the manifest."""
+    """Raise Problem if missing shards would be made from other data than the manifest's."""
     if (run.shards / "manifest.json").exists() and run_directory.shard_manifest(run)["data"]["sha256"] != data.sha256:
         raise Problem(
             "shards are missing, and the data set has changed since they were made",
@@ -89,7 +89,7 @@ def _same_data(run: Run, data: Dataset) -> None:
 
 
 def complete(run: Run, which: Callable[[list[int]], list[int]] | None = None) -> dict[str, Any] | None:
-    """The manifest, if it is there and every file that is wanted has the size that it names."""
+    """The manifest, if it exists and every wanted file has the size that it names."""
     if not (run.shards / "manifest.json").exists():
         return None
     manifest = run_directory.shard_manifest(run)
@@ -102,7 +102,7 @@ def complete(run: Run, which: Callable[[list[int]], list[int]] | None = None) ->
 
 
 def _wanted(roles: dict[int, str], which: Callable[[list[int]], list[int]] | None) -> set[int]:
-    """Of all nodes, with their roles, those whose shards are wanted."""
+    """The nodes whose shards are wanted. roles: of all nodes."""
     nodes = list(roles) if which is None else which([node for node, role in roles.items() if role == "train"])
     if strangers := [node for node in nodes if node not in roles]:
         raise Problem(f"node {strangers[0]} does not exist", "--nodes", f"nodes: 0 to {max(roles)}", USAGE)
@@ -118,7 +118,7 @@ def _summary(manifest: dict[str, Any], run: Run) -> dict[str, Any]:
 
 
 def check_new_tasks(config: Config, spec: Spec, shards: list[Shard]) -> None:
-    """Raises Problem where finetune will find no held-out shard, or one too poor for its new tasks."""
+    """Raise Problem if finetune would find no held-out shard, or one with too few rows for its new tasks."""
     wanted = config.finetune.held_out
     if wanted not in {shard.role for shard in shards}:
         message = f"nothing is held out for {wanted}, so new tasks have no source"
@@ -174,7 +174,7 @@ def _span(least_median_most: list[int]) -> str:
 
 
 def _kinds(held: Composition, nodes: int) -> tuple[list[str], list[list[object]]]:
-    """(heads, cells of the first nodes): rows by class where these are few, else how many, and bars of their shares."""
+    """(heads, cells of the first nodes): rows by class if classes are few, else their number and bars of shares."""
     kinds, first, classes = len(held.kinds), held.node < nodes, [f"{count:,}" for count in held.classes[:nodes]]
     table = np.zeros((nodes, kinds), dtype=np.int64)
     table[held.node[first], held.kind[first]] = held.count[first]

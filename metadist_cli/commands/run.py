@@ -13,7 +13,7 @@ from metadist_cli.storage.run_directory import Run
 
 
 def pipeline(config: Config, run: Run, console: Console) -> dict[str, Any]:
-    """Everything that is not done yet; interrupted at any moment, the next call goes on to the same bytes."""
+    """Do everything that is not done yet. Interrupted at any moment, the next call resumes to the same bytes."""
     result: dict[str, Any] = {"partition": partition(config, run, console)}
     result["train"] = train(config, run, console, close_last=True)
     result["baselines"] = {}

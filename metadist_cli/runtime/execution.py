@@ -1,4 +1,4 @@
-"""Where an experiment is computed, and in blocks of what size: settings that change the last bits (bf16: more)."""
+"""Execution settings: device, precision and block sizes. They change the last bits of a result (bf16: more)."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _ALONE_BYTES = 4 << 20
 
 
 class Setting(NamedTuple):
-    """An experiment on its own data, on this machine, and with an algorithm that computes as `execution` says."""
+    """An experiment on its own data and this machine, with an algorithm set up as `execution` says."""
 
     experiment: Experiment
     manifest: dict[str, Any]  # of the partition
@@ -47,7 +47,7 @@ class Setting(NamedTuple):
 
 
 def device(name: str) -> torch.device:
-    """The torch device of execution.device. Raises Problem(SYSTEM) where it is not there."""
+    """The torch device of execution.device. Raises Problem(SYSTEM) if this machine does not have it."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
@@ -58,7 +58,7 @@ def device(name: str) -> torch.device:
 
 
 def _compiles(device: torch.device) -> None:
-    """Raises Problem(SYSTEM) where torch.compile lacks its compiler."""
+    """Raise Problem(SYSTEM) if torch.compile lacks its compiler."""
     if device.type == "cpu" and not any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++"))):
         hint = "install g++ or clang++, or set execution.compile to false"
         raise Problem(
@@ -67,12 +67,12 @@ def _compiles(device: torch.device) -> None:
 
 
 def has_bf16() -> bool:
-    """Whether the CPU has such products; others would have them emulated, at half the speed of float32."""
+    """Whether the CPU has bf16 products; other CPUs emulate them, at half the speed of float32."""
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
 def _has_precision(name: str, device: torch.device) -> None:
-    """Raises Problem(SYSTEM) where the device has no such products."""
+    """Raise Problem(SYSTEM) if the device does not support this precision."""
     recent = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)  # Ampere, 2020
     cpu = device.type == "cpu" and has_bf16()
     if name != "float32" and not {"tf32": recent, "bf16": recent or cpu}[name]:
@@ -82,7 +82,7 @@ def _has_precision(name: str, device: torch.device) -> None:
 
 
 def resolve(experiment: Experiment) -> dict[str, Any]:
-    """What decides the last bits, with `auto` in the execution section settled; the run stores it."""
+    """The settings that decide the last bits, with every `auto` resolved; the run stores them."""
     execution = experiment.config.execution
     place = device(execution.device)
     block, few = sizes(experiment, place)
@@ -102,7 +102,7 @@ def resolve(experiment: Experiment) -> dict[str, Any]:
 
 
 def computed(experiment: Experiment, execution: dict[str, Any]) -> Experiment:
-    """The experiment with an algorithm that computes as these settled settings say."""
+    """The experiment with its algorithm set up by resolved execution settings."""
     algorithm = experiment.algorithm._replace(
         tasks_at_once=execution["tasks_at_once"], compiled=execution["compile"], replayed=execution["replay"]
     )
@@ -110,8 +110,10 @@ def computed(experiment: Experiment, execution: dict[str, Any]) -> Experiment:
 
 
 def settle(precision: str = "float32") -> None:
-    """What every process that trains begins with: one torch thread, memory that is kept between the steps, and products
-    of this precision, for torch would take tf32 for convolutions wherever it finds it."""
+    """Set up a training process: one torch thread, memory kept between steps, and products of this precision.
+
+    Without it torch uses tf32 for convolutions on every GPU that supports it.
+    """
     torch.set_num_threads(1)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
     memory.keep()

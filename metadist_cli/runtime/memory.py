@@ -12,9 +12,9 @@ _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # glibc's malloc.h
 
 
 def keep() -> None:
-    """Keep what is freed: glibc would give every array of more than 128 KiB back to the system.
+    """Keep freed memory: glibc would return every array of more than 128 KiB to the system.
 
-    That clears its pages before it lends them again: 15 to 40% of the time of a round of 1,000 small nodes, 10 to 30%
+    The system clears pages before they are used again: 15 to 40% of the time of a round of 1,000 small nodes, 10 to 30%
     of a step of convolutions, a quarter of one with arrays above 32 MiB. The price: up to a third more memory is held.
     """
     with contextlib.suppress(AttributeError, OSError, TypeError):  # other C libraries have no mallopt
@@ -23,7 +23,7 @@ def keep() -> None:
 
 
 def peak() -> dict[str, int]:
-    """Bytes at most so far: of this process, "host", where the system tells, and of what torch took of GPUs, "gpu"."""
+    """Peak bytes so far: "host" of this process, if the system reports it, and "gpu" of torch's memory on GPUs."""
     found = {}
     status = Path("/proc/self/status")  # getrusage begins with what the parent had, and has other units elsewhere
     for line in status.read_text().splitlines() if status.exists() else []:

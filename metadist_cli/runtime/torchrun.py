@@ -27,7 +27,7 @@ def ranks() -> int:
 
 @contextmanager
 def among_ranks(serve: Callable[[Channel], None]) -> Iterator[bool]:
-    """Meet the other ranks of torchrun, if there are any; True for the leader, who is to do the command's work.
+    """Connect to the other ranks of torchrun, if any; yields True for the leader, which does the command's work.
 
     The others serve it until it is done. If it has died they exit with RETRY, silently, since torchrun reports it.
     serve: does what the leader asks for over a channel.
@@ -56,7 +56,7 @@ def among_ranks(serve: Callable[[Channel], None]) -> Iterator[bool]:
 
 
 def _meeting(store: Store, rank: int, count: int) -> str:
-    """A name that all ranks know and no earlier start of theirs had, agreed upon through torchrun's store.
+    """A name that all ranks know and that no earlier start used, agreed on through torchrun's store.
 
     torchrun keeps its store when it restarts the ranks: under the old names they would find the dead ranks' addresses.
     The number of restarts does not work as a name, because agents on several machines may count differently. So the
@@ -77,7 +77,7 @@ def _meeting(store: Store, rank: int, count: int) -> str:
 
 
 def _watch_agent(agent: int) -> None:
-    """End with the process of torchrun that started this rank, which would train on and hold the run."""
+    """End together with the torchrun process that started this rank; otherwise it would train on and lock the run."""
     while os.getppid() == agent:
         time.sleep(1)
     os._exit(RETRY)

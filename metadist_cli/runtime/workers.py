@@ -96,7 +96,7 @@ class Member:
         return self._pool[1]
 
     def _held(self, nodes: list[int]) -> list[Shard]:
-        """The shards of these nodes; where each round has others, files are read once, whole, and kept.
+        """The shards of these nodes. If rounds sample nodes, each file is read once, whole, and kept.
 
         Pooled: the rows of all training nodes as one node's.
         """
@@ -122,7 +122,7 @@ class Team(NamedTuple):
     peaks: list[dict[str, int]]
 
     def updates(self, nodes: list[int], order: Order) -> Iterator[Updates]:
-        """As `Member.updates`, the blocks dealt in turn. Raises what a process raised, RETRY if it has died."""
+        """As `Member.updates`, with blocks dealt to processes in turn. Raises what a process raised, RETRY if one died."""
         blocks = in_blocks(nodes, self.leader.limit.block)
         count = len(self.others) + 1
         for i, channel in enumerate(self.others, 1):
@@ -148,7 +148,7 @@ class Team(NamedTuple):
 
 
 def _open(others: Sequence[Channel], leader: Member, manifest: dict[str, Any], run: Run) -> Team:
-    """The team, each of which knows what is to be trained."""
+    """The team, after telling every process what to train."""
     header = {
         "config": leader.experiment.config.resolved(),
         "manifest": manifest,
@@ -162,10 +162,10 @@ def _open(others: Sequence[Channel], leader: Member, manifest: dict[str, Any], r
 
 
 def serve(channel: Channel, folder: Path | None = None) -> None:
-    """The other side: train what the leader asks for until it says that all is done.
+    """The other side: train what the leader asks for until it ends.
 
-    folder: this process's own copy of the run directory; None: the leader's. Raises EOFError or OSError where the
-    leader has died.
+    folder: this process's own copy of the run directory; None: the leader's. Raises EOFError or OSError if
+    the leader has died.
     """
     member: Member | None = None
     while True:
@@ -202,7 +202,7 @@ def _joined(opened: dict[str, Any], folder: Path | None) -> Member:
 
 
 def _gpu(leaders: str, rank: int, count: int) -> str:
-    """Which of a machine's GPUs a rank takes: one after the other from the leader's on, then from the first."""
+    """The GPU that a rank uses: the machine's GPUs in turn, starting with the leader's."""
     return f"cuda:{((torch.device(leaders).index or 0) + rank) % max(1, count)}"
 
 

@@ -30,8 +30,8 @@ class AdaptedModel(NamedTuple):
     def outputs(self, x: np.ndarray) -> np.ndarray:
         """Raw outputs (n, outputs) for rows x (n, ...) on the scale of the data set (uint8 images 0..255, say).
 
-        With `norm: batch` the rows of x are normalised together, so that an output depends on what it is asked with.
-        Raises Problem where the rows have another shape than the model was made for.
+        With `norm: batch` the rows of x are normalised together, so that an output depends on the other rows.
+        Raises Problem if the rows' shape is not the model's.
         """
         rows = torch.as_tensor(np.asarray(x))
         shape = tuple(self.header["shape"])
@@ -69,7 +69,7 @@ def pack_adapted(
 
 
 def load_adapted(path: str | Path) -> AdaptedModel:
-    """Read an adapted model. Raises Problem(DATA) where the file is damaged or no such model."""
+    """Read an adapted model. Raises Problem(DATA) if the file is damaged or not an adapted model."""
     tensors, header = files.unpack(files.read(path, _LIMIT, "adapted model"), str(path))
     try:
         params, stats = _model(header).init(torch.Generator().manual_seed(0))

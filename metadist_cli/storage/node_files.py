@@ -23,10 +23,10 @@ _ANY = 1 << 40  # bytes of a file whose size is not known beforehand; its parser
 
 
 def leave_open(run: Run, number: int, parent: str, updates: Iterable[Updates]) -> list[str]:
-    """The node files of an open round: consecutive nodes together, up to 1,000 a file. Returns their names.
+    """Write the node files of an open round: consecutive nodes together, up to 1,000 a file. Returns their names.
 
-    No finished update waits for more than half a minute of later work. What nodes keep is written before, so that an
-    update is never there without it.
+    No finished update waits for more than half a minute of later work. What nodes keep is written first, so
+    that an update never exists without it.
     """
     names = []
     for group in _consecutive(updates):
@@ -82,7 +82,7 @@ def update_files(run: Run, number: int) -> list[Path]:
 
 
 def named_nodes(run: Run, number: int) -> set[int] | None:
-    """The nodes that node files of a round have in their names; None where a name, for it may be anything, has none."""
+    """The nodes in the names of a round's node files; None if a name, which may be anything, does not tell."""
     found: set[int] = set()
     for path in update_files(run, number):
         ends = re.fullmatch(r"nodes-([0-9]{3,7})-([0-9]{3,7})\.safetensors", path.name)
@@ -94,9 +94,9 @@ def named_nodes(run: Run, number: int) -> set[int] | None:
 
 
 def read_updates(path: Path, number: int, parent: str, template: Params, weights: dict[int, int]) -> Updates:
-    """The updates in one node file, which is untrusted; weights: the chosen nodes' rows, from the partition manifest.
+    """The updates in one node file, which is untrusted; weights: the sampled nodes' rows, from the partition manifest.
 
-    Raises Problem where the file is damaged, of another round or parent, or of nodes that were not chosen.
+    Raises Problem if the file is damaged, of another round or parent, or of nodes that were not sampled.
     """
     data = files.read(path, bytes_at_most(template, min(PACK, len(weights))), "node file")
     stacked, header = files.unpack(data, str(path))
@@ -106,7 +106,7 @@ def read_updates(path: Path, number: int, parent: str, template: Params, weights
             str(path),
             f"delete the file and train its nodes for round {number} again: metadist train CONFIG --nodes ...",
         )
-    nodes, metrics = _told(header)
+    nodes, metrics = _reported(header)
     if not nodes:
         raise Problem(
             "the header does not name the nodes in this file", str(path), "delete the file and train its nodes again"
@@ -119,8 +119,8 @@ def read_updates(path: Path, number: int, parent: str, template: Params, weights
     return Updates(nodes, stacked, {}, [weights[n] for n in nodes], figures)
 
 
-def _told(header: dict[str, Any]) -> tuple[list[int], list[dict[str, float]]]:
-    """(nodes, their figures) of a stranger's header; none where it does not name each node once, with like figures."""
+def _reported(header: dict[str, Any]) -> tuple[list[int], list[dict[str, float]]]:
+    """(nodes, their metrics) in an untrusted header; empty unless it names each node once, with the same metrics."""
     nodes, metrics = header.get("nodes"), header.get("metrics")
     if not (isinstance(nodes, list) and isinstance(metrics, list) and 0 < len(nodes) == len(metrics)):
         return [], []
@@ -133,7 +133,7 @@ def _told(header: dict[str, Any]) -> tuple[list[int], list[dict[str, float]]]:
 def frozen_updates(
     run: Run, number: int, parent: str, template: Params, weights: dict[int, int], inputs: dict[str, Any]
 ) -> Iterator[Updates]:
-    """The updates of the frozen files in the order of nodes; a node that two files hold counts once, the first."""
+    """The updates in the frozen files, in the order of nodes; of two files with the same node, the first counts."""
 
     @lru_cache(maxsize=4)  # files of neighbouring nodes: not all of them are in memory at once
     def there(name: str) -> Updates:

@@ -15,7 +15,7 @@ _ANY = 1 << 40  # bytes of a file whose size is not known beforehand; its parser
 
 
 def write_state(run: Run, number: int, updates: list[Updates]) -> None:
-    """The state that nodes keep after their work in a round; nothing where they keep none."""
+    """Write what nodes keep after a round; nothing if they keep nothing."""
     kept = [some._replace(shared={}) for some in updates if some.own]
     if not kept:
         return
@@ -29,7 +29,7 @@ def write_state(run: Run, number: int, updates: list[Updates]) -> None:
 
 
 def read_state(run: Run, before: int, nodes: Iterable[int], first: Params) -> dict[int, Params]:
-    """What nodes kept when they last took part in a round below `before`; `first` where they never did.
+    """What nodes kept when they last took part in a round below `before`; `first` if they never did.
 
     A node that was dropped from a round did not take part in it, whatever it kept.
     """
@@ -71,7 +71,7 @@ def read_kept(
 
 
 def prune_states(run: Run, closed: int) -> None:
-    """Delete the state files all of whose nodes have newer state, in rounds up to the closed one."""
+    """Delete state files whose nodes all have newer state, in rounds up to the closed one."""
     newer: set[int] = set()
     for number in range(closed, 0, -1):
         for path in sorted(run.round(number).glob("state-*.safetensors")):

@@ -1,7 +1,7 @@
 """The run directory: all state of an experiment, as files that appear whole or not at all.
 
 runs/<name>/config.yaml, manifest.json, shards/, rounds/0000/global.safetensors ... A round is closed when its global
-checkpoint is there. Whatever a command finds committed it takes over; resume is not a mode.
+checkpoint exists. A command takes over whatever it finds committed; resuming is not a mode.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _FREE = ("data.path", "train.rounds", "train.keep_nodes")
 
 
 class Run(NamedTuple):
-    """A run directory. shards: where its shards lie (a baseline uses those of its experiment)."""
+    """A run directory. shards: the folder of its shards (a baseline uses those of its experiment)."""
 
     path: Path
     shards: Path
@@ -46,7 +46,7 @@ class Run(NamedTuple):
         return self.round(number) / "global.safetensors"
 
     def last_closed(self) -> int:
-        """The newest closed round, -1 where not even round 0 is there. Older ones need not be there."""
+        """The newest closed round, -1 if not even round 0 exists. Older ones may be missing."""
         names = (path.parent.name for path in self.path.glob("rounds/[0-9]*/global.safetensors"))
         return max((int(name) for name in names if name.isdecimal()), default=-1)
 
@@ -77,7 +77,7 @@ def agree(config: Config, run: Run) -> None:
 
 
 def _filled(saved: dict[str, Any], config: Config) -> dict[str, Any]:
-    """A partition's settings with the defaults of what has come into such sections since it was made."""
+    """A partition's settings, with the defaults of keys that did not exist when it was made."""
     if not isinstance(saved, dict):
         raise Problem("the partition manifest lacks its settings", "shards/manifest.json", "use --restart")
     if not saved.keys() >= set(SHARDS):
@@ -89,7 +89,7 @@ def _filled(saved: dict[str, Any], config: Config) -> dict[str, Any]:
 
 
 def save_config(config: Config, run: Run) -> None:
-    """config.yaml, resolved and re-runnable as it is."""
+    """Write config.yaml, resolved and re-runnable as it is."""
     text = configs.to_yaml(config)
     path = run.path / "config.yaml"
     if not path.exists() or files.read(path, _JSON_MAX, "config").decode() != text:
@@ -113,9 +113,9 @@ def archive(run: Run) -> Path | None:
 
 
 def sweep(run: Run) -> None:
-    """Remove what killed writes left behind, save in the open round, where other processes may be writing.
+    """Remove what killed writes left behind, except in the open round, where other processes may be writing.
 
-    To be called with the run's lock held.
+    Call it with the run's lock held.
     """
     rounds = [run.round(number) for number in range(run.last_closed() + 1)]
     for folder in (run.path, run.path / "shards", *rounds):

@@ -70,7 +70,7 @@ def _pack_shards(pack: list[Shard]) -> Params:
 
 
 def _entries(pack: list[Shard], name: str) -> Iterator[dict[str, Any]]:
-    """What the manifest says of each shard in a file."""
+    """The manifest's entries for the shards in a file."""
     label, count = np.concatenate([s.label for s in pack]), np.array([len(s.label) for s in pack])
     first, bounds = class_runs(label, count)
     classes = np.stack([label[first], np.diff(first, append=len(label))], axis=1).tolist()

@@ -28,9 +28,9 @@ from metadist_cli.tasks.episodes import Pool, TaskIndices, gather
 
 
 class Trained(NamedTuple):
-    """A model to be judged: its experiment, global parameters, and where they come from.
+    """A model to evaluate: its experiment, global parameters, and where they come from.
 
-    own: what a node has that took part in no round; owns: what the nodes that did took with them.
+    own: what a node has before its first round; owns: what nodes kept from their last round.
     """
 
     experiment: Experiment
@@ -41,7 +41,7 @@ class Trained(NamedTuple):
     owns: dict[int, Params]
 
     def model(self, task: Tasks, device: torch.device) -> tuple[Params, Params]:
-        """(meta, stats) that a task begins with; of rows that a node kept back, the node's own."""
+        """(meta, stats) that a task starts from; for rows that a node held out, with what that node keeps."""
         home = task.shard.home
         own = self.own if home is None else self.owns.get(home, self.own)
         shared, own = ({k: v.to(device) for k, v in leaves.items()} for leaves in (self.params, own))
@@ -85,7 +85,7 @@ class Evaluation(NamedTuple):
 
 
 def output_names(config: Config, classes: tuple[str, ...], shard: Shard, plan: TaskIndices) -> tuple[str, ...]:
-    """What the model's outputs stand for in the shard's first task."""
+    """Names of the model's outputs in the shard's first task."""
     if shard.target is not None:
         return ()
     if isinstance(config.task, Episodic):
@@ -101,7 +101,7 @@ def output_names(config: Config, classes: tuple[str, ...], shard: Shard, plan: T
 
 
 def _names(config: Config, classes: tuple[str, ...], task: Tasks, i: int) -> tuple[str, ...]:
-    """What the outputs stand for in a shard's i-th task: the same in all, but where each draws its own classes."""
+    """Names of the outputs in a shard's i-th task; episodic tasks draw classes of their own."""
     if task.plan.labels is None:
         return task.names
     return output_names(config, classes, task.shard, task.plan._replace(support=task.plan.support[:, :, i : i + 1]))
@@ -140,7 +140,7 @@ def write_results(evaluation: Evaluation, run: Run, folder: Path, metrics: dict[
 
 
 def _forget(folder: Path) -> None:
-    """Results of other settings go, their commit first: a kill must not leave one setting's files under another's."""
+    """Remove results of other settings, their commit first: a kill must not mix the files of two settings."""
     for pattern in ("metrics.json", "*.safetensors", "adapted/*.safetensors", "*.csv", "*.html", "*.png"):
         for path in folder.glob(pattern):
             path.unlink(missing_ok=True)
@@ -197,7 +197,7 @@ def _readable(out: Tensor, names: tuple[str, ...]) -> list[list[str]]:
 
 
 def _examples(setting: Setting, task: Tasks, outcome: Outcome) -> Any:
-    """The first episode as the report pictures it."""
+    """The first episode, for the report's picture."""
     from metadist_cli.report import ExampleTask
 
     plan, spec = task.plan, setting.experiment.spec

@@ -1,4 +1,4 @@
-"""The figures of an evaluation, as metrics.json has them: every method before and after, beside the main model."""
+"""metrics.json: every method before and after adaptation, with its difference from the main model."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from metadist_cli.evaluation.evaluate import (
     with_difference,
 )
 
-FEW = 12  # new nodes at most for each of which all methods are told
+FEW = 12  # new nodes, up to which all methods are reported for each node
 _STEPS = (("before", 0), ("after", -1))
 Answers = list[tuple[np.ndarray, np.ndarray]]  # (outputs, y) of each task
 
@@ -40,7 +40,7 @@ def metrics_json(evaluation: Evaluation) -> dict[str, Any]:
     outcomes = {name: parts[: len(scored)] for name, parts in outcomes.items()}
     alike = not isinstance(config.task, Episodic) or tasks[0].plan.query.shape[2] * len(tasks) == 1
     states = {name: _states(config, scored, parts, alike) for name, parts in outcomes.items()}
-    found = {name: _told(both, states["main"]) for name, both in states.items()}
+    found = {name: _before_and_after(both, states["main"]) for name, both in states.items()}
     rows = states["main"]["after"].main.rows
     per_step = {name: _per_step(parts, steps, rows) for name, parts in outcomes.items()}
     few = len(scored) <= FEW
@@ -114,7 +114,7 @@ def _answers(tasks: list[Tasks], outcomes: list[Outcome], step: int) -> Answers:
     return found
 
 
-def _told(mine: dict[str, _State], main: dict[str, _State]) -> dict[str, Any]:
+def _before_and_after(mine: dict[str, _State], main: dict[str, _State]) -> dict[str, Any]:
     """{"before", "after"} of a method beside the adapted main model."""
     best = main["after"]
     out = {}
@@ -129,7 +129,7 @@ def _told(mine: dict[str, _State], main: dict[str, _State]) -> dict[str, Any]:
 
 
 def _node(config: Config, task: Tasks, outcomes: dict[str, Outcome], alike: bool, few: bool) -> dict[str, Any]:
-    """One new node; all methods where there are few nodes."""
+    """One new node; with all methods if there are few nodes."""
     mine = outcomes["main"]
     methods = {name: _at_node(config, task, o, mine, alike) for name, o in outcomes.items()} if few else None
     return {

@@ -1,4 +1,4 @@
-"""The new tasks that an experiment is judged on: of held-out classes, of held-out nodes, or of rows kept back."""
+"""The new tasks of an experiment's evaluation: from held-out classes, held-out nodes, or rows that nodes held out."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def new_tasks(
     """`count` new tasks of a held-out shard, with the sizes of finetune.task.
 
     home: the training rows of the node that kept the shard back; they are the support, all of them (in one task, since
-    all would be alike) or as many as finetune.task.support says. Raises Problem where the shard has too few.
+    all would be alike) or as many as finetune.task.support says. Raises Problem if the shard has too few rows.
     """
     if home is None:
         rows = pool([shard], spec.divide, device)

@@ -1,4 +1,4 @@
-"""metrics.jsonl: one line a closed round."""
+"""metrics.jsonl: one line for each closed round."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every command does first: the run's manifest, its execution settings and its entry per command."""
+"""What every command does first: check the run's manifest and settings, and record the command."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def _first_manifest(experiment: Experiment) -> dict[str, Any]:
 
 
 def _commit() -> str | None:
-    """The git commit of the code, where it runs from a clone."""
+    """The git commit of the code, if it runs from a clone."""
     folder = Path(__file__).parents[3]
     if not (folder / ".git").exists():
         return None

@@ -1,4 +1,4 @@
-"""A task of the user's own as if it came from a held-out node."""
+"""A task of the user's own, treated like one of a held-out node."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from metadist_cli.tasks.episodes import TaskIndices
 
 
 def own_task(config: Config, setting: Setting, path: Path) -> Tasks:
-    """One episode of the rows in a folder or file. Raises Problem where they do not fit the model."""
+    """One episode of the rows in a folder or file. Raises Problem if they do not fit the model."""
     spec, task = setting.experiment.spec, config.task
     episodic = isinstance(task, Episodic)
     shot = (config.finetune.task.shot or task.shot) if episodic else 1
@@ -52,7 +52,7 @@ def own_task(config: Config, setting: Setting, path: Path) -> Tasks:
 
 
 def _scaled(config: Config, manifest: dict[str, Any], support: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """Rows as the run's nodes have theirs: a task of one's own is a node, and its support the node's training rows."""
+    """Rows scaled as at the run's nodes: the task is a node, and its support the node's training rows."""
     if config.partition.scale == "none":
         return x
     if config.partition.scale == "node":
