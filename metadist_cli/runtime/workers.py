@@ -122,7 +122,7 @@ class Team(NamedTuple):
     peaks: list[dict[str, int]]
 
     def updates(self, nodes: list[int], order: Order) -> Iterator[Updates]:
-        """As `Member.updates`, with blocks dealt to processes in turn. Raises what a process raised, RETRY if one died."""
+        """As `Member.updates`, with blocks dealt in turn. Raises what a process raised, RETRY if one died."""
         blocks = in_blocks(nodes, self.leader.limit.block)
         count = len(self.others) + 1
         for i, channel in enumerate(self.others, 1):
