@@ -81,7 +81,7 @@ def test_training_single_nodes(lab: Lab):
     assert f"node {test} is not a training node" in still(lab, "train", "--nodes", str(test), code=2)
     assert "node 99 " in still(lab, "train", "--nodes", "0-3,99", code=2)
     for wrong in ("", "x", "3-1", "-1", "1,,2", "1.5", "0x1", "9" * 30):
-        assert "no node" in still(lab, "train", "--nodes", wrong, code=2)
+        assert "is not a node" in still(lab, "train", "--nodes", wrong, code=2)
     assert "--round goes with --nodes" in still(lab, "train", "--round", "1", code=2)
     lab("train", "--nodes", "3")
     assert [p.name for p in (lab.run() / "rounds" / "0001").glob("nodes*")] == ["nodes-003-003.safetensors"]
@@ -204,7 +204,7 @@ def test_what_nodes_keep_survives_a_frozen_round(lab: Lab, monkeypatch: pytest.M
 def test_other_settings_are_refused(lab: Lab):
     lab("run")
     said = still(lab, "run", "learner.inner_lr=0.2", "partition.nodes=9", "seed=1", code=4)
-    for text in ("learner.inner_lr: 0.1 there, 0.2 now", "partition.nodes: 8 there, 9 now", "seed: 0 there, 1 now"):
+    for text in ("learner.inner_lr: 0.1, now 0.2", "partition.nodes: 8, now 9", "seed: 0, now 1"):
         assert text in said
     for way in ("--name", "--restart", "set them back"):
         assert way in said
@@ -214,7 +214,7 @@ def test_other_settings_are_refused(lab: Lab):
         still(lab, "run", free)
     lab("partition", name="late")  # until there is a checkpoint, only what the shards depend on is bound
     lab("train", "learner.inner_lr=0.2", "--nodes", "0", name="late")
-    assert "inner_lr: 0.2 there, 0.1 now" in lab("train", "--nodes", "1", name="late", code=4).err
+    assert "inner_lr: 0.2, now 0.1" in lab("train", "--nodes", "1", name="late", code=4).err
     lab("train", "learner.inner_lr=0.2", "--nodes", "1", name="late")
 
 
@@ -379,7 +379,7 @@ def foreign(lab: Lab, kind: str) -> tuple[Path, str]:
             return path, "node 99 does not take part"
         case "no node":
             path.write_bytes(files.pack(tensors, {k: v for k, v in head.items() if k != "nodes"}))
-            return path, "does not say which nodes"
+            return path, "does not name the nodes"
         case "odd node":
             path.write_bytes(files.pack(tensors, head | {"nodes": [[1]]}))
             return path, "does not"

@@ -185,8 +185,8 @@ def test_killed_in_any_write_and_going_on(tmp_path: Path):
 def test_another_setting_is_another_run(lab: Lab, plain: None):
     lab("run", "train.rounds=1", "baselines={central: {pooled: true}}")
     said = lab("run", "train.rounds=1", "baselines={central: {pooled: false}}", code=4).err
-    assert "pooled: True there, False now" in said
-    assert "pooled: False there, True now" in lab("run", "train.rounds=1", "pooled=true", code=4).err
+    assert "pooled: True, now False" in said
+    assert "pooled: False, now True" in lab("run", "train.rounds=1", "pooled=true", code=4).err
 
 
 def test_a_run_of_its_own(lab: Lab, plain: None):
