@@ -198,7 +198,8 @@ def _report_plan(training: Training, console: Console, label: str) -> None:
     chosen, nodes = training.setting.execution, len(training.sample(1))
     blocks = -(-nodes // chosen["block"])
     processes = max(ranks(), training.experiment.config.execution.workers)
-    sizes = f"blocks of {chosen['block']} nodes" if blocks > 1 else "all nodes as one block"
+    size = "1 node" if chosen["block"] == 1 else f"{chosen['block']} nodes"
+    sizes = f"blocks of {size}" if blocks > 1 else "all nodes as one block"
     threads = f", {chosen['threads']} threads" if chosen["threads"] > 1 else ""
     crew = f", {processes} processes" if processes > 1 else ""
     tasks = f"{chosen['tasks_at_once']} tasks at once" if chosen["tasks_at_once"] > 1 else "task by task"

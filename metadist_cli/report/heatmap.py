@@ -128,9 +128,8 @@ def _order(held: Composition) -> tuple[np.ndarray, list[str], list[int]]:
     if len(of) > _MOST:
         share = held.count / held.rows[held.node]
         most = np.maximum.reduceat(share, np.flatnonzero(np.diff(held.node, prepend=-1)))
-        first = np.flatnonzero(share == most[held.node])[
-            ::-1
-        ]  # reversed: among equally common kinds the first is written last, and wins
+        # reversed: among equally common kinds the first is written last, and wins
+        first = np.flatnonzero(share == most[held.node])[::-1]
         common = np.empty(len(of), dtype=np.int64)
         common[held.node[first]] = held.kind[first]
         keys += [-most, common]

@@ -82,7 +82,7 @@ def test_training_single_nodes(lab: Lab):
     assert "node 99 " in still(lab, "train", "--nodes", "0-3,99", code=2)
     for wrong in ("", "x", "3-1", "-1", "1,,2", "1.5", "0x1", "9" * 30):
         assert "is not a node" in still(lab, "train", "--nodes", wrong, code=2)
-    assert "--round goes with --nodes" in still(lab, "train", "--round", "1", code=2)
+    assert "--round needs --nodes" in still(lab, "train", "--round", "1", code=2)
     lab("train", "--nodes", "3")
     assert [p.name for p in (lab.run() / "rounds" / "0001").glob("nodes*")] == ["nodes-003-003.safetensors"]
     assert "already trained" in still(lab, "train", "--nodes", "3")
@@ -577,7 +577,7 @@ def test_dry_run_writes_nothing(lab: Lab):
     assert contents(lab.folder) == before
     figures = told["runs"]["main"]
     assert (figures["parameters"], figures["nodes_per_round"]) == (64 * 16 + 16 + 160 + 10, 6)
-    assert figures["bytes_per_node"] == 4 * figures["parameters"]
+    assert figures["bytes_up"] == figures["bytes_down"] == 4 * figures["parameters"]
     assert lab.checkpoint(3).__len__() - 4 * figures["parameters"] < 2048
     assert (figures["tasks"], figures["support_rows"], figures["query_rows"]) == (3 * 2 * 6 * 2, 5, 10)
 
@@ -692,7 +692,7 @@ def test_a_device_without_a_precision_is_told(lab: Lab, monkeypatch: pytest.Monk
     lab("partition")
     for name in ("tf32", "bf16"):
         told = lab("train", f"execution.precision={name}", "execution.device=cpu", code=5).err
-        assert told.startswith(f"execution.precision: cpu has no {name}\n  -> write float32")
+        assert told.startswith(f"execution.precision: device cpu does not support {name}\n  -> use float32")
     assert not (lab.run() / "rounds").exists()
 
 
@@ -739,7 +739,7 @@ def test_a_partition_of_another_version_is_told(lab: Lab, change: dict[str, obje
     path = lab.run() / "shards" / "manifest.json"
     manifest = json.loads(path.read_text())
     path.write_text(json.dumps(manifest | {"spec": manifest["spec"] | change}))
-    assert "of another version" in lab("train", code=4).err
+    assert "another version of metadist made it" in lab("train", code=4).err
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda:0"])

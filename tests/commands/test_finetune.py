@@ -222,7 +222,7 @@ def test_natural_nodes_and_baselines(tmp_path: Path):
     lab("partition", name="alone")
     lab("train", name="alone")
     lab("aggregate", name="alone")
-    assert "baseline second is not trained yet" in lab("finetune", name="alone").out
+    assert "baseline second is left out, since it is not trained yet" in lab("finetune", name="alone").out
     assert lab.checkpoint(2, "alone") == lab.checkpoint(2)
 
 

@@ -208,7 +208,7 @@ def test_a_run_of_its_own(lab: Lab, plain: None):
 
 def test_nothing_is_personal_where_rows_are_pooled(lab: Lab):
     said = lab("run", "train.personal.name=ditto", "baselines={central: {pooled: true}}", code=3).err
-    assert "`ditto` keeps something at each node, and pooled rows are of none" in said
-    assert "give it a `train` section without `personal`" in said
+    assert "`ditto` keeps parameters at each node, but pooled training has only one node" in said
+    assert "use a `train` section without `personal`" in said
     other = "baselines={central: {pooled: true, train: {rounds: 1}}}"
     assert "nothing was written" in lab("run", "train.personal.name=ditto", other, "--dry-run").out

@@ -242,7 +242,7 @@ def test_episodic_tasks_deal_whole_characters_with_all_turns() -> None:
 
 
 def test_whole_characters_cannot_go_to_the_drawers() -> None:
-    with pytest.raises(Problem, match="no group 'drawer'") as caught:
+    with pytest.raises(Problem, match="unknown group 'drawer'") as caught:
         make_shards(
             characters(), PartitionSpec(PARTITIONERS["natural"](by="drawer"), 2, EPISODIC, HoldOut("classes", 2, 0)), 0
         )

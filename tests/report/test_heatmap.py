@@ -102,15 +102,13 @@ def test_any_number_of_nodes_and_classes(nodes: int, kinds: int, roles: str) -> 
 
 def test_what_the_words_say() -> None:
     text = partition_text(manifest([[2, 2, 0, 0], [1, 1, 2, 0], [0, 0, 0, 5]], "tts"))
-    assert text.startswith(
-        "Who has what: 3 nodes hold 4 to 5 rows (median 4) of 1 to 3 classes each, out of 4 classes."
-    )
-    assert "by class is 1.25 bits of 2.00" in text
-    assert "from all training rows 0.25 (0 alike, 1 nothing alike)" in text
+    assert text.startswith("3 nodes hold 4 to 5 rows each (median 4), of 1 to 3 classes out of 4.")
+    assert "class distribution has an entropy of 1.25 bits, at most 2.00" in text
+    assert "from that of all training rows is 0.25 (0: identical, 1: disjoint)" in text
     bins = manifest([[5, 5], [5, 5]], bins=["to 1", "above 1"])
     for node in bins["nodes"]:
         node["bins"] = node["classes"]
-    assert "by range of the target is 1.00 bits of 1.00" in partition_text(bins)
+    assert "target-range distribution has an entropy of 1.00 bits, at most 1.00" in partition_text(bins)
 
 
 def test_many_nodes_are_drawn_quickly() -> None:
