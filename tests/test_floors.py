@@ -28,7 +28,13 @@ OUTSIDE_WORLD = {
     *("argparse", "io", "logging", "matplotlib", "multiprocessing", "os", "pathlib", "rich", "shutil", "socket"),
     *("subprocess", "sys", "tempfile", "typer", "urllib", "yaml", "zipfile"),
 }
-LAZY = {"matplotlib", "rich", "sklearn"}  # slow to import and rarely needed: inside functions only
+LAZY = {
+    "matplotlib",
+    "openpyxl",
+    "pyarrow",
+    "rich",
+    "sklearn",
+}  # slow to import and rarely needed: inside functions only
 
 
 def room(module: str) -> str:
@@ -162,7 +168,7 @@ def imported_by(*command: str) -> set[str]:
 
 @pytest.mark.parametrize("command", [("-m", PACKAGE, "--help"), ("-c", f"import {PACKAGE}.cli")])
 def test_help_does_not_wait_for_torch(command):
-    assert imported_by(*command) & {"torch", "matplotlib", "sklearn", "safetensors"} == set()
+    assert imported_by(*command) & {"torch", "matplotlib", "openpyxl", "pyarrow", "sklearn", "safetensors"} == set()
 
 
 def test_files_and_the_console_do_not_wait_for_torch():

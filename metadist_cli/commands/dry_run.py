@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from metadist_cli.commands.partition import check_new_tasks, complete, show
+from metadist_cli.commands.support.feature_table import show_features
 from metadist_cli.commands.support.new_tasks import new_tasks
 from metadist_cli.config import Config
 from metadist_cli.core import tree
 from metadist_cli.core.console import Console
+from metadist_cli.data.types import Feature
 from metadist_cli.experiment import (
     Experiment,
     Spec,
@@ -42,6 +44,7 @@ class _Shards(NamedTuple):
     held_out: int
     first: Shard | None
     home: Shard | None
+    features: tuple[Feature, ...]
 
 
 def plan(config: Config, run: Run, console: Console) -> dict[str, Any]:
@@ -61,6 +64,7 @@ def plan(config: Config, run: Run, console: Console) -> dict[str, Any]:
     if manifest is not None:
         console.say(f"partition: done, {len(manifest['nodes'])} shards in {run.shards}")
     skew = label_skew(shards.composition)
+    show_features(shards.features, console)
     show(shards.composition, skew, shards.rows, shards.spec, console)
     models = assemble_all(config, shards.spec)
     figures = {name: _figures(experiment, shards.nodes) for name, experiment in models.items()}
@@ -93,7 +97,8 @@ def _from_run(config: Config, run: Run, manifest: dict[str, Any]) -> _Shards:
         if "home" in held_out[0]:
             [home] = shard_files.read_shards(run, manifest, [held_out[0]["home"]])
     spec, composition = shard_files.spec_in(manifest), of_manifest(manifest)
-    return _Shards(spec, composition, manifest["rows"], nodes, len(held_out), first, home)
+    features = shard_files.features_in(manifest)
+    return _Shards(spec, composition, manifest["rows"], nodes, len(held_out), first, home, features)
 
 
 def _from_data(config: Config) -> _Shards:
@@ -106,7 +111,8 @@ def _from_data(config: Config) -> _Shards:
     held_out = [s for s in shards if s.role == config.finetune.held_out]
     first = held_out[0] if held_out else None
     home = None if first is None or first.home is None else shards[first.home]
-    return _Shards(spec, of_shards(shards, data), account(data, shards), nodes, len(held_out), first, home)
+    composition, rows = of_shards(shards, data), account(data, shards)
+    return _Shards(spec, composition, rows, nodes, len(held_out), first, home, data.features)
 
 
 def _new_task_shapes(config: Config, shards: _Shards) -> str:

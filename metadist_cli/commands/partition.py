@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from metadist_cli.commands.support.feature_table import show_features
 from metadist_cli.commands.support.new_tasks import new_tasks
 from metadist_cli.commands.support.run_context import command
 from metadist_cli.config import Config
@@ -56,6 +57,7 @@ def partition(
     wanted = _wanted({shard.node: shard.role for shard in shards}, which)
     held = of_shards(shards, data)
     skew = label_skew(held)
+    show_features(data.features, console)
     show(held, skew, account(data, shards), spec, console)
     with command("partition", config, run, experiment) as result:
         manifest = with_skew(shard_files.write_shards(run, shards, spec, data, config, wanted), held, skew)

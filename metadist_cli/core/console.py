@@ -59,16 +59,18 @@ class Console:
             self._warned.add(text)
             self._emit(f"warning: {text}", True)
 
-    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], logged: bool = True) -> None:
         """Print and log a table, folding cells to the width of the terminal; numeric columns are right-aligned.
 
         Args:
             title: Line above the table; "" for none.
             columns: Headers.
             rows: One sequence of cells per row; None is shown as "-".
+            logged: False for what must not be in a file that travels with the run, such as values of the data.
         """
         cells = [["-" if cell is None else printable(str(cell)) for cell in row] for row in rows]
-        self._write_log(_table(title, columns, cells, None, False))
+        if logged:
+            self._write_log(_table(title, columns, cells, None, False))
         if not self.quiet:
             text = _table(title, columns, cells, _width(self._stream), self._interactive)
             _print(self._stream, text)

@@ -96,6 +96,17 @@ class Group(NamedTuple):
     names: tuple[str, ...]
 
 
+class Feature(NamedTuple):
+    """What people call a part of a row: a column of a table."""
+
+    name: str
+    kind: str  # number | category | date | indicator (of a missing cell) | row number (which is left out)
+    size: int  # numbers that it is in a row of x
+    unit: str  # of its numbers, such as % or days; empty where it is not known
+    missing: float  # share of the rows of all files that lack it
+    first: tuple[str, ...]  # its first different values; not for files that travel
+
+
 class Dataset(NamedTuple):
     """n rows of C classes. A class is what a task tells apart: a digit, a character, one function."""
 
@@ -113,6 +124,7 @@ class Dataset(NamedTuple):
     rotated: np.ndarray  # (C,) bool, a rotated copy of its base
     rotate_held_out: bool  # whether rotated classes stay where their base is held out for new tasks
     sha256: str  # of all the above
+    features: tuple[Feature, ...] = ()  # in the order of x; () where rows have no named parts
 
 
 def build(
@@ -130,11 +142,12 @@ def build(
     row_role: np.ndarray | None = None,
     rotated: np.ndarray | None = None,
     rotate_held_out: bool = True,
+    features: tuple[Feature, ...] = (),
 ) -> Dataset:
     """A Dataset with the plain case filled in (every class its own base, none rotated) and its hash.
 
-    x (n, ...), label and row_role (n,), target (n, out), base, role and rotated (C,). The hash covers everything, so
-    that two copies of a data set, however they were read, are known to be equal.
+    x (n, ...), label and row_role (n,), target (n, out), base, role and rotated (C,). The hash covers everything but
+    what features are called, so that two copies of a data set, however they were read, are known to be equal.
     """
     count = len(classes)
     base = np.arange(count) if base is None else base
@@ -169,6 +182,7 @@ def build(
         rotated,
         rotate_held_out,
         digest.hexdigest(),
+        features,
     )
 
 

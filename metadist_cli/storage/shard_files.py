@@ -16,7 +16,7 @@ from metadist_cli.core.errors import Problem
 from metadist_cli.core.tree import Params
 from metadist_cli.data.sets import Dataset
 from metadist_cli.data.standardise import moments
-from metadist_cli.data.types import Windows, stack, take
+from metadist_cli.data.types import Feature, Windows, stack, take
 from metadist_cli.experiment import Spec
 from metadist_cli.partition.assign import class_runs
 from metadist_cli.partition.shards import Shard, account
@@ -50,10 +50,21 @@ def write_shards(
         "basis": basis(config, SHARDS),
         "spec": {**spec._asdict(), "classes": len(spec.classes)},
         "classes": list(spec.classes),
+        **({"features": [_feature(feature) for feature in data.features]} if data.features else {}),
         "nodes": entries,
         "files": stored,
         "rows": account(data, shards),
     }
+
+
+def _feature(feature: Feature) -> dict[str, Any]:
+    """A feature without its values: the manifest goes to every node."""
+    return {key: value for key, value in feature._asdict().items() if key != "first"}
+
+
+def features_in(manifest: dict[str, Any]) -> tuple[Feature, ...]:
+    """The features that a partition manifest names; none in those of older versions."""
+    return tuple(Feature(**entry, first=()) for entry in manifest.get("features", []))
 
 
 def _pack_shards(pack: list[Shard]) -> Params:

@@ -271,7 +271,7 @@ def test_codes_of_an_arff_file_are_numbers_where_they_look_so(tmp_path: Path) ->
     lines = ["@attribute smokes {0, 1}", "@attribute y {a, b}", "@data", "1,a", "0.0,b", "?,a", "1,b"]
     data = table(write(tmp_path / "own.arff", [*lines[:4], "0,b", *lines[5:]]), target="y", missing="mean")
     np.testing.assert_array_equal(data.x, [[1], [0], [np.nan], [1]])
-    with pytest.raises(Problem, match=r"'0\.0' is none of the values in the header"):
+    with pytest.raises(Problem, match=r"'0\.0' is not one of the values in the header"):
         table(write(tmp_path / "own.arff", lines), target="y", missing="mean")
 
 

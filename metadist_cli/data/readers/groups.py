@@ -16,7 +16,7 @@ ROLES = {"train": 0, "val": 1, "validation": 1, "test": 2}
 def group(values: np.ndarray, place: Callable[[int], str]) -> Group:
     """The groups that equal values make; values: (n,) whole numbers or text. place: of a row, for messages.
 
-    Names are the values, numbers by size and text in natural order. Raises Problem(DATA) for one that is no name.
+    Names are the values, numbers by size and text in natural order. Raises Problem(DATA) for one that cannot be a name.
     """
     unique, code = np.unique(values, return_inverse=True)
     names = [str(value) for value in unique.tolist()]
@@ -50,7 +50,7 @@ def split_roles(
     wrong = np.flatnonzero(role < 0)
     if len(wrong):
         hint = "write true or false, 0, 1, 2 (train, validation, test), or these words"
-        raise Problem(f"{str(values[wrong[0]])!r} is no part of a split", place(int(wrong[0])), hint, DATA)
+        raise Problem(f"{str(values[wrong[0]])!r} is not a part of a split", place(int(wrong[0])), hint, DATA)
     for number, what in ((0, "to train on"), (2, "for testing")):
         if not (role == number).any():
             raise Problem(f"the split leaves no rows {what}", "data", "take another split, or leave it out", DATA)

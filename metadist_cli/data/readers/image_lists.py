@@ -17,7 +17,8 @@ from metadist_cli.core import files
 from metadist_cli.core.errors import DATA, Problem
 from metadist_cli.data.names import NAME, nearest, unfit
 from metadist_cli.data.readers.members import Member
-from metadist_cli.data.readers.table_lines import sheet
+from metadist_cli.data.readers.table_format import Format
+from metadist_cli.data.readers.table_open import sheet
 
 _BYTES = 256 << 20
 _PARTS = ("train", "val", "test")
@@ -84,7 +85,7 @@ def by_pictures(lists: dict[str, Path], there: list[Member], root: Path) -> List
 def _rows(path: Path, parted: bool) -> Iterator[tuple[str, dict[str, str], str]]:
     """(file name, the other cells, file:line) of each row."""
     file = Member(path.name, str(path), partial(files.read, path.resolve(), _BYTES, "list of pictures"))
-    table = sheet(file, None, "utf-8")
+    table = sheet(file, Format())
     for wanted in ("filename", "label"):
         if wanted not in table.names:
             hint = f"the first line must name the columns; {nearest(wanted, table.names)}"
@@ -94,15 +95,15 @@ def _rows(path: Path, parted: bool) -> Iterator[tuple[str, dict[str, str], str]]
         if name in taken or unfit(name) or len(table.names) > _COLUMNS:
             message = f"a list of pictures cannot have a column {name[:NAME]!r}"
             raise Problem(message, f"{path}:1", "filename and label, and a few others that are groups", DATA)
-    for chunk in table.chunks:
-        for line, *cells in zip(chunk.line, *chunk.cells, strict=True):
-            where = f"{path}:{line}"
-            row = {name: cell.strip() for name, cell in zip(table.names, cells, strict=True)}
-            picture = row.pop("filename")
-            for name, cell in row.items():
-                if reason := unfit(cell):
-                    raise Problem(f"the {name} {reason}", where, f"use 1 to {NAME} characters", DATA)
-            yield picture, row, where
+    columns = [cells.to_pylist() for cells in table.cells(table.names).values()]
+    for line, *cells in zip(table.lines(), *columns, strict=True):
+        where = f"{path}:{line}"
+        row = {name: cell.strip() for name, cell in zip(table.names, cells, strict=True)}
+        picture = row.pop("filename")
+        for name, cell in row.items():
+            if reason := unfit(cell):
+                raise Problem(f"the {name} {reason}", where, f"use 1 to {NAME} characters", DATA)
+        yield picture, row, where
 
 
 def _absent(name: str, where: str, root: Path) -> Problem:

@@ -13,8 +13,8 @@ from metadist_cli.core.errors import DATA, Problem
 from metadist_cli.data.readers.folder import zipped
 
 _FILES = 100_000
-_EACH, _ARCHIVE = 512 << 20, 1 << 30  # bytes
-_SMALL, _RATIO = 64 << 20, 200  # an archive that unpacks to more than 200 times its size is refused above 64 MiB
+EACH, _ARCHIVE = 512 << 20, 1 << 30  # bytes
+SMALL, RATIO = 64 << 20, 200  # an archive that unpacks to more than 200 times its size is refused above 64 MiB
 
 
 class Member(NamedTuple):
@@ -32,25 +32,25 @@ def members(path: Path, suffix: str, what: str) -> list[Member]:
     far too much, and in `read` for a link and for more than 512 MiB.
     """
     if path.is_dir():
-        found = [Member(name, str(path / name), partial(files.read, path / name, _EACH, what)) for name in _walk(path)]
+        found = [Member(name, str(path / name), partial(files.read, path / name, EACH, what)) for name in _walk(path)]
     elif path.suffix.lower() == ".zip":
         found = _inside(path)
     else:
-        found = [Member(path.name, str(path), partial(files.read, path.resolve(), _EACH, what))]
+        found = [Member(path.name, str(path), partial(files.read, path.resolve(), EACH, what))]
     chosen = [member for member in found if _plain(member.name) and member.name.lower().endswith(suffix)]
     if not chosen:
-        hint = "data.path is to name a file, a folder or a .zip archive of them"
-        raise Problem(f"there is no {what} ({suffix}) here", str(path), hint, DATA)
+        hint = "let data.path name a file, or a folder or .zip archive of them"
+        raise Problem(f"no {what} ({suffix}) found here", str(path), hint, DATA)
     return sorted(chosen, key=lambda member: member.name)
 
 
 def _inside(path: Path) -> list[Member]:
     data = files.read(path.resolve(), _ARCHIVE, "archive")
-    total = max(_SMALL, _RATIO * len(data))
-    found = zipped(data, str(path), members=_FILES, each=_EACH, total=total)
+    total = max(SMALL, RATIO * len(data))
+    found = zipped(data, str(path), members=_FILES, each=EACH, total=total)
     for name, _ in found:
         if name.startswith("/") or "\\" in name or ".." in name.split("/"):
-            hint = "make the archive anew, from within the folder of the data"
+            hint = "make the archive again, from within the folder of the data"
             raise Problem(f"the name {name!r} leads out of the archive", str(path), hint, DATA)
     return [Member(name, f"{path}/{name}", read) for name, read in found]
 

@@ -1,226 +1,181 @@
-"""From cells to typed columns: numbers, or texts that are numbered as they come."""
+"""The rows of a table: cells of one or several files below each other, as typed columns."""
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from itertools import islice
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from metadist_cli.core.errors import DATA, Problem
 from metadist_cli.data.names import NAME, natural
+from metadist_cli.data.readers import table_hints as hints
 from metadist_cli.data.readers.members import Member
-from metadist_cli.data.readers.table_lines import sheet
+from metadist_cli.data.readers.table_format import Format
+from metadist_cli.data.readers.table_open import sheet
+from metadist_cli.data.readers.table_sheet import ROWS, Sheet
+from metadist_cli.data.readers.table_types import Cells, Column, Kind, Odd, typed
 
-MISSING = frozenset(("", "?", "NA", "N/A", "NaN", "nan", "NULL", "null"))
-TEXTS = 100  # different texts of a column that nobody named as one of texts
-_ROWS = 100_000_000
-_LARGEST = float(np.finfo(np.float32).max)
+if TYPE_CHECKING:
+    import pyarrow as pa
 
-
-class Column(NamedTuple):
-    """n cells, either numbers (code and texts are then empty) or texts."""
-
-    name: str
-    number: np.ndarray | None  # (n,) float64, NaN where missing
-    code: np.ndarray  # (n,) int64 places in texts, -1 where missing
-    texts: tuple[str, ...]  # in natural order, each somewhere in the column
-
-    @property
-    def missing(self) -> np.ndarray:
-        """(n,) bool."""
-        return np.isnan(self.number) if self.number is not None else self.code < 0
-
-    def take(self, rows: np.ndarray) -> Column:
-        """The cells of some rows, without texts that are in none of them; a row -1 is one that is missing."""
-        if self.number is not None:
-            return self._replace(number=np.where(rows < 0, np.nan, self.number[rows]))
-        code = np.where(rows < 0, -1, self.code[rows])
-        there = np.isin(np.arange(len(self.texts)), code)
-        renumbered = np.append(np.cumsum(there) - 1, -1)
-        return self._replace(code=renumbered[code], texts=tuple(np.array(self.texts, dtype=object)[there]))
-
-    def numbers(self) -> np.ndarray | None:
-        """(n,) float64, NaN where missing; None where a text is no number."""
-        if self.number is not None or not _are_numbers(self.texts):
-            return self.number
-        return np.array([*map(float, self.texts), math.nan])[self.code]
+__all__ = ["Column", "Table", "read", "row_lines"]
 
 
 class Table(NamedTuple):
-    """n rows: the columns that were asked for, and where each row stands."""
+    """n rows: the columns that were asked for, and where each row is from."""
 
-    columns: dict[str, Column]
-    line: np.ndarray  # (n,) int64
+    columns: dict[str, Column]  # in the order of the first file
+    row: np.ndarray  # (n,) int64 rows of their file, from 0
     file: np.ndarray  # (n,) int64 places in files
     files: tuple[Member, ...]
+    form: Format
+    numbering: tuple[str, ...] = ()  # columns without a name that only number the rows, and are left out
 
-    def place(self, row: int | np.integer, column: str) -> str:
+    def line(self, row: int) -> int:
+        """The line of its file where a row begins. Reads the file again: for messages."""
+        lines = sheet(self.files[self.file[row]], self.form).lines()
+        return next(islice(lines, int(self.row[row]), None))
+
+    def place(self, row: int, column: str) -> str:
         """file:line:column, for messages."""
-        return f"{self.files[self.file[row]].where}:{self.line[row]}:{column[:NAME]}"
+        where = f"{self.files[self.file[row]].where}:{self.line(row)}"
+        return f"{where}:{column.removeprefix(self.form.prefix)[:NAME]}"
 
     def take(self, rows: np.ndarray) -> Table:
         """Some of the rows."""
         columns = {name: column.take(rows) for name, column in self.columns.items()}
-        return Table(columns, self.line[rows], self.file[rows], self.files)
+        return self._replace(columns=columns, row=self.row[rows], file=self.file[rows])
 
 
-def read(
-    files: Sequence[Member],
-    columns: Sequence[str] | None,
-    encoding: str,
-    needed: Callable[[str], bool],
-    texts: Callable[[str], bool],
-) -> Table:
-    """The rows of all files below each other, which are to have the same columns, in whatever order.
+def row_lines(table: Table) -> np.ndarray:
+    """(n,) int64, the line of its file where each row begins, in one reading of the files."""
+    lines = [np.fromiter(sheet(file, table.form).lines(), np.int64) for file in table.files]
+    return np.array([lines[file][row] for file, row in zip(table.file, table.row, strict=True)], dtype=np.int64)
 
-    needed: which columns to keep, by their names; texts: which of them are texts even where they look like numbers, and
-    may have any number of values. Any other column is numbers or texts, not both. Raises Problem(DATA).
+
+def read(files: Sequence[Member], form: Format, needed: Callable[[str], bool], kind: Callable[[str], Kind]) -> Table:
+    """The rows of all files below each other, which must have the same columns, in whatever order.
+
+    Args:
+        files: CSV and other delimited text, ARFF, Parquet, .xlsx; each perhaps gzip.
+        form: How they are written.
+        needed: Which columns to keep, by their names.
+        kind: What a column must hold, by its name: "number"; "text", any number of texts even where they look like
+            numbers; None: numbers, or at most 100 different texts, not both.
+
+    Raises:
+        Problem: DATA with file:line:column for whatever is not as it should be; CONFIG for an option of `form` that
+            does not fit the file.
     """
-    filling: dict[str, _Filling] = {}
-    known: tuple[str, ...] | None = None
-    line: list[np.ndarray] = []
-    place: list[np.ndarray] = []
-    total = 0
-    for number, file in enumerate(files):
-        found = sheet(file, columns, encoding)
-        known = known or found.names
-        if set(found.names) != set(known):
-            odd = sorted(set(found.names) ^ set(known), key=natural)[0]
-            where = file.where if odd in found.names else files[0].where
-            message = f"the column {odd[:NAME]!r} is in {where} alone"
-            raise Problem(message, file.where, "files of one table have the same columns", DATA)
-        for name in filter(needed, found.names):
-            if name not in filling:
-                filling[name] = _Filling(name, texts(name) or name in found.nominal)
-        for chunk in found.chunks:
-            total += len(chunk.line)
-            if total > _ROWS:
-                raise Problem(f"there are more than {_ROWS:,} rows", file.where, "use fewer", DATA)
-            line.append(chunk.line)
-            place.append(np.full(len(chunk.line), number))
-            for name, cells in zip(found.names, chunk.cells, strict=True):
-                if name in filling:
-                    told = _Told(file.where, chunk.line, found.nominal.get(name), name in found.numeric)
-                    filling[name].add(cells, told)
-    filled = {name: column.done() for name, column in filling.items()}
-    return Table(filled, np.concatenate(line), np.concatenate(place), tuple(files))
+    cells: dict[str, list[pa.ChunkedArray]] = {}
+    names: tuple[str, ...] = ()
+    nameless: set[str] = set()
+    numeric: set[str] = set()
+    rows: list[int] = []
+    for file in files:
+        found = sheet(file, form)
+        names = names or found.names
+        _same_columns(names, found, files[0], file)
+        wanted = {name: full for name in found.names if needed(full := form.prefix + name)}
+        nameless |= {wanted[name] for name in found.nameless & wanted.keys()}
+        numeric |= {wanted[name] for name in found.numeric & wanted.keys()}
+        read_now = found.cells([*wanted] or found.names[:1])
+        rows.append(len(next(iter(read_now.values()))))
+        if sum(rows) > ROWS:
+            raise Problem(f"there are more than {ROWS:,} rows", file.where, "use fewer", DATA)
+        for name, full in wanted.items():
+            _in_header(name, read_now[name], found, file, form)
+            cells.setdefault(full, []).append(read_now[name])
+    place = np.repeat(np.arange(len(files)), rows)
+    row = np.concatenate([np.arange(count) for count in rows])
+    table = Table({}, row, place, tuple(files), form)
+    columns = _typed(table, cells, lambda name: "text" if name in nameless else kind(name), numeric, form)
+    return _named(table, columns, nameless)
 
 
-class _Told(NamedTuple):
-    """What is known of a chunk's cells: where they stand, and what an ARFF file says of their column."""
+def _same_columns(names: Sequence[str], found: Sheet, first: Member, file: Member) -> None:
+    if set(found.names) != set(names):
+        odd = sorted(set(found.names) ^ set(names), key=natural)[0]
+        where = file.where if odd in found.names else first.where
+        message = f"the column {odd[:NAME]!r} is only in {where}"
+        raise Problem(message, file.where, "give all files of a table the same columns", DATA)
 
-    where: str
-    line: np.ndarray
-    allowed: frozenset[str] | None
-    numeric: bool
+
+def _in_header(name: str, cells: pa.ChunkedArray, found: Sheet, file: Member, form: Format) -> None:
+    """Raises Problem for a cell that is none of the values that the header of the file allows."""
+    if (allowed := found.nominal.get(name)) is None:
+        return
+    for text in cells.unique().to_pylist():
+        if text.strip() not in form.missing | allowed:
+            row = next(i for i, cell in enumerate(cells.to_pylist()) if cell == text)
+            where = f"{file.where}:{next(islice(found.lines(), row, None))}:{name[:NAME]}"
+            some = ", ".join(sorted(allowed, key=natural)[:8])
+            message = f"{text.strip()[:NAME]!r} is not one of the values in the header"
+            raise Problem(message, where, f"the header has: {some}", DATA)
 
 
-class _Filling:
-    """A column as it grows: parts of numbers until a text comes, or parts of codes."""
+def _typed(
+    table: Table, cells: dict[str, list[pa.ChunkedArray]], kind: Callable[[str], Kind], numeric: set[str], form: Format
+) -> dict[str, Column]:
+    """The columns. Raises Problem for those that look like numbers or dates of another format, all in one hint."""
+    import pyarrow as pa
 
-    def __init__(self, name: str, free: bool):
-        self.name, self.free = name, free  # free: texts whatever they look like, and any number of them
-        self.parts: list[np.ndarray] = []
-        self.codes: dict[str, int] = {}  # of the cells as they are written
-        self.index: dict[str, int] = {}  # of what they say
-        self.kind = "texts" if free else ""  # "" as long as all is missing
-
-    def add(self, cells: tuple[str, ...], told: _Told) -> None:
-        numbers = None if self.kind == "texts" else _numbers(cells)
-        if numbers is None:
-            if not self.free:
-                self._of_one_kind(cells, told)
-            if self.kind != "texts":
-                self.kind, self.parts = "texts", [np.full(len(part), -1) for part in self.parts]
-            return self._add_texts(cells, told)
-        wrong = np.flatnonzero(np.abs(numbers) > _LARGEST)
-        if len(wrong):
-            message = f"{cells[wrong[0]].strip()[:NAME]!r} is no finite number, or too large"
-            raise self._problem(message, cells[wrong[0]], cells, told, "mend it, or leave it empty if it is missing")
-        if not np.isnan(numbers).all():
-            self.kind = "numbers"
-        self.parts.append(numbers)
-
-    def _of_one_kind(self, cells: tuple[str, ...], told: _Told) -> None:
-        """Raises Problem where the column would hold both numbers and texts: the fewer are the odd ones."""
-        said = {cell: _is_number(cell) for cell in dict.fromkeys(cells) if cell not in self.codes}
-        texts, values = ([cell for cell, one in said.items() if one is kind] for kind in (False, True))
-        if told.numeric and texts:
-            message = f"{texts[0].strip()[:NAME]!r} is no number, as the header says"
-            raise self._problem(message, texts[0], cells, told, "write ? where it is missing")
-        odd = {"numbers": texts, "texts": values, "": min(texts, values, key=len)}[self.kind]
-        if odd:
-            what = "a number, as no other" if odd is values else "no number, as the others"
-            message = f"{odd[0].strip()[:NAME]!r} is {what} of this column"
-            hint = f"mend it, drop the column, or, if each text is a value, write one_hot: [{self.name[:NAME]}]"
-            raise self._problem(message, odd[0], cells, told, hint)
-
-    def _add_texts(self, cells: tuple[str, ...], told: _Told) -> None:
-        for cell in dict.fromkeys(cells):
-            if cell in self.codes:
-                continue
-            text = cell.strip()
-            missing = text in MISSING
-            self.codes[cell] = -1 if missing else self.index.setdefault(text, len(self.index))
-            if not missing and told.allowed is not None and text not in told.allowed:
-                message = f"{text[:NAME]!r} is none of the values in the header"
-                some = ", ".join(sorted(told.allowed, key=natural)[:8])
-                raise self._problem(message, cell, cells, told, f"there are: {some}")
-            if not self.free and len(self.index) > TEXTS:
-                message = f"the column {self.name[:NAME]!r} has more than {TEXTS} different texts"
-                comma = re.fullmatch(r"[-+]?[0-9]*,[0-9]+", text)
-                hint = "drop it, or, if each is to be a feature of its own, name it in data.one_hot"
-                hint = "write numbers with a point, such as 0.5" if comma else hint
-                raise self._problem(message, cell, cells, told, hint)
-        self.parts.append(np.fromiter(map(self.codes.__getitem__, cells), np.int64, len(cells)))
-
-    def _problem(self, message: str, cell: str, cells: tuple[str, ...], told: _Told, hint: str) -> Problem:
-        return Problem(message, f"{told.where}:{told.line[cells.index(cell)]}:{self.name[:NAME]}", hint, DATA)
-
-    def done(self) -> Column:
-        """The column, its texts in natural order; 1 and 1.0 are one text where all are numbers."""
-        values = np.concatenate(self.parts)
-        if self.kind != "texts":
-            return Column(self.name, values, np.empty(0, dtype=np.int64), ())
-        texts = list(self.index)
-        if _are_numbers(texts):
-            texts = [_plain(text) for text in texts]
-            order = sorted(set(texts), key=lambda text: (float(text), text))
+    columns: dict[str, Column] = {}
+    odd: dict[str, Odd] = {}
+    for name in list(cells):
+        parts = cells.pop(name)
+        types = {part.type for part in parts}
+        parts = parts if len(types) == 1 else [part.cast(pa.string()) for part in parts]
+        joined = pa.chunked_array([chunk for part in parts for chunk in part.chunks], parts[0].type)
+        found = typed(
+            Cells(name, joined, kind(name), name in numeric, lambda row, name=name: table.place(row, name)), form
+        )
+        if isinstance(found, Odd):
+            odd[name] = found
         else:
-            order = sorted(set(texts), key=natural)
-        rank = {text: i for i, text in enumerate(order)}
-        code = np.array([*(rank[text] for text in texts), -1])[values]
-        return Column(self.name, None, code, tuple(order))
+            columns[name] = found
+    if odd:
+        raise _other_format(odd, form)
+    return columns
 
 
-def _numbers(cells: Sequence[str]) -> np.ndarray | None:
-    """(n,) float64, NaN where one is missing; None where a cell is neither."""
-    if "_" in "".join(cells):  # Python reads 1_000
-        return None
-    try:
-        return np.fromiter(map(float, cells), np.float64, len(cells))
-    except ValueError:
-        pass
-    try:
-        return np.array([math.nan if cell.strip() in MISSING else float(cell) for cell in cells])
-    except ValueError:
-        return None
+def _other_format(odd: dict[str, Odd], form: Format) -> Problem:
+    name, first = next(iter(odd.items()))
+    more = f" (and so do {len(odd) - 1:,} other columns)" if len(odd) > 1 else ""
+    message = f"{first.text[:NAME]!r} and the rest of this column look like {first.what}{more}"
+    this = hints.yaml_list([name])
+    one_hot = f"one_hot: {this} makes each text a feature, drop: {this} leaves it out"
+    if not form.options:
+        return Problem(message, first.where, "write numbers like 0.5 or 1e-3", DATA)
+    if not first.ways:
+        return Problem(message, first.where, f"convert the column to one unit, or write one of these: {one_hot}", DATA)
+    certain = {name: one.ways[0] for name, one in odd.items() if len(one.ways) == 1}
+    marks = sorted({mark for one in odd.values() for mark in one.marks} | (form.missing - Format().missing))
+    also = f" and missing_marks: {hints.yaml_list(marks)}" if any(one.marks for one in odd.values()) else ""
+    if name in certain:
+        return Problem(message, first.where, f"write {hints.yaml_lines(certain, form)}{also}; or {one_hot}", DATA)
+    ways = [f"if {way.meaning}, write {hints.yaml_lines({name: way}, form)}{also}" for way in first.ways]
+    return Problem(message, first.where, "; ".join([*ways, one_hot]), DATA)
 
 
-def _is_number(cell: str) -> bool | None:
-    """None where it is missing."""
-    if cell.strip() in MISSING:
-        return None
-    return _numbers([cell]) is not None
+def _named(table: Table, columns: dict[str, Column], nameless: set[str]) -> Table:
+    """The table without columns that have no name, where they are empty or number the rows.
 
-
-def _are_numbers(texts: Sequence[str]) -> bool:
-    return bool(texts) and all(_is_number(text) and math.isfinite(float(text)) for text in texts)
-
-
-def _plain(text: str) -> str:
-    """1.0 as 1, 2.50 as 2.5; 007 and numbers of twenty digits as they are."""
-    return f"{float(text):.15g}" if re.search("[.eE]", text) else text
+    Raises:
+        Problem: Where another one has values.
+    """
+    numbering = []
+    for full in sorted(nameless, key=natural):
+        column, name = columns.pop(full), full.removeprefix(table.form.prefix)
+        if column.missing.all():
+            continue
+        numbers = column.numbers()
+        if name == "1" and numbers is not None and all(numbers - numbers[0] == table.row) and numbers[0] in (0, 1):
+            numbering.append(full)
+            continue
+        where = table.place(int((~column.missing).argmax()), full)
+        hint = f"name it in the first line, or write drop: {hints.yaml_list([full])}"
+        raise Problem(f"column {name} has values but no name", where, hint, DATA)
+    return table._replace(columns=columns, numbering=tuple(numbering))

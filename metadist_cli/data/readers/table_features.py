@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from metadist_cli.core.errors import CONFIG, DATA, Problem
 from metadist_cli.data.names import NAME
-from metadist_cli.data.readers.table_columns import Column, Table
+from metadist_cli.data.readers.table_columns import Table
+from metadist_cli.data.readers.table_format import fits
+from metadist_cli.data.readers.table_types import Column, Kind
+from metadist_cli.data.types import Feature
 
 _VALUES = 500_000_000  # 2 GB
 _SHOWN = 6
+_FEW, _LOOK = 3, 10_000  # values that are shown of a feature, from so many rows
+_UNITS = {"days": "days", "hours": "hours", "parts": "parts"}
 
 
 class Choice(NamedTuple):
@@ -39,19 +43,12 @@ class Choice(NamedTuple):
     def needed(self, name: str) -> bool:
         return name in (self.target, *self.groups, *self.bins, *self.keys) or self.feature(name)
 
-    def texts(self, name: str) -> bool:
-        """Whether a column is of texts even where they look like numbers."""
+    def kind(self, name: str) -> Kind:
+        """What a column must hold: texts even where they look like numbers, numbers, or (None) either."""
         named = name in self.groups or name in self.keys or fits(name, self.one_hot)
-        return named or (name == self.target and not self.number)
-
-
-def fits(name: str, patterns: Iterable[str]) -> bool:
-    """Whether one of the patterns names the column."""
-    return any(name == one or ("*" in one and _expression(one).fullmatch(name)) for one in patterns)
-
-
-def _expression(pattern: str) -> re.Pattern[str]:
-    return re.compile(".*".join(map(re.escape, re.split(r"\*+", pattern))))
+        if named or (name == self.target and not self.number):
+            return "text"
+        return "number" if name == self.target or name in self.bins else None
 
 
 def complete(table: Table, choice: Choice, features: Sequence[str], missing: str) -> Table:
@@ -67,7 +64,7 @@ def complete(table: Table, choice: Choice, features: Sequence[str], missing: str
             raise Problem("this column is empty", table.place(0, name), "drop it", DATA)
         if missing != "drop" and name in needed and cells.any():
             hint = f"each row needs its {name[:NAME]}: fill it in, or leave such rows out with missing: drop"
-            raise Problem("the cell is missing", table.place(cells.argmax(), name), hint, DATA)
+            raise Problem("the cell is missing", table.place(int(cells.argmax()), name), hint, DATA)
     if missing == "drop":
         return _dropped(table, choice, np.any(list(gone.values()), axis=0))
     count = {name: int(cells.sum()) for name, cells in gone.items()}
@@ -75,7 +72,7 @@ def complete(table: Table, choice: Choice, features: Sequence[str], missing: str
         worst = sorted(filter(count.__getitem__, count), key=lambda name: -count[name])
         told = ", ".join(f"{name[:NAME]} {count[name]:,}" for name in worst[:_SHOWN]) + " ..." * (len(worst) > _SHOWN)
         hint = "write missing: mean (of training rows), indicator (says where, too), or drop (leaves the rows out)"
-        where = table.place(gone[worst[0]].argmax(), worst[0])
+        where = table.place(int(gone[worst[0]].argmax()), worst[0])
         cells = f"{total:,} cells are" if (total := sum(count.values())) > 1 else "1 cell is"
         raise Problem(f"{cells} missing ({told})", where, hint, DATA)
     return table
@@ -96,31 +93,94 @@ def _dropped(table: Table, choice: Choice, gone: np.ndarray) -> Table:
 
 
 def matrix(columns: Sequence[Column], one_hot: Sequence[str], indicator: bool) -> np.ndarray:
-    """x (n, D) float32, NaN where a cell is missing: a column for numbers, for texts one a value.
+    """What the model sees of the columns, in their order.
 
-    indicator: after them one for each column with missing cells, 1 where it is missing. Raises Problem where there are
-    no columns, or x would take more than 2 GB.
+    Args:
+        columns: Numbers become one column, texts one for each, dates in parts one for each part.
+        one_hot: Patterns for columns of numbers that are codes.
+        indicator: Whether to add, after them, a column for each that has missing cells: 1 where one is missing.
+
+    Returns:
+        x (n, D) float32, NaN where a cell is missing.
+
+    Raises:
+        Problem: CONFIG for no columns at all, and where x would take more than 2 GB.
     """
     if not columns:
         raise Problem("no column is a feature", "data", "drop less, or name some in data.features", CONFIG)
-    numbers = [None if fits(column.name, one_hot) else column.numbers() for column in columns]
-    spread = [len(c.texts) if number is None else 1 for c, number in zip(columns, numbers, strict=True)]
+    spread = [_size(column, one_hot) for column in columns]
     flagged = [column.missing for column in columns if indicator and column.missing.any()]
     rows, width = len(columns[0].missing), sum(spread) + len(flagged)
     if rows * width > _VALUES:
         widest = columns[int(np.argmax(spread))].name[:NAME]
-        message = f"{rows:,} rows of {width:,} features are {rows * width:,} numbers; at most {_VALUES:,} are made"
+        message = f"{rows:,} rows of {width:,} features are {rows * width:,} numbers; the limit is {_VALUES:,}"
         hint = f"drop columns or use fewer rows; {widest!r} alone makes {max(spread):,} features"
         raise Problem(message, "data", hint, CONFIG)
     x, at = np.zeros((rows, width), dtype=np.float32), 0
-    for column, number, size in zip(columns, numbers, spread, strict=True):
-        if number is not None:
-            x[:, at] = number
-        else:
+    for column, size in zip(columns, spread, strict=True):
+        if (number := _number(column, one_hot)) is None:
             x[np.arange(rows), at + np.maximum(column.code, 0)] = 1
             x[column.missing, at : at + size] = np.nan
+        elif column.date == "parts":
+            x[:, at : at + size] = np.stack([*_parts(number).values()], axis=1)
+        else:
+            x[:, at] = number
         at += size
     for gap in flagged:
         x[:, at] = gap
         at += 1
     return x
+
+
+def describe(
+    table: Table, before: Table, features: Sequence[str], one_hot: Sequence[str], indicator: bool
+) -> tuple[Feature, ...]:
+    """The columns of `matrix` by name, then those that are left out. before: the table with all rows."""
+    share = {name: float(column.missing.mean()) for name, column in before.columns.items()}
+    found = []
+    for name in features:
+        column = table.columns[name]
+        kind = "category" if _number(column, one_hot) is None else "date" if column.date else "number"
+        unit = _UNITS.get(column.date) or " ".join(column.symbols)
+        found.append(Feature(name, kind, _size(column, one_hot), unit, share[name], _first(column)))
+    gaps = [name for name in features if indicator and table.columns[name].missing.any()]
+    found += [Feature(f"{name} is missing", "indicator", 1, "", 0.0, ()) for name in gaps]
+    return (*found, *(Feature(name, "row number", 0, "", 0.0, ()) for name in before.numbering))
+
+
+def _number(column: Column, one_hot: Sequence[str]) -> np.ndarray | None:
+    return None if fits(column.name, one_hot) else column.numbers()
+
+
+def _size(column: Column, one_hot: Sequence[str]) -> int:
+    if (number := _number(column, one_hot)) is None:
+        return len(column.texts)
+    return len(_parts(number)) if column.date == "parts" else 1
+
+
+def _parts(days: np.ndarray) -> dict[str, np.ndarray]:
+    """Year, month (from 1), day (from 1), weekday (from Monday, 0), and hour where one is not midnight; NaN stays."""
+    gone = np.isnan(days)
+    second = np.round(np.where(gone, 0, days) * 86_400).astype("datetime64[s]")
+    day, month = second.astype("datetime64[D]"), second.astype("datetime64[M]")
+    parts = {
+        "year": second.astype("datetime64[Y]").astype(np.int64) + 1970,
+        "month": month.astype(np.int64) % 12 + 1,
+        "day": (day - month).astype(np.int64) + 1,
+        "weekday": (day.astype(np.int64) + 3) % 7,  # 1970 began on a Thursday
+    }
+    hour = (second - day).astype(np.float64) / 3600
+    parts |= {"hour": hour} if hour.any() else {}
+    return {name: np.where(gone, np.nan, values) for name, values in parts.items()}
+
+
+def _first(column: Column) -> tuple[str, ...]:
+    """Its first few different values."""
+    if column.number is None:
+        code = column.code[:_LOOK][column.code[:_LOOK] >= 0]
+        return tuple(column.texts[i] for i in dict.fromkeys(code.tolist()))[:_FEW]
+    few = list(dict.fromkeys(column.number[:_LOOK][~np.isnan(column.number[:_LOOK])].tolist()))[:_FEW]
+    if column.date:
+        seconds = 3600 if column.date == "hours" else 86_400
+        return tuple(str(np.datetime64(round(value * seconds), "s")).removesuffix("T00:00:00") for value in few)
+    return tuple(f"{value:.6g}" for value in few)

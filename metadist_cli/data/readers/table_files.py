@@ -12,7 +12,8 @@ from metadist_cli.core.errors import CONFIG, DATA, Problem
 from metadist_cli.data.names import NAME, natural, unfit
 from metadist_cli.data.readers.members import Member, members
 
-_TABLES = (".csv", ".tsv", ".tab", ".data", ".arff")
+_PLAIN = (".csv", ".tsv", ".tab", ".data", ".arff", ".parquet", ".xlsx")
+TABLES = (*_PLAIN, *(f"{ending}.gz" for ending in _PLAIN))
 _STARS = 3  # of a pattern: what more would match takes minutes to find out
 
 
@@ -47,11 +48,11 @@ def choose(there: Files, pattern: str | None) -> list[Member]:
     """
     if pattern is None:
         tables = [one for one in there.found if there.only in (one.name, None)]
-        tables = tables if there.only else [one for one in tables if one.name.lower().endswith(_TABLES)]
+        tables = tables if there.only else [one for one in tables if one.name.lower().endswith(TABLES)]
         if len(tables) != 1:
             many = f"there are {len(tables):,} tables here: {_some(tables)}"
             hint = 'name one in data.file, or several: with file: "*.csv" each file is a group of rows'
-            found = f"there is no table here, but {_some(there.found)}"
+            found = f"none of the files here is a table: {_some(there.found)}"
             raise Problem(many if tables else found, str(there.path), hint, DATA)
         return [_called(tables[0], "")]
     chosen = [(one, stars) for one in there.found if (stars := _stands_for(pattern, one.name)) is not None]
@@ -78,7 +79,7 @@ def _stands_for(pattern: str, name: str) -> str | None:
 
 
 def _called(file: Member, stars: str) -> Member:
-    name = stars or Path(file.name).stem
+    name = stars or Path(file.name.removesuffix(".gz")).stem
     if reason := unfit(name):
         raise Problem(f"the name {reason}", file.where, "rename the file", DATA)
     return file._replace(name=name)

@@ -13,9 +13,11 @@ from metadist_cli.core.errors import CONFIG, DATA, Problem
 from metadist_cli.data.names import NAME, nearest
 from metadist_cli.data.readers.members import Member
 from metadist_cli.data.readers.table_columns import Table, read
-from metadist_cli.data.readers.table_features import Choice, fits
+from metadist_cli.data.readers.table_features import Choice
 from metadist_cli.data.readers.table_files import choose, list_files
-from metadist_cli.data.readers.table_lines import sheet
+from metadist_cli.data.readers.table_format import Format, fits
+from metadist_cli.data.readers.table_open import sheet
+from metadist_cli.data.readers.table_types import Kind
 
 
 class Opened(NamedTuple):
@@ -24,72 +26,75 @@ class Opened(NamedTuple):
     files: list[Member]
     joined: list[tuple[str, Member]]  # each with the column that is its key and the table's
     names: tuple[str, ...]  # of all columns; a joined one is called FILE.COLUMN
-    nameless: frozenset[str]
-    columns: Sequence[str] | None
-    encoding: str
+    form: Format
 
 
-def open_files(
-    path: Path, file: str | None, join: Mapping[str, str], columns: Sequence[str] | None, encoding: str
-) -> Opened:
-    """The files of a table and those to be joined to it. join: {file: column}; columns, encoding: as for `sheet`."""
+def open_files(path: Path, file: str | None, join: Mapping[str, str], form: Format) -> Opened:
+    """The files of a table and those to be joined to it. join: {file: column}. Raises Problem."""
     there = list_files(path, file, join)
     files = choose(there, file)
-    first = sheet(files[0], columns, encoding)
+    first = sheet(files[0], form)
     names, joined = list(first.names), []
     check_names("join", join.values(), names, files[0].where)
     for name, key in join.items():
         other = choose(there, name)[0]
-        known = sheet(other, None, encoding).names
+        known = sheet(other, _beside(form)).names
         check_names("join", [key], known, other.where)
         joined.append((key, other))
         names += [f"{other.name}.{column}" for column in known if column != key]
-    return Opened(files, joined, tuple(names), first.nameless, columns, encoding)
+    return Opened(files, joined, tuple(names), form)
+
+
+def _beside(form: Format) -> Format:
+    """How a joined file is written: like the table, but that it names its columns and has its own delimiter."""
+    return form._replace(columns=None, delimiter=None, sheet=None)
 
 
 def check_names(option: str, wanted: Iterable[str], known: Sequence[str], where: str) -> None:
     """Raises Problem(CONFIG) where an option names a column that is not there. where: the file that names them."""
-    patterns = option in ("features", "drop", "one_hot")
+    patterns = option not in ("target", "groups", "bins", "split", "join")
     for name in wanted:
-        if name not in known and not (patterns and any(fits(column, [name]) for column in known)):
+        if name not in known and name != "*" and not (patterns and any(fits(column, [name]) for column in known)):
             hint = nearest(name[:NAME], [column[:NAME] for column in known])
             if 2 * sum(bool(re.fullmatch(r"[-+]?[0-9.]+|\?", column)) for column in known) > len(known):
-                hint = "its first line looks like data: if it is, name the columns in data.columns"
-            raise Problem(f"there is no column {name[:NAME]!r} in {where}", f"data.{option}", hint, CONFIG)
+                hint = "its first line looks like data; if it is, name the columns: columns: [a, b, c]"
+            raise Problem(f"{where} has no column {name[:NAME]!r}", f"data.{option}", hint, CONFIG)
 
 
 def load(opened: Opened, choice: Choice, missing: str) -> Table:
     """The table with its joined columns; with missing "refuse" every row must have its row in each joined file."""
-    table = read(opened.files, opened.columns, opened.encoding, choice.needed, choice.texts)
+    table = read(opened.files, opened.form, choice.needed, choice.kind)
     for key, file in opened.joined:
-        table = _joined(table, key, file, opened.encoding, choice, missing)
+        table = _joined(table, key, file, choice, missing)
     return table
 
 
-def _joined(table: Table, key: str, file: Member, encoding: str, choice: Choice, missing: str) -> Table:
+def _joined(table: Table, key: str, file: Member, choice: Choice, missing: str) -> Table:
+    full = f"{file.name}.{key}"
+
     def needed(name: str) -> bool:
-        return name == key or choice.needed(f"{file.name}.{name}")
+        return name == full or choice.needed(name)
 
-    def texts(name: str) -> bool:
-        return name == key or choice.texts(f"{file.name}.{name}")
+    def kind(name: str) -> Kind:
+        return "text" if name == full else choice.kind(name)
 
-    other = read([file], None, encoding, needed, texts)
-    rows = _rows(table, other, key)
+    other = read([file], _beside(table.form)._replace(prefix=f"{file.name}."), needed, kind)
+    rows = _rows(table, other, key, full)
     if (rows < 0).all():
-        message = f"no row of {file.where} has a {key[:NAME]!r} of this table"
-        raise Problem(message, table.place(0, key), "is it the right file, and the right column?", DATA)
+        message = f"no {key[:NAME]!r} of this table is in {file.where}"
+        raise Problem(message, table.place(0, key), "check that it is the right file and the right column", DATA)
     if missing == "refuse" and (rows < 0).any():
         row, column = int((rows < 0).argmax()), table.columns[key]
         text = ("", *column.texts)[column.code[row] + 1]
         hint = "add it there, or write missing: mean, indicator or drop"
         raise Problem(f"{text[:NAME]!r} is not in {file.where}", table.place(row, key), hint, DATA)
-    found = [c.take(rows)._replace(name=f"{file.name}.{c.name}") for c in other.columns.values() if c.name != key]
-    return table._replace(columns=table.columns | {column.name: column for column in found})
+    found = {name: column.take(rows) for name, column in other.columns.items() if name != full}
+    return table._replace(columns=table.columns | found)
 
 
-def _rows(table: Table, other: Table, key: str) -> np.ndarray:
+def _rows(table: Table, other: Table, key: str, full: str) -> np.ndarray:
     """(n,) for each row of the table its row in the other, -1 where it has none. Raises Problem for a second one."""
-    mine, yours = table.columns[key], other.columns[key]
+    mine, yours = table.columns[key], other.columns[full]
     there = np.flatnonzero(yours.code >= 0)
     first = np.full(len(yours.texts), -1)
     first[yours.code[there][::-1]] = there[::-1]
@@ -97,7 +102,7 @@ def _rows(table: Table, other: Table, key: str) -> np.ndarray:
     if len(again):
         text = yours.texts[yours.code[again[0]]][:NAME]
         hint = "a row is joined to one other: keep one of them, or leave the file out"
-        message = f"{text!r} stands here again, first in line {other.line[first[yours.code[again[0]]]]}"
-        raise Problem(message, other.place(again[0], key), hint, DATA)
+        message = f"{text!r} is here again; it was first in line {other.line(int(first[yours.code[again[0]]]))}"
+        raise Problem(message, other.place(int(again[0]), full), hint, DATA)
     at = dict(zip(yours.texts, first, strict=True))
     return np.array([*(at.get(text, -1) for text in mine.texts), -1])[mine.code]

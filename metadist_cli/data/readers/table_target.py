@@ -13,14 +13,14 @@ from metadist_cli.data.readers.table_columns import Table
 from metadist_cli.data.types import Group
 
 _CLASSES = 10_000
-_MEASURE = 20  # so many different numbers are rather a measure than classes
+_MEASURE = 20  # with more different numbers a target is rather a measure than classes
 
 
 def numbers(table: Table, name: str) -> np.ndarray:
     """(n,) float64. Raises Problem where the column is of texts."""
     found = table.columns[name].numbers()
     if found is None:
-        message = f"the column {name[:NAME]!r} is of texts, where numbers are needed"
+        message = f"the column {name[:NAME]!r} holds texts, but numbers are needed"
         raise Problem(message, table.place(0, name), "name another column", DATA)
     return found
 
@@ -58,7 +58,7 @@ def by_value(table: Table, name: str, wanted: Sequence[str] | None) -> tuple[np.
     rows, texts = np.bincount(column.code), column.texts
     some = ", ".join(text[:NAME] for text in texts[:6]) + " ..." * (len(texts) > 6)
     if len(texts) < 2:
-        raise Problem(f"all rows are of one class, {some}", table.place(0, name), "name another target", DATA)
+        raise Problem(f"all rows belong to one class, {some}", table.place(0, name), "name another target", DATA)
     poorest = table.place((column.code == rows.argmin()).argmax(), name)
     if (column.numbers() is not None and len(texts) > _MEASURE and rows.min() < 2) or len(texts) > _CLASSES:
         message = f"the target has {len(texts):,} values ({some})"
@@ -66,14 +66,18 @@ def by_value(table: Table, name: str, wanted: Sequence[str] | None) -> tuple[np.
         raise Problem(message, poorest, hint, DATA)
     if rows.min() < 2:
         message = f"the class {texts[rows.argmin()][:NAME]!r} has one row, which cannot be learnt from and tested on"
-        raise Problem(message, poorest, "mend it, or leave the row out; if it is right, list all in data.classes", DATA)
+        raise Problem(
+            message, poorest, "correct it, or leave the row out; if it is right, list all classes in data.classes", DATA
+        )
     return column.code, _fit(texts, table, name)
 
 
 def _wanted(table: Table, name: str, wanted: Sequence[str]) -> tuple[np.ndarray, tuple[str, ...]]:
     column, place = table.columns[name], {text: i for i, text in enumerate(wanted)}
     if not 2 <= len(place) == len(wanted):
-        raise Problem("classes are two or more, each named once", "data.classes", "mend the list", CONFIG)
+        raise Problem(
+            "data.classes must name two or more classes, each once", "data.classes", "correct the list", CONFIG
+        )
     for code, text in enumerate(column.texts):
         if text not in place:
             where = table.place((column.code == code).argmax(), name)
@@ -101,7 +105,7 @@ def parts(table: Table, name: str) -> np.ndarray:
 
 
 def cut(values: np.ndarray, where: int | Sequence[float]) -> Group:
-    """Values in bins by size: so many with as equal numbers of rows as may be, or cut at these places.
+    """Values in bins by size: a number of bins with about as many rows each, or cut at these places.
 
     Equal values share a bin, and a cut itself belongs to the bin above it; a bin without rows is none.
     """
@@ -120,5 +124,5 @@ def _fit(texts: tuple[str, ...], table: Table, name: str) -> tuple[str, ...]:
     """The texts as names. Raises Problem where one cannot stand in a report."""
     for text in texts:
         if reason := unfit(text):
-            raise Problem(f"a name in this column {reason}", table.place(0, name), "mend it", DATA)
+            raise Problem(f"a name in this column {reason}", table.place(0, name), "give it another name", DATA)
     return texts

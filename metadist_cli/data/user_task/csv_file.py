@@ -6,7 +6,7 @@ import csv
 import io
 import os
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +15,6 @@ import numpy as np
 from metadist_cli.core import files
 from metadist_cli.core.errors import DATA, Problem
 from metadist_cli.data.names import NAME, ROWS, Part, nearest
-from metadist_cli.data.readers.table_lines import lines
 
 _BYTES = 64 << 20
 _SPARE = 200  # commas of a line beyond its columns: those in quoted text
@@ -49,7 +48,7 @@ def read_csv(path: Path, kind: str, shape: tuple[int, ...], outputs: int) -> tup
     except UnicodeDecodeError as error:
         raise Problem("the table is not UTF-8 text", str(path), "save it as CSV with UTF-8", DATA) from error
     features, targets = int(np.prod(shape)), outputs if kind == "regression" else 0
-    reader = csv.reader(lines(io.StringIO(text, newline=""), path, features + targets + _SPARE), strict=True)
+    reader = csv.reader(_lines(io.StringIO(text, newline=""), path, features + targets + _SPARE), strict=True)
     parts = {name: _Rows(array("f"), array("f"), [], array("L")) for name in ("support", "query")}
     try:
         columns = _columns([name.strip() for name in next(reader, [])], features, targets, path)
@@ -65,6 +64,17 @@ def read_csv(path: Path, kind: str, shape: tuple[int, ...], outputs: int) -> tup
             raise Problem(f"there are no {name} rows", str(path), hint, DATA)
     support, query = (_part(rows, columns, shape, targets, path) for rows in parts.values())
     return support, query
+
+
+def _lines(text: Iterable[str], where: object, commas: int) -> Iterator[str]:
+    for number, line in enumerate(text, 1):
+        if line.count(",") > commas:
+            message = f"this line has {line.count(',') + 1:,} columns, far more than a row of this data set"
+            raise Problem(message, f"{where}:{number}", "is this the right file?", DATA)
+        if line.count('"') % 2:
+            hint = 'close it; within quotes write ""'
+            raise Problem("a quotation mark is open at the end of this line", f"{where}:{number}", hint, DATA)
+        yield line
 
 
 def _columns(names: list[str], features: int, targets: int, path: Path) -> _Columns:
