@@ -153,7 +153,7 @@ class Place:
 
     def run(self, *command: str) -> str:
         done = subprocess.run(
-            command, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=400, check=False
+            command, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=550, check=False
         )
         assert done.returncode == 0, f"{command}: {done.returncode}\n{done.stdout[-3000:]}{done.stderr[-3000:]}"
         assert "Traceback" not in done.stderr
