@@ -47,6 +47,11 @@ def test_every_registry_section_and_code_is_in_some_table():
     assert [name for name, make in tables.tables().items() if make().count("\n") > 3 and name not in there] == []
 
 
+def test_every_entry_and_key_is_described():
+    for name, make in tables.tables().items():
+        assert not re.search(r"\| *\|", make()), name
+
+
 def test_a_new_learner_is_in_the_manual_without_further_edits(monkeypatch: pytest.MonkeyPatch):
     from metadist_cli.learners import LEARNERS
 
