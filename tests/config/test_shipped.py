@@ -14,8 +14,10 @@ from pathlib import Path
 
 import pytest
 from runner import ROOT, Done, environment, process
+from typer.testing import CliRunner
 
 from metadist_cli import config
+from metadist_cli.cli import app
 
 FOLDER = ROOT / "configs"
 CONFIGS = sorted(FOLDER.rglob("*.yaml"))
@@ -132,10 +134,12 @@ def test_is_commented(path: Path):
 
 
 @every
-def test_dry_run(path: Path, tmp_path: Path):
+def test_dry_run(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     needs_data(path)
-    done = metadist(tmp_path, "run", str(path), "--dry-run", "--json", "execution.threads=1", EXACT)
-    planned = json.loads(done.out)
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(app, ["run", str(path), "--dry-run", "--json", "execution.threads=1", EXACT])
+    assert done.exit_code == 0, done.output
+    planned = json.loads(done.stdout)
     assert planned["closed"] == -1
     assert planned["nodes"] == 1 if path.stem in CENTRAL else planned["nodes"] >= 2
     assert all(figures["tasks"] > 0 or figures["rounds"] == 0 for figures in planned["runs"].values())
