@@ -7,6 +7,7 @@ As a script it is `metadist` with faults from the environment:
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -148,6 +149,24 @@ def process(*arguments: str, module: bool = False, cwd: Path | None = None, **ex
     with start(*arguments, module=module, cwd=cwd, **extra) as running:
         out, err = running.communicate(timeout=300)
     return Done(running.returncode, out, err)
+
+
+def package_with(folder: Path, more: dict[str, str]) -> None:
+    """A copy of the package in a folder, with more entries of registries.
+
+    more: by its path in the package the text of a file. It gets its registry's line, with the import, and nothing else.
+    """
+    package = folder / "metadist_cli"
+    shutil.copytree(ROOT / "metadist_cli", package, ignore=shutil.ignore_patterns("__pycache__"))
+    for path, text in more.items():
+        place = package / path
+        place.write_text(text)
+        name, registry = place.stem, place.with_name("__init__.py")
+        imported = f"from {'.'.join(place.relative_to(folder).with_suffix('').parts)} import {name}"
+        head, _, rest = registry.read_text().partition("\nfrom metadist_cli")
+        assert rest.count("] = {\n") == 1
+        rest = rest.replace("] = {\n", f'] = {{\n    "{name}": {name},\n')
+        registry.write_text(f"{head}\n{imported}\nfrom metadist_cli{rest}")
 
 
 def contents(folder: Path, *parts: str) -> dict[str, bytes]:

@@ -11,7 +11,7 @@ from metadist_cli.commands.support.finetune_outputs import Evaluation, Tasks, Tr
 from metadist_cli.commands.support.metrics_json import metrics_json
 from metadist_cli.commands.support.new_tasks import new_tasks
 from metadist_cli.commands.support.run_context import command, open_setting
-from metadist_cli.commands.support.user_task import own_name, own_task
+from metadist_cli.commands.support.user_task import task_folder, user_task
 from metadist_cli.config import Config, fingerprint, sections, variants
 from metadist_cli.core import seeds
 from metadist_cli.core.console import Console
@@ -42,10 +42,10 @@ def finetune(config: Config, run: Run, console: Console, own: Path | None = None
     setting = open_setting(config, run, console, alone=True)
     main = _trained(config, run, setting.experiment)
     others = _baselines(config, run, setting, console)
-    tasks = _new_tasks(config, run, setting) if own is None else [own_task(config, setting, own)]
+    tasks = _new_tasks(config, run, setting) if own is None else [user_task(config, setting, own)]
     main = _ready(main, run, setting, tasks)
     others = {name: _ready(trained, run.baseline(name), setting, tasks) for name, trained in others.items()}
-    folder = run.path / "finetune" / (config.finetune.name if own is None else own_name(own))
+    folder = run.path / "finetune" / (config.finetune.name if own is None else task_folder(own))
     inputs = _inputs(config, main, others, setting.manifest, tasks if own else [])
     found = _finished(folder, inputs)
     if found is not None:

@@ -1,34 +1,16 @@
-"""What every reader of a user's own task hands over, and the words that its messages share."""
+"""Helpers for names that come with data: their order, the nearest one to a mistyped one, and which are refused."""
 
 from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Collection, Sequence
-from typing import NamedTuple
+from collections.abc import Collection
 
-import numpy as np
-
-ROWS = 1_000_000  # rows of one task
 NAME = 100  # characters of a class name
-BYTES = 1 << 30  # of all arrays of one task
-
-
-class Part(NamedTuple):
-    """The support or the query rows of a task as the user wrote them, n rows.
-
-    x: (n, *shape) uint8 or float32. y: n class names, or (n, out) float32 targets, or None where the rows carry none.
-    names: n of them, for the list of predictions. place: where row i says its label, for messages.
-    """
-
-    x: np.ndarray
-    y: list[str] | np.ndarray | None
-    names: Sequence[str]
-    place: Callable[[int], str]
 
 
 def natural(name: str) -> tuple[list[tuple[bool, int, str]], str]:
-    """Sorting key by which 2.png stands before 10.png."""
+    """Sorting key that puts 2.png before 10.png."""
     key = []
     for digits, text in re.findall(r"([0-9]+)|([^0-9]+)", name):
         number = digits.lstrip("0")  # compared by length first: int() refuses very long ones
@@ -37,7 +19,7 @@ def natural(name: str) -> tuple[list[tuple[bool, int, str]], str]:
 
 
 def nearest(word: str, options: Collection[str]) -> str:
-    """`did you mean ...?` for a mistyped word, or else what there is."""
+    """A hint for a mistyped word: `did you mean ...?`, or else what there is to choose from."""
     plain = {option.lower(): option for option in options}
     match = difflib.get_close_matches(word.lower(), plain, 1, 0.6)
     some = ", ".join(sorted(options, key=natural)[:12]) + (" ..." if len(options) > 12 else "")
@@ -45,7 +27,7 @@ def nearest(word: str, options: Collection[str]) -> str:
 
 
 def unfit(name: str, longest: int = NAME) -> str:
-    """Why a name cannot stand in a report; empty where it can."""
+    """Why a name cannot be used in a report, as "is empty"; an empty text where it can."""
     if not name:
         return "is empty"
     if len(name) > longest:

@@ -157,7 +157,7 @@ def test_mini_imagenet(lists: Path, tmp_path: Path) -> None:
     assert (np.bincount(d.label) == 600).all()
     for number, part in enumerate(parts):
         assert [name for name, role in zip(d.classes, d.role, strict=True) if role == number] == names[part]
-    with pytest.raises(Problem, match=r"train\.csv:3002: there is no picture 'n01843383"):
+    with pytest.raises(Problem, match=r"train\.csv:3002: the image 'n01843383"):
         read(tmp_path / "images", lists="mini_imagenet_split")
 
 
@@ -179,7 +179,7 @@ def test_cifar(benchmark: str, flat: bool, lists: Path, tmp_path: Path) -> None:
     )
     options = {"folders": ["class"] if flat else ["above", "class"], "lists": f"cifar100_splits/{benchmark}"}
     if flat and benchmark == "fc100":
-        with pytest.raises(Problem, match=r"train\.json\[0\]: the list names 'fish', which is no class"):
+        with pytest.raises(Problem, match=r"train\.json\[0\]: the list names 'fish', but no folder"):
             read(root, **options)
         return
     d = read(root, **options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import os
 import struct
@@ -17,19 +18,25 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from safetensors.numpy import save_file
 
 from metadist_cli.core.errors import DATA, Problem
 from metadist_cli.data.names import natural
-from metadist_cli.data.user_task import csv_file, image_folder, npz_file
-from metadist_cli.data.user_task.task import OwnTask, read_task
+from metadist_cli.data.readers import images
+from metadist_cli.data.user_task import arrays
+from metadist_cli.data.user_task import table as tables
+from metadist_cli.data.user_task.task import UserTask, read_task
+from metadist_cli.data.user_task.types import TaskFormat
 
 DIGITS = tuple("0123456789")
 
 
-def read(path: Path, **other: Any) -> OwnTask:
-    """A 2-way task of images of 4x4 stored as 0..16, unless said otherwise."""
-    options = {"kind": "classification", "shape": (4, 4), "divide": 16.0, "classes": None, "outputs": 2, "shot": 1}
-    return read_task(path, **(options | {"invert": False} | other))
+TWO_WAYS = TaskFormat("classification", (4, 4), 16.0, None, 2)  # images of 4x4 stored as 0..16
+
+
+def read(path: Path, **other: Any) -> UserTask:
+    """A task of two ways, unless the format is changed."""
+    return read_task(path, TWO_WAYS._replace(**other))
 
 
 def image(path: Path, pixels: Any = 0, size: int = 8, mode: str = "L", **save: Any) -> Path:
@@ -174,6 +181,22 @@ def test_images_as_programs_save_them(tmp_path):
     assert (task.query_x[2] == 200).all()
 
 
+@pytest.mark.parametrize("above", ["", "my task/"])
+def test_a_zip_archive_of_images_is_read_like_its_folder(tmp_path, above: str):
+    """With or without the folder that holds it all, and with what macOS adds."""
+    for number, name in enumerate(("support/a/1.png", "support/b/1.png", "query/2.png", "query/10.png")):
+        image(tmp_path / "folder" / name, 50 * number)
+    with zipfile.ZipFile(tmp_path / "task.zip", "w") as archive:
+        for path in (tmp_path / "folder").rglob("*.png"):
+            archive.write(path, above + path.relative_to(tmp_path / "folder").as_posix())
+        archive.writestr("__MACOSX/._1.png", b"x")
+    found, wanted = read(tmp_path / "task.zip"), read(tmp_path / "folder")
+    np.testing.assert_array_equal(found.support_x, wanted.support_x)
+    np.testing.assert_array_equal(found.query_x, wanted.query_x)
+    assert (found.classes, found.query_y) == (wanted.classes, None)
+    assert found.query_names == (f"{above}query/2.png", f"{above}query/10.png")
+
+
 def test_file_managers_leave_things_behind(tmp_path):
     for name in ("a/1.png", "a/2.png", "b/1.png"):
         image(tmp_path / name)
@@ -240,7 +263,7 @@ def test_npz_numbers_are_names_of_classes(tmp_path):
     assert task.query_y is None
     arrays["support_y"] = np.array([9, 2])
     np.testing.assert_array_equal(read(npz(tmp_path / "t.npz", **arrays), classes=DIGITS).support_y, [9, 2])
-    with pytest.raises(Problem, match="'10' is no class"):
+    with pytest.raises(Problem, match="'10' is not a class"):
         read(npz(tmp_path / "t.npz", **(arrays | {"support_y": np.array([10, 2])})), classes=DIGITS)
 
 
@@ -254,6 +277,30 @@ def test_npz_regression(tmp_path, outputs):
     np.testing.assert_array_equal(task.query_y, -y)
     assert task.support_y.dtype == task.query_x.dtype == np.float32
     assert task.classes == ()
+
+
+def test_arrays_in_other_files(tmp_path):
+    """A folder of .npy files and .safetensors hold the same task as .npz; without text, labels are numbers."""
+    labelled = GOOD | {"support_y": np.array([1, 0]), "query_y": np.array([0, 1])}
+    (tmp_path / "folder").mkdir()
+    for name, array in labelled.items():
+        np.save(tmp_path / "folder" / f"{name}.npy", array)
+    save_file(labelled, tmp_path / "t.safetensors")
+    for path in (npz(tmp_path / "t.npz", **labelled), tmp_path / "folder", tmp_path / "t.safetensors"):
+        task = read(path)
+        np.testing.assert_array_equal(task.support_x, X)
+        np.testing.assert_array_equal(task.query_x, X + 1)
+        assert task.classes == ("0", "1")
+        np.testing.assert_array_equal(task.support_y, [1, 0])
+        np.testing.assert_array_equal(task.query_y, [0, 1])
+
+
+def test_yes_and_no_are_numbers_as_in_a_data_set(tmp_path):
+    path = npz(tmp_path / "t.npz", support_x=X > 7, support_y=np.array([True, False]), query_x=X > 3)
+    task = read(path, divide=1.0)
+    np.testing.assert_array_equal(task.support_x, (X > 7).astype(np.float32))
+    assert task.classes == ("0", "1")
+    np.testing.assert_array_equal(task.support_y, [1, 0])
 
 
 def test_a_link_to_the_task_itself_is_followed(tmp_path):
@@ -298,6 +345,56 @@ def test_csv_regression(tmp_path, outputs, text):
     np.testing.assert_array_equal(task.support_y, [[1, -1][:outputs]])
     np.testing.assert_array_equal(task.query_y, [[3, -3][:outputs]])
     np.testing.assert_array_equal(task.query_x, [[0.25]])
+
+
+def utf16(text: str) -> bytes:
+    return b"\xff\xfe" + text.encode("utf-16-le")
+
+
+def parquet(text: str) -> bytes:
+    from pyarrow import csv
+    from pyarrow import parquet as arrow
+
+    out = io.BytesIO()
+    arrow.write_table(csv.read_csv(io.BytesIO(text.encode())), out)
+    return out.getvalue()
+
+
+def xlsx(text: str) -> bytes:
+    import openpyxl
+
+    book = openpyxl.Workbook()
+    for number, line in enumerate(text.splitlines()):
+        cells = line.split(",")
+        book.active.append(cells if not number or not cells[0] else [*cells[:2], *map(float, cells[2:])])
+    out = io.BytesIO()
+    book.save(out)
+    return out.getvalue()
+
+
+SAME: dict[str, tuple[str, Callable[[str], bytes]]] = {
+    "tabs": ("t.tsv", lambda t: t.replace(",", "\t").encode()),
+    "semicolons": ("t.csv", lambda t: t.replace(",", ";").encode()),
+    "quoted line breaks": ("t.csv", lambda t: t.replace("f1", '"f\n1"').encode()),
+    "gzip": ("t.csv.gz", lambda t: gzip.compress(t.encode())),
+    "UTF-16 with its mark": ("t.csv", utf16),
+    "Parquet": ("t.parquet", parquet),
+    "spreadsheet": ("t.xlsx", xlsx),
+}
+
+
+@pytest.mark.parametrize("form", SAME)
+def test_every_table_that_a_data_set_may_have(tmp_path, form: str):
+    name, write = SAME[form]
+    (tmp_path / name).write_bytes(write(CSV.replace(" a ", "a").replace("\n\n", "\n")))
+    task = read(tmp_path / name, **FLAT)
+    np.testing.assert_array_equal(task.support_x, [[1, 2], [-1.5, 2000]])
+    np.testing.assert_array_equal(task.query_x, [[5, 6]])
+    assert task.classes == ("a", "b")
+    np.testing.assert_array_equal(task.support_y, [1, 0])
+    np.testing.assert_array_equal(task.query_y, [0])
+    line = {"quoted line breaks": 5, "Parquet": 3}.get(form, 4)  # a Parquet file has no line of names
+    assert task.query_names == (f"line {line}",)
 
 
 def test_csv_regression_without_query_targets(tmp_path):
@@ -366,33 +463,48 @@ def png(size: int = 8) -> bytes:
 
 R = {"kind": "regression", "shape": (1,), "divide": 1.0, "outputs": 1}
 BAD_FOLDERS = [
-    (folder(), {}, "there are no support images", "put support/CLASS"),
-    (folder("1.png"), {}, "1.png: this image belongs to no class", "folder of its class"),
+    (folder(), {}, "there are no support images", "use support/CLASS/*.png"),
+    (folder("1.png"), {}, "1.png: this image is in no folder of a class", "folder of its class"),
     (folder("a/1.png", "b/1.png"), {}, "there are no query images", "add some"),
     (folder("support/a/1.png", "support/b/1.png"), {}, "the folder query is missing", "or just CLASS/"),
-    (folder("support/a/1.png", "query/1.png", "c/1.png"), {}, "c: this folder stands beside support", "move it"),
-    (folder("support/a/1.png", "support/2.png", "query/1.png"), {}, "2.png: this image belongs to no class", "put it"),
+    (folder("support/a/1.png", "query/1.png", "c/1.png"), {}, "c: this folder is beside support and query", "move it"),
+    (
+        folder("support/a/1.png", "support/2.png", "query/1.png"),
+        {},
+        "2.png: this image is in no folder of a class",
+        "put it",
+    ),
     (folder("support/a/1.png", "query/1.png", "query/a/1.png"), {}, "query/1.png: this image has no class", "or none"),
-    (folder("support/a/1.png", "query/"), {}, "there are no query images", "add some"),
-    (folder("a/1.png", "a/2.png", "b/"), {}, "b: the folder of this class holds no images", "remove the folder"),
-    (folder("a/1.png", "a/x/2.png", "b/1.png"), {}, "a/x: this is a folder in the folder of a class", "straight"),
-    (folder("a/1.png", "a/2.png"), {}, "has 1 classes (a), the model tells just 2", "add 1, or train a model with"),
+    (folder("support/a/1.png", "query/"), {}, "query: the folder holds no images", "add images"),
+    (folder("a/1.png", "a/2.png", "b/"), {}, "b: the folder holds no images", "remove the folder"),
+    (
+        folder("a/1.png", "a/x/2.png", "b/1.png"),
+        {},
+        "a/x/2.png: this image is too deep in the folder of a class",
+        "put it",
+    ),
+    (
+        folder("a/1.png", "a/2.png"),
+        {},
+        "has 1 class (a), but the model's last layer has 2 outputs",
+        "add 1, or train a model with",
+    ),
     (folder("a/1.png", "a/2.png", "b/1.png", "c/1.png"), {}, "3 classes (a, b, c)", "leave out 1, or train a model"),
     (
         folder("support/a/1.png", "support/b/1.png", "query/B/1.png"),
         {},
-        "query/B: 'B' is no class of this task",
+        "query/B: 'B' is not a class of this task",
         "did you mean 'b'?",
     ),
-    (folder("Cat/1.png", "Cat/2.png"), {"classes": ("cat", "dog")}, "'Cat' is no class", "did you mean 'cat'?"),
-    (folder("x/1.png", "x/2.png"), {"classes": DIGITS}, "'x' is no class", "there are: 0, 1, 2, 3"),
+    (folder("Cat/1.png", "Cat/2.png"), {"classes": ("cat", "dog")}, "'Cat' is not a class", "did you mean 'cat'?"),
+    (folder("x/1.png", "x/2.png"), {"classes": DIGITS}, "'x' is not a class", "there are: 0, 1, 2, 3"),
     (linked, {}, "2.png: this is a symbolic link", "put the file or folder itself"),
     (linked_folder, {}, "b: this is a symbolic link", "put the file or folder itself"),
-    (holding("a/notes.txt", b"x"), {}, "notes.txt: only PNG and JPEG images are read", "move it away"),
-    (holding("README", b"x"), {}, "README: only PNG and JPEG images are read", "move it away"),
-    (holding("a/3.png", b"nonsense"), {}, "a/3.png: this is no PNG or JPEG image", "save it as PNG"),
-    (holding("a/3.png", b""), {}, "a/3.png: this is no PNG or JPEG image", "save it as PNG"),
-    (holding("a/3.png", gif()), {}, "a/3.png: this is no PNG or JPEG image", "save it as PNG"),
+    (holding("a/notes.txt", b"x"), {}, "notes.txt: only PNG and JPEG images can be read", "move it away"),
+    (holding("README", b"x"), {}, "README: only PNG and JPEG images can be read", "move it away"),
+    (holding("a/3.png", b"nonsense"), {}, "a/3.png: the file is not a PNG or JPEG image", "save it as PNG"),
+    (holding("a/3.png", b""), {}, "a/3.png: the file is not a PNG or JPEG image", "save it as PNG"),
+    (holding("a/3.png", gif()), {}, "a/3.png: the file is not a PNG or JPEG image", "save it as PNG"),
     (holding("a/3.png", png()[:-30]), {}, "a/3.png: the image is broken", "save it again"),
     (holding("a/3.png", huge_png(5001, 5000)), {}, "a/3.png: the image has more than 25,000,000 pixels", "smaller"),
     (holding("a/3.png", huge_png(90_000, 90_000)), {}, "3.png: the image has more than 25,000,000 pixels", "smaller"),
@@ -402,8 +514,8 @@ BAD_FOLDERS = [
     (folder("a/" + "a" * 200 + "\n.png"), {}, "the name has control characters", "another name"),
     (folder("a" * 101 + "/1.png"), {}, "the name has 101 characters, more than 100", "another name"),
     (folder("a/1.png"), {"shape": (60,)}, "the rows of this data set have the shape (60,)", ".npz or .csv"),
-    (folder("a/1.png"), {"shape": (2, 4, 4)}, "have the shape (2, 4, 4), they are no images", ".npz or .csv"),
-    (folder("a/1.png"), R, "a folder of images has classes, this model predicts numbers", ".npz or .csv"),
+    (folder("a/1.png"), {"shape": (2, 4, 4)}, "have the shape (2, 4, 4), they are not images", ".npz or .csv"),
+    (folder("a/1.png"), R, "a folder of images has classes, but this model predicts numbers", ".npz or .csv"),
     (folder("a/1.png", "b/1.png", "b/2.png"), {"shape": (10_000, 10_000)}, "3 images of the shape", "use fewer"),
 ]
 
@@ -425,7 +537,7 @@ def test_bad_folders(tmp_path, make, options, message, hint):
 
 
 def test_too_many_entries(tmp_path, monkeypatch):
-    monkeypatch.setattr(image_folder, "_ENTRIES", 3)
+    monkeypatch.setattr(images, "_FILES", 3)
     assert len(read(folder("a/1.png", "a/2.png", "b/1.png")(tmp_path)).support_x) == 2
     check(folder("b/2.png")(tmp_path), {}, "there are more than 3 images", "is this the right folder?")
     check(folder("b/3.png", "b/4.png")(tmp_path), {}, "b: there are more than 3 files", "is this the right folder?")
@@ -457,8 +569,12 @@ def whole(**changed: Any) -> Callable[[Path], Path]:
     return lambda path: npz(path, **arrays)
 
 
+def entries(data: bytes) -> list[tuple[str, bytes]]:
+    return [(f"{name}.npy", data) for name in ("support_x", "support_y", "query_x")]
+
+
 def raw(first: bytes) -> Callable[[Path], Path]:
-    return lambda path: packed(path, ("support_x.npy", first), ("support_y.npy", first), ("query_x.npy", first))
+    return lambda path: packed(path, *entries(first))
 
 
 class Trap:
@@ -471,60 +587,69 @@ class Trap:
 F8 = {"descr": "<f8", "fortran_order": False}
 BAD_NPZ = [
     (whole(query_x=None), {}, "the array query_x is missing", "save support_x"),
-    (whole(x_support=X), {}, "there is no use for an array 'x_support'", "did you mean 'support_"),
+    (whole(x_support=X), {}, "a task has no array 'x_support'", "did you mean 'support_"),
     (whole(support_x=X[0]), {}, "support_x: the array has the shape (4, 4), not (n, 4, 4)", "number of rows"),
     (whole(support_x=X[:, :3]), {}, "the array has the shape (2, 3, 4), not (n, 4, 4)", "number of rows"),
     (whole(support_x=np.float32(3)), {}, "the array has the shape (), not (n, 4, 4)", "number of rows"),
     (whole(support_y=np.array([[1], [2]])), {}, "support_y: the array has the shape (2, 1), not (n,)", "number"),
     (whole(query_x=X[:0], query_y=None), {}, "query_x: the array has 0 rows", "1 to 1,000,000 rows"),
-    (whole(query_y=np.array(["a"])), {}, "query_y: there are 1 labels for 2 rows", "equally long"),
-    (whole(query_y=np.array(["a", "c"])), {}, "query_y[1]: 'c' is no class of this task", "there are: a, b"),
-    (whole(support_y=np.array(["a", "a\x07"])), {}, "support_y[1]: the label has control characters", "give it"),
-    (whole(support_y=np.array(["a", ""])), {}, "support_y[1]: the label is empty", "give it"),
-    (whole(support_y=np.array([1.0, 2.0])), {}, "support_y: the labels are of type float64", ".astype(int)"),
+    (whole(query_y=np.array(["a"])), {}, "query_y: the array has 1 labels for 2 rows", "same number of rows"),
+    (whole(query_y=np.array(["a", "c"])), {}, "query_y[1]: 'c' is not a class of this task", "there are: a, b"),
+    (whole(support_y=np.array(["a", "a\x07"])), {}, "support_y[1]: the label has control characters", "choose another"),
+    (whole(support_y=np.array(["a", ""])), {}, "support_y[1]: the label is empty", "choose another"),
+    (
+        whole(support_y=np.array([1.0, 2.0])),
+        {},
+        "support_y: the array is of type float64, not whole",
+        ".astype(int)",
+    ),
     (whole(support_y=np.array(["a", "b" * 101])), {}, "texts of up to 101 characters", "use 1 to 100"),
     (whole(support_x=X.astype(complex)), {}, "support_x: the array is of type complex128, not numbers", "float32"),
     (whole(support_x=X.astype("M8[s]")), {}, "the array is of type datetime64[s], not numbers", "float32"),
-    (whole(support_x=X.astype(bool)), {}, "the array is of type bool, not numbers", "uint8"),
     (whole(support_x=np.full((2, 4, 4), Trap())), {}, "support_x: the array holds Python objects", "save numbers"),
-    (whole(support_x=np.full((2, 4, 4), np.nan)), {}, "support_x[0, 0, 0]: this is no finite number", "mend"),
-    (whole(query_x=np.where(X > 14, 1e39, X)), {}, "query_x[1, 3, 2]: this is no finite number, or too", "mend"),
+    (whole(support_x=np.full((2, 4, 4), np.nan)), {}, "support_x[0, 0, 0]: the number is not finite", "leave it out"),
+    (
+        whole(query_x=np.where(X > 14, 1e39, X)),
+        {},
+        "query_x[1, 3, 2]: the number is not finite, or too",
+        "leave it out",
+    ),
     (
         whole(support_x=X / 16, query_x=X / 16),
         {},
-        "the values go from 0 to 0.9375, those of this",
+        "the values range from 0 to 0.9375, those of this",
         "multiply them by 16",
     ),
-    (whole(support_x=X * 17), {}, "the values go from 0 to 255, those of this data set from 0 to 16", "scale them"),
-    (whole(support_x=X.astype(int) - 1), {}, "the values go from -1 to 16", "scale them"),
+    (whole(support_x=X * 17), {}, "the values range from 0 to 255, those of this data set from 0 to 16", "scale them"),
+    (whole(support_x=X.astype(int) - 1), {}, "the values range from -1 to 16", "scale them"),
     (
         whole(support_y=np.array([0.5, np.inf]), query_y=None),
         R | {"shape": (4, 4)},
-        "support_y[1, 0]: this is no finite",
-        "mend",
+        "support_y[1, 0]: the number is not finite",
+        "leave it out",
     ),
     (whole(support_y=np.ones((2, 3))), R | {"shape": (4, 4)}, "has the shape (2, 3), not (n, 1)", "number of rows"),
     (whole(support_y=np.ones(2)), R | {"shape": (4, 4), "outputs": 2}, "has the shape (2,), not (n, 2)", "number"),
     (lambda p: [p.touch(), p][1], {}, "the .npz file is broken", "numpy.savez_compressed"),
     (lambda p: p.write_bytes(b"PK\x03\x04 nonsense") and p, {}, "the .npz file is broken", "numpy.savez_compressed"),
     (lambda p: p.mkdir() or p, {"shape": (3,)}, "the rows of this data set have the shape", ".npz or .csv"),
-    (lambda p: packed(p, ("../../support_x.npy", b"")), {}, "no use for an array '../../support_x'", "did you mean"),
-    (lambda p: packed(p, *[(f"{i}.npy", b"") for i in range(101)]), {}, "more than 100 arrays", "save support_x"),
-    (lambda p: packed(p, ("support_x.npy", bytes(20 << 20))), {}, "would unpack to 20,971,520", "numpy.savez, not"),
+    (lambda p: packed(p, ("../../support_x.npy", b"")), {}, "a task has no array '../../support_x'", "did you mean"),
+    (lambda p: packed(p, *[(f"{i}.npy", b"") for i in range(1001)]), {}, "more than 1,000 arrays", "right file"),
+    (lambda p: packed(p, *entries(bytes(20 << 20))), {}, "would unpack to 20,971,520", "numpy.savez, un"),
     (
-        lambda p: packed(p, ("support_x.npy", b"x"), method=zipfile.ZIP_LZMA),
+        lambda p: packed(p, *entries(b"x"), method=zipfile.ZIP_LZMA),
         {},
         "support_x: the array is packed in an unusual way",
         "numpy.savez_compressed",
     ),
-    (raw(npy(str(F8 | {"shape": (10**9, 4, 4)}))), {}, "has 128,000,000", "save it again"),
-    (raw(npy(str(F8 | {"shape": (2, 4, 4)}), bytes(8 * 31))), {}, "has 327 bytes, here are 319", "save it again"),
-    (raw(npy(str(F8 | {"shape": (-1, 4, 4)}))), {}, "here are", "save it again"),
+    (raw(npy(str(F8 | {"shape": (10**9, 4, 4)}))), {}, "needs 128,000,000", "save it again"),
+    (raw(npy(str(F8 | {"shape": (2, 4, 4)}), bytes(8 * 31))), {}, "needs 327 bytes, the file has 319", "save it again"),
+    (raw(npy(str(F8 | {"shape": (-1, 4, 4)}))), {}, "the file has", "save it again"),
     (raw(npy("(" * 5000)), {}, "the .npz file is broken", "save it again"),
     (raw(npy("__import__('os')._exit(77)")), {}, "the .npz file is broken", "save it again"),
     (raw(npy(" " * 20_000)), {}, "the .npz file is broken", "save it again"),
-    (raw(npy(" ", version=3)), {}, "the array is of version (3, 0)", "save plain arrays"),
-    (raw(npy(" ", version=9)), {}, "the array is of version (9, 0)", "save plain arrays"),
+    (raw(npy(" ", version=3)), {}, "the array is in version (3, 0)", "save plain arrays"),
+    (raw(npy(" ", version=9)), {}, "the array is in version (9, 0)", "save plain arrays"),
 ]
 
 
@@ -536,17 +661,17 @@ def test_bad_npz(tmp_path, make, options, message, hint):
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 def test_npz_with_an_array_twice(tmp_path):
     check(
-        packed(tmp_path / "t.npz", *[("query_x.npy", b"")] * 2), {}, "there is a second array 'query_x'", "did you mean"
+        packed(tmp_path / "t.npz", *[("query_x.npy", b"")] * 2),
+        {},
+        "the file has two arrays 'query_x'",
+        "save it again",
     )
 
 
 def test_npz_of_too_many_bytes(tmp_path, monkeypatch):
     path = npz(tmp_path / "t.npz", **(GOOD | {"support_x": np.ones((200, 4, 4), dtype=np.uint8)}))
-    size = path.stat().st_size
-    monkeypatch.setattr(npz_file, "BYTES", size)
-    check(path, {}, f"bytes, more than {size:,}", "use fewer rows")
-    monkeypatch.setattr(npz_file, "BYTES", size - 1)
-    check(path, {}, f"the task has {size:,} bytes, more than the {size - 1:,} allowed", "right file")
+    monkeypatch.setattr(arrays, "BYTES", 3247)
+    check(path, {}, "the arrays take 3,248 bytes, more than 3,247", "use fewer rows")
 
 
 def test_npz_with_an_encrypted_array(tmp_path):
@@ -560,53 +685,56 @@ def test_npz_with_a_character_that_is_none(tmp_path):
     text = npy(str({"descr": "<U1", "fortran_order": False, "shape": (2,)}), struct.pack("<II", 97, 0x7FFFFFFF))
     numbers = npy(str(F8 | {"shape": (2, 4, 4)}), np.full((2, 4, 4), 2.0).tobytes())
     members = ("support_x.npy", numbers), ("support_y.npy", text), ("query_x.npy", numbers)
-    check(packed(tmp_path / "t.npz", *members), {}, "support_y: the labels hold characters that there", "save it")
+    check(packed(tmp_path / "t.npz", *members), {}, "support_y: the array holds text that is not", "save it")
 
 
 HEAD = "part,label,f0,f1\n"
 BODY = "support,a,1,2\nsupport,b,1,2\nquery,a,1,2\n"
 BAD_CSV = [
-    ("", {}, ".csv:1: the column 'part' is missing", "the first line must name the columns"),
-    ("\n" + HEAD + BODY, {}, ".csv:1: the column 'part' is missing", "the first line must name the columns"),
+    ("", {}, ".csv:1: the file is empty", "leave it out"),
+    ("1,2,3,4\n" + BODY, {}, ".csv:1: the column 'part' is missing", "the first line must name the columns"),
     (HEAD.replace("part", "prat") + BODY, {}, "the column 'part' is missing", "did you mean 'prat'?"),
     (HEAD.replace("label", "target") + BODY, {}, "the column 'label' is missing", "there are: "),
     (HEAD + BODY, R | {"shape": (2,)}, "the column 'target_0' is missing", "there are: "),
-    (HEAD.replace("f1", "f0") + BODY, {}, "there are two columns 'f0'", "rename one"),
-    ((HEAD + BODY).replace(",", ";"), {}, "the columns are parted by semicolons", "save it with commas"),
-    (HEAD.replace("f1", "f1,f2"), {}, "there are 3 columns of features, a row of this data set has 2", "besides label"),
-    (HEAD.replace(",f1", ""), {}, "there are 1 columns of features", "every column is a feature"),
-    (HEAD + "," * 1000, {}, ".csv:2: this line has 1,001 columns", "is this the right file?"),
-    (HEAD + BODY + "query,a,1\n", {}, ".csv:5: this row has 3 columns, the header has 4", "add or remove"),
-    (HEAD + BODY + "test,a,1,2\n", {}, ".csv:5:part: 'test' is no part", "there are: query, support"),
-    (HEAD + BODY + "Query,a,1,2\n", {}, ".csv:5:part: 'Query' is no part", "did you mean 'query'?"),
+    (HEAD.replace("f1", "f0") + BODY, {}, "two columns are called 'f0'", "rename one"),
+    (HEAD.replace("f1", "f1,f2"), {}, "a row of this data set has 2 features, this table has 3", "except label"),
+    (HEAD.replace(",f1", ""), {}, "a row of this data set has 2 features, this table has 1", "every column"),
+    (HEAD + "1," * 1000, {}, ".csv:2: this row has 1,001 columns, the table has 4", "add or remove"),
+    (HEAD + BODY + "query,a,1\n", {}, ".csv:5: this row has 3 columns, the table has 4", "add or remove"),
+    (HEAD + BODY + "test,a,1,2\n", {}, ".csv:5:part: 'test' is neither support nor query", "there are: query, support"),
+    (HEAD + BODY + "Query,a,1,2\n", {}, ".csv:5:part: 'Query' is neither support nor query", "did you mean 'query'?"),
     (HEAD + "support,a,1,2\nsupport,b,1,2\n", {}, "there are no query rows", "write query into the column"),
     (HEAD + "query,a,1,2\n", {}, "there are no support rows", "write support into the column"),
-    (HEAD, {}, "there are no support rows", "write support"),
-    (HEAD + "support,,1,2\n", {}, ".csv:2:label: the label is empty", "every support row"),
-    (HEAD + BODY + "query, ,1,2\n", {}, ".csv:5:label: some query rows have a label", "or none"),
-    (HEAD + "query,,1,2\n" + BODY, {}, ".csv:5:label: some query rows have a label, others none", "or none"),
-    (HEAD + BODY + "query,c,1,2\n", {}, ".csv:5:label: 'c' is no class of this task", "there are: a, b"),
-    (HEAD + BODY, {"classes": ("A", "z")}, ".csv:2:label: 'a' is no class", "did you mean 'A'?"),
-    (HEAD + BODY.replace("b", "\x1b"), {}, ".csv:3:label: the label has control characters", "another one"),
-    (HEAD + BODY.replace("b", "b" * 101), {}, ".csv:3:label: the label has 101 characters", "another one"),
-    (HEAD + BODY.replace("b", "a"), {}, "has 1 classes (a), the model tells just 2 apart", "task.way: 1"),
-    (HEAD + BODY + "query,a,1,two\n", {}, ".csv:5:f1: 'two' is no number", "write it like 0.5"),
+    (HEAD, {}, "the table has no rows", "the file"),
+    (HEAD + "support,,1,2\nquery,,1,2\n", {}, ".csv:2:label: the label is empty", "every support row"),
+    (HEAD + BODY + "support,,1,2\n", {}, ".csv:5:label: the label is empty, others are not", "all rows of the support"),
+    (HEAD + BODY + "query, ,1,2\n", {}, ".csv:5:label: the label is empty, others are not", "or none"),
+    (HEAD + "query,,1,2\n" + BODY, {}, ".csv:2:label: the label is empty, others are not", "or none"),
+    (HEAD + BODY + "query,c,1,2\n", {}, ".csv:5:label: 'c' is not a class of this task", "there are: a, b"),
+    (HEAD + BODY, {"classes": ("A", "z")}, ".csv:2:label: 'a' is not a class", "did you mean 'A'?"),
+    (HEAD + BODY.replace("b", "\x1b"), {}, ".csv:3:label: the label has control characters", "choose another"),
+    (HEAD + BODY.replace("b", "b" * 101), {}, ".csv:3:label: the label has 101 characters", "choose another"),
+    (HEAD + BODY.replace("b", "a"), {}, "has 1 class (a), but the model's last layer has 2 outputs", "task.way: 1"),
+    (HEAD + BODY + "query,a,1,two\n", {}, ".csv:5:f1: 'two' is not a number", "write it like 0.5"),
     (HEAD + BODY + "query,a,,2\n", {}, ".csv:5:f0: the number is missing", "write it like 0.5"),
-    (HEAD + BODY + "query,a,1_0,2\n", {}, ".csv:5:f0: '1_0' is no number", "write it like 0.5"),
-    (HEAD + BODY + "query,a,1,nan\n", {}, ".csv:5:f1: this is no finite number", "leave out the row"),
-    (HEAD + BODY + "query,a,1e39,2\n", {}, ".csv:5:f0: this is no finite number, or too large", "leave out"),
-    (HEAD + BODY + "query,a,1e999,2\n", {}, ".csv:5:f0: this is no finite number, or too large", "leave out"),
-    (HEAD + BODY + 'query,"a,1,2\n', {}, ".csv:5: a quotation mark is open at the end of this line", "close it"),
-    (HEAD + BODY + 'query,"a\n",1,2\n', {}, ".csv:5: a quotation mark is open at the end of this line", "close it"),
-    ("part," + '"\nab",' * 1000, {}, ".csv:1: a quotation mark is open at the end of this line", "close it"),
-    (HEAD.replace("f0,f1", ",") + BODY, {}, "there are two columns ''", "rename one"),
-    (HEAD + BODY + 'query,"a"b,1,2\n', {}, ".csv:5: this is no CSV", "quotation mark"),
-    (HEAD + BODY + f"query,{'a' * 140_000},1,2\n", {}, ".csv:5: this is no CSV: field larger", "quotation mark"),
-    (HEAD + BODY.replace("2", "0"), {"divide": 255.0}, "the values go from 0 to 1, those", "multiply them by 255"),
-    ("part,target,x\nsupport,one,1\n", R, ".csv:2:target: 'one' is no number", "write it like"),
-    ("part,target,x\nsupport,inf,1\nquery,1,1\n", R, ".csv:2:target: this is no finite number", "leave out"),
+    (HEAD + BODY + "query,a,1_0,2\n", {}, ".csv:5:f0: '1_0' is not a number", "write it like 0.5"),
+    (HEAD + BODY + "query,a,1,nan\n", {}, ".csv:5:f1: the number is missing", "write it like 0.5"),
+    (HEAD + BODY + "query,a,1e39,2\n", {}, "is not a finite number, or too large", "correct it"),
+    (HEAD + BODY + "query,a,1e999,2\n", {}, "is not a finite number, or too large", "correct it"),
+    (HEAD + BODY + 'query,"a,1,2\n', {}, ".csv:5: a quotation mark in this row is never closed", "close it"),
+    (HEAD.replace("f0,f1", ",") + BODY, {}, "column 3 has values but no name", "name it"),
+    (HEAD + BODY + 'query,"a"b,1,2\n', {}, ".csv:5: a quotation mark in this row is out of place", "put quot"),
     (
-        "part,target_0,target_1,x\nsupport,1,,1\n",
+        HEAD + BODY + f"query,{'a' * 140_000},1,2\n",
+        {},
+        ".csv:5: a cell of this row has more than 131,072 characters",
+        "",
+    ),
+    (HEAD + BODY.replace("2", "0"), {"divide": 255.0}, "the values range from 0 to 1, those", "multiply them by 255"),
+    ("part,target,x\nsupport,one,1\n", R, ".csv:2:target: the column 'target' is of texts", "write numbers"),
+    ("part,target,x\nsupport,inf,1\nquery,1,1\n", R, "'inf' is not a finite number", "correct it"),
+    (
+        "part,target_0,target_1,x\nsupport,1,,1\nquery,1,1,1\n",
         R | {"outputs": 2},
         ".csv:2:target_1: the number is missing",
         "write it like",
@@ -621,25 +749,23 @@ def test_bad_csv(tmp_path, text, options, message, hint):
 
 def test_csv_that_is_no_text_or_too_large(tmp_path, monkeypatch):
     (tmp_path / "t.csv").write_bytes(b"part,\xff")
-    check(tmp_path / "t.csv", FLAT, "the table is not UTF-8 text", "save it as CSV with UTF-8")
+    check(tmp_path / "t.csv", FLAT, "t.csv:1: this is not UTF-8 text", "UTF-8")
     table(tmp_path / "t.csv", HEAD + BODY)
-    monkeypatch.setattr(csv_file, "ROWS", 2)
-    check(tmp_path / "t.csv", FLAT, "t.csv:4: there are more than 2 rows", "use fewer")
-    monkeypatch.setattr(csv_file, "_BYTES", 10)
-    check(tmp_path / "t.csv", FLAT, "more than the 10 allowed", "right file")
+    monkeypatch.setattr(tables, "ROWS", 2)
+    check(tmp_path / "t.csv", FLAT, "3 rows of 2 features are too many for a task", "use at most 2 rows")
 
 
 @pytest.mark.parametrize("name", ["missing", "missing.npz", "a\0b.csv", "x" * 300 + ".csv"])
 def test_nothing_there(tmp_path, name):
-    check(tmp_path / name, {}, "there is no such file or folder", "check the path")
+    check(tmp_path / name, {}, "no such file or folder", "check the path")
 
 
 def test_other_files(tmp_path):
     (tmp_path / "task.pkl").write_bytes(b"x")
-    check(tmp_path / "task.pkl", {}, "a task cannot be read from a .pkl file", ".npz or .csv")
+    check(tmp_path / "task.pkl", {}, "cannot read a task from a .pkl file", ".npz or .csv")
     os.mkfifo(tmp_path / "pipe.csv")
-    check(tmp_path / "pipe.csv", {}, "is not a regular file", "plain file")
-    with pytest.raises(Problem, match="there is no such file or folder"):
+    check(tmp_path / "pipe.csv", {}, "is not a regular file", "regular file")
+    with pytest.raises(Problem, match="no such file or folder"):
         read(Path("~nobody-of-this-name/task.csv"))
 
 

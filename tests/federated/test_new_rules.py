@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import signal
 import subprocess
 import sys
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from runner import ROOT, TINY, environment, process
+from runner import TINY, environment, package_with, process
 from safetensors.numpy import load
 
 CLIP = '''\
@@ -116,28 +115,12 @@ metadist("partition", "new.yaml", "--name", "killed")
 CONFIG = TINY + "uplink: [{name: clip, norm: 0.05}, {name: top}]\naggregate: {name: running_median}\n"
 
 
-def add(registry: Path, imported: str, entry: str) -> None:
-    """One registry line, with its import."""
-    text = registry.read_text()
-    assert text.count("] = {\n") == 1
-    head, _, rest = text.partition("\nfrom metadist_cli")
-    registry.write_text(f"{head}\n{imported}\nfrom metadist_cli{rest}".replace("] = {\n", f"] = {{\n    {entry}\n"))
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The package with two uplinks and an aggregation rule more, and what three launches of an experiment left."""
     folder = tmp_path_factory.mktemp("new")
-    shutil.copytree(ROOT / "metadist_cli", folder / "metadist_cli", ignore=shutil.ignore_patterns("__pycache__"))
-    federated = folder / "metadist_cli" / "federated"
-    (federated / "uplink" / "clip.py").write_text(CLIP)
-    (federated / "uplink" / "top.py").write_text(TOP)
-    (federated / "aggregators" / "running_median.py").write_text(MEDIAN)
-    for name in ("clip", "top"):
-        line = f"from metadist_cli.federated.uplink.{name} import {name}"
-        add(federated / "uplink" / "__init__.py", line, f'"{name}": {name},')
-    line = "from metadist_cli.federated.aggregators.running_median import running_median"
-    add(federated / "aggregators" / "__init__.py", line, '"running_median": running_median,')
+    files = {"uplink/clip": CLIP, "uplink/top": TOP, "aggregators/running_median": MEDIAN}
+    package_with(folder, {f"federated/{path}.py": text for path, text in files.items()})
     (folder / "new.yaml").write_text(CONFIG)
     done = subprocess.run(
         [sys.executable, "-c", DRIVER],

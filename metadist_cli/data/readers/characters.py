@@ -1,4 +1,4 @@
-"""Text as numbers: which number a character has, and rows of characters that follow each other in one text."""
+"""Text as numbers: the number of each character, and windows of consecutive characters."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from metadist_cli.core.errors import DATA, Problem
 
 # S. Caldas et al. (2018), LEAF, https://arxiv.org/abs/1812.01097; TalwalkarLab/leaf, models/utils/language_utils.py
 LEAF = "\n !\"&'(),-.0123456789:;>?ABCDEFGHIJKLMNOPQRSTUVWXYZ[]abcdefghijklmnopqrstuvwxyz}"
-_MOST = 256  # what a byte tells apart
+_MOST = 256  # what a byte can hold
 _NAMES = {" ": "space", "\n": "newline"}
 
 
 class Alphabet:
-    """Numbers of characters: of LEAF's 80 in LEAF's order, or of those that come up."""
+    """Numbers of characters: LEAF's 80 in LEAF's order, or numbered as they first occur."""
 
     def __init__(self, leaf: bool):
         self._fixed = leaf
@@ -24,15 +24,15 @@ class Alphabet:
         self._number[[ord(letter) for letter in self._letters]] = np.arange(len(self._letters))
 
     def encode(self, text: str, place: Callable[[str], str]) -> np.ndarray:
-        """(len(text),) uint8. place: where a character stands, for messages.
+        """(len(text),) uint8. place: where a character is, for messages.
 
-        Raises Problem(DATA) for a character that LEAF has not, or beyond 256 different ones.
+        Raises Problem(DATA) for a character that is not among LEAF's, or for more than 256 different ones.
         """
         try:
             points = np.frombuffer(text.encode("utf-32-le"), dtype="<u4")
         except UnicodeEncodeError as error:
             half = text[error.start]
-            raise Problem("there is half a surrogate pair", place(half), "save it as UTF-8 again", DATA) from error
+            raise Problem("the text has half a surrogate pair", place(half), "save it as UTF-8 again", DATA) from error
         numbers = self._number[points]
         if (numbers < 0).any():
             self._meet(np.unique(points[numbers < 0]), place)
@@ -42,22 +42,22 @@ class Alphabet:
     def _meet(self, points: np.ndarray, place: Callable[[str], str]) -> None:
         new = [chr(point) for point in points]
         if self._fixed:
-            message, hint = f"{new[0]!r} is none of LEAF's 80 characters", "write vocabulary: data, or replace it"
+            message, hint = f"{new[0]!r} is not one of LEAF's 80 characters", "write vocabulary: data, or replace it"
             raise Problem(message, place(new[0]), hint, DATA)
         if len(self._letters) + len(new) > _MOST:
-            message = f"there are more than {_MOST} different characters, {new[-1]!r} is one more"
-            raise Problem(message, place(new[-1]), "replace or leave out the rare ones", DATA)
+            message = f"{new[-1]!r} makes more than {_MOST} different characters"
+            raise Problem(message, place(new[-1]), "replace or remove rare characters", DATA)
         self._number[points] = np.arange(len(new)) + len(self._letters)
         self._letters += new
 
     def known(self, text: str) -> str:
-        """The characters of a text that have a number."""
+        """The text without characters that have no number."""
         return "".join(letter for letter in text if self._number[ord(letter)] >= 0)
 
     def order(self) -> tuple[tuple[str, ...], np.ndarray]:
-        """(names of the characters, (C,) uint8 their place among the names by their number so far).
+        """(names of the characters, (C,) uint8 place among them of each number so far).
 
-        LEAF's are in LEAF's order, those that came up sorted.
+        LEAF's are in LEAF's order, others sorted.
         """
         letters = self._letters if self._fixed else sorted(self._letters)
         at = {letter: i for i, letter in enumerate(letters)}
@@ -66,10 +66,17 @@ class Alphabet:
 
 
 def lay(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(source (m,), start (n,) int64) of windows, rows (n, length) uint8: one that follows another adds one byte."""
+    """Windows as `types.Windows` stores them: one that continues the one before adds a single byte.
+
+    Args:
+        rows: (n, length) uint8.
+
+    Returns:
+        (source (m,) uint8, start (n,) int64); row i is source[start[i] : start[i] + length].
+    """
     length = rows.shape[1]
-    anew = np.ones(len(rows), dtype=bool)
-    anew[1:] = (rows[1:, :-1] != rows[:-1, 1:]).any(1)
-    fresh = np.repeat(anew[:, None], length, axis=1)
+    first = np.ones(len(rows), dtype=bool)  # of a run of windows
+    first[1:] = (rows[1:, :-1] != rows[:-1, 1:]).any(1)
+    fresh = np.repeat(first[:, None], length, axis=1)
     fresh[:, -1] = True
-    return rows[fresh], np.cumsum(np.where(anew, length, 1)) - length
+    return rows[fresh], np.cumsum(np.where(first, length, 1)) - length

@@ -1,4 +1,4 @@
-"""Where downloaded data lie, and how an archive is read without trusting it."""
+"""Where data are on disk, and how to read a zip archive without trusting it."""
 
 from __future__ import annotations
 
@@ -18,16 +18,25 @@ _BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, IndexError, Run
 
 
 def cache() -> Path | None:
-    """The program's own cache folder, which need not exist; None for a user without a home."""
+    """The program's cache folder, which may not exist yet; None for a user without a home folder."""
     base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     return Path(base) / "metadist" if os.path.isabs(base) else None  # the XDG rule: a relative path is ignored
 
 
 def find(name: str, path: str | None, needs: list[tuple[str, ...]], source: str) -> Path:
-    """The folder that holds a data set: `path`, else $METADIST_DATA/name, else name in the cache folder.
+    """The folder of a published data set.
 
-    needs: what must lie there, one tuple of alternatives each. source: where to get it, for the message.
-    Raises Problem(DATA) that names what is missing and the three places where it may be put.
+    Args:
+        name: of the data set, and of its folder in $METADIST_DATA or in the cache folder.
+        path: the folder itself; None to look for it in these two.
+        needs: the files it must hold, a tuple of alternatives for each.
+        source: where to download it, for the message.
+
+    Returns:
+        The first folder that holds all files.
+
+    Raises:
+        Problem(DATA): names the missing files and the places where they can be put.
     """
     home, own = os.environ.get("METADIST_DATA"), cache()
     if path is not None:
@@ -39,46 +48,52 @@ def find(name: str, path: str | None, needs: list[tuple[str, ...]], source: str)
             return place
     first = places[0] if places else None
     lacking = [several for several in needs if not first or not any((first / one).exists() for one in several)]
-    told = ", ".join(several[0] for several in lacking)
+    missing = ", ".join(several[0] for several in lacking)
     ways = ["into a folder and set data.path to it", f"into {name}/ in a folder and set METADIST_DATA to that one"]
     ways += [f"into {own / 'data' / name}"] if own else []
     raise Problem(
-        f"the data set {name} is not there: {told} missing",
+        f"cannot find the data set {name}: {missing} missing",
         str(first or "data.path"),
-        f"get it from {source} and put it {'; or '.join(ways)}",
+        f"download it from {source} and put it {'; or '.join(ways)}",
         DATA,
     )
 
 
 def place(path: str) -> Path:
-    """A file or folder of the user's own: an absolute path as it is, else from here, else below $METADIST_DATA.
+    """The user's own file or folder: an absolute path, or one relative to the current folder or to $METADIST_DATA.
 
-    Raises Problem(DATA) that names the places where nothing is.
+    Raises Problem(DATA) with the places where it was looked for.
     """
     given, home = Path(os.path.expanduser(path)), os.environ.get("METADIST_DATA")
     places = [given] if given.is_absolute() or not home else [given, Path(os.path.expanduser(home), given)]
     for one in places:
         if os.path.exists(one):  # Path.exists raises for a name too long or with a zero byte
             return one
-    away = "check the path" if given.is_absolute() or home else "check the path, or set METADIST_DATA to its folder"
-    raise Problem("there is no such file or folder", " or ".join(str(one) for one in places), away, DATA)
+    hint = "check the path" if given.is_absolute() or home else "check the path, or set METADIST_DATA to its folder"
+    raise Problem("no such file or folder", " or ".join(str(one) for one in places), hint, DATA)
 
 
 def unzip(data: bytes, where: str, *, members: int, each: int, total: int) -> Iterator[tuple[str, bytes]]:
     """Names and contents of the files in a zip archive, in memory: nothing is extracted to disk.
 
-    members: at most so many entries; each, total: bytes of one and of all files once unpacked. The limits are checked
-    before anything is unpacked. Raises Problem(DATA) for a broken, encrypted or oversized archive.
+    Args:
+        data: the bytes of the archive.
+        where: its path, for messages.
+        members: the most entries it may have.
+        each, total: the most bytes that one file, and all files, may unpack to. Checked before unpacking.
+
+    Raises:
+        Problem(DATA): the archive is broken, encrypted or oversized.
     """
     for name, read in zipped(data, where, members=members, each=each, total=total):
         yield name, read()
 
 
 def zipped(data: bytes, where: str, *, members: int, each: int, total: int) -> list[tuple[str, Callable[[], bytes]]]:
-    """The same files by their names, each unpacked when it is read: one of many need be in memory."""
+    """Like `unzip`, but each file is unpacked by calling its function, so that one at a time is in memory."""
 
     def bad(message: str) -> Problem:
-        return Problem(message, where, "fetch the archive again", DATA)
+        return Problem(message, where, "download or pack the archive again", DATA)
 
     def unpacked(info: zipfile.ZipInfo) -> bytes:
         with _sound(bad):
@@ -93,7 +108,7 @@ def zipped(data: bytes, where: str, *, members: int, each: int, total: int) -> l
         if info.file_size > each:
             raise bad(f"{info.filename!r} has {info.file_size:,} bytes unpacked, more than {each:,}")
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or info.flag_bits & 1:
-            raise bad(f"{info.filename!r} is packed in an unusual way (only plain zip is read)")
+            raise bad(f"{info.filename!r} is packed in an unusual way (only plain zip can be read)")
     if sum(info.file_size for info in infos) > total:
         raise bad(f"the archive has more than {total:,} bytes unpacked")
     return [(info.filename, partial(unpacked, info)) for info in infos]

@@ -1,9 +1,9 @@
-"""Lists that say of pictures or of classes what trains and what is kept for testing, as few-shot benchmarks have them.
+"""Lists of images or classes for training, validation and testing, as few-shot benchmarks publish them.
 
-A folder with train, test and perhaps val: .csv, `filename,label` a picture (mini-ImageNet: S. Ravi, H. Larochelle
+A folder with train, test and perhaps val: .csv, `filename,label` per image (mini-ImageNet: S. Ravi, H. Larochelle
 (2017), Optimization as a Model for Few-Shot Learning, ICLR); .json, a list of classes [above, class] or of names above
 (CIFAR-FS: L. Bertinetto et al. (2019), Meta-learning with differentiable closed-form solvers, ICLR; FC100:
-B. Oreshkin et al. (2018), TADAM, NeurIPS; as in tristandeleu/pytorch-meta); or .txt, one class a line. Or one .csv.
+B. Oreshkin et al. (2018), TADAM, NeurIPS; as in tristandeleu/pytorch-meta); or .txt, one class per line. Or one .csv.
 """
 
 from __future__ import annotations
@@ -28,7 +28,10 @@ Class = tuple[str, ...]  # its name after those above it: ("fish", "ray")
 
 
 class Listed(NamedTuple):
-    """n pictures, what is said of each, by column (class, perhaps split, else groups), and where it is said."""
+    """n images, with the class of each, perhaps its part of a split, and its groups.
+
+    columns: by name, n values each. where: n places, for messages.
+    """
 
     members: list[Member]
     columns: dict[str, list[str]]
@@ -36,27 +39,35 @@ class Listed(NamedTuple):
 
 
 def find_lists(path: Path) -> dict[str, Path]:
-    """The lists by the part that they are of; one file alone is of the part "". Raises Problem(DATA)."""
+    """The lists by their part of the split; a single file has the part "". Raises Problem(DATA)."""
     if not path.is_dir():
         if path.suffix.lower() != ".csv":
-            hint = "name a .csv file, or a folder with train.csv and test.csv (or .json, .txt)"
-            raise Problem("this is no list of pictures", str(path), hint, DATA)
+            hint = "use a .csv file, or a folder with train.csv and test.csv (or .json, .txt)"
+            raise Problem("a single list of images must be a .csv file", str(path), hint, DATA)
         return {"": path}
     for suffix in _SUFFIXES:
         found = {part: path / f"{part}{suffix}" for part in _PARTS if (path / f"{part}{suffix}").exists()}
         if missing := [part for part in ("train", "test") if found and part not in found]:
-            raise Problem(f"{missing[0]}{suffix} is missing", str(path), "put it beside the others", DATA)
+            raise Problem(f"{missing[0]}{suffix} is missing", str(path), "put it into the same folder", DATA)
         if found:
             return found
-    hint = "name the folder that holds train.csv and test.csv (or .json, .txt)"
-    raise Problem("there are no lists here", str(path), hint, DATA)
+    hint = "use the folder that holds train.csv and test.csv (or .json, .txt)"
+    raise Problem("the folder holds no lists", str(path), hint, DATA)
 
 
-def by_pictures(lists: dict[str, Path], there: list[Member], root: Path) -> Listed:
-    """The pictures that .csv lists name: columns filename and label, others are groups (or split, in a single list).
+def by_images(lists: dict[str, Path], there: list[Member], root: Path) -> Listed:
+    """The images that .csv lists name, by their columns filename and label; other columns are groups.
 
-    Pictures that no list names are left out. Raises Problem(DATA) with file:line for one that is not there, named
-    twice, or outside the folder.
+    Args:
+        lists: as `find_lists` returns them; a single list may have a column `split`.
+        there: the images in the folder; those that no list names are left out.
+        root: the folder, for messages.
+
+    Returns:
+        The listed images, in the order of the lists.
+
+    Raises:
+        Problem(DATA), with file:line: an image is missing, listed twice, or outside the folder; columns differ.
     """
     index = {member.name: member for member in there}
     if len({name.partition("/")[0] for name in index}) == 1:  # an archive often holds one folder that holds it all
@@ -66,14 +77,15 @@ def by_pictures(lists: dict[str, Path], there: list[Member], root: Path) -> List
         for name, cells, where in _rows(path, bool(part)):
             fields = {"class": cells.pop("label")} | cells | ({"split": part} if part else {})
             if groups is not None and groups != fields.keys():
-                message = f"this list has other columns: {', '.join(fields)}"
-                raise Problem(message, where, f"the first one has {', '.join(groups)}", DATA)
+                message = f"the columns of this list are {', '.join(fields)}, those of the first {', '.join(groups)}"
+                raise Problem(message, where, "give all lists the same columns", DATA)
             groups = fields.keys()
             member = index.get(name.removeprefix("./"))
             if member is None:
                 raise _absent(name, where, root)
             if member.name in seen:
-                raise Problem(f"{name[:NAME]!r} is listed twice", where, f"it is in {seen[member.name]} too", DATA)
+                hint = f"remove it here or in {seen[member.name]}"
+                raise Problem(f"{name[:NAME]!r} is listed twice", where, hint, DATA)
             seen[member.name] = where
             out.members.append(member)
             out.where.append(where)
@@ -84,7 +96,7 @@ def by_pictures(lists: dict[str, Path], there: list[Member], root: Path) -> List
 
 def _rows(path: Path, parted: bool) -> Iterator[tuple[str, dict[str, str], str]]:
     """(file name, the other cells, file:line) of each row."""
-    file = Member(path.name, str(path), partial(files.read, path.resolve(), _BYTES, "list of pictures"))
+    file = Member(path.name, str(path), partial(files.read, path.resolve(), _BYTES, "list of images"))
     table = sheet(file, Format())
     for wanted in ("filename", "label"):
         if wanted not in table.names:
@@ -93,31 +105,39 @@ def _rows(path: Path, parted: bool) -> Iterator[tuple[str, dict[str, str], str]]
     taken = {"class", "split"} if parted else {"class"}
     for name in table.names:
         if name in taken or unfit(name) or len(table.names) > _COLUMNS:
-            message = f"a list of pictures cannot have a column {name[:NAME]!r}"
-            raise Problem(message, f"{path}:1", "filename and label, and a few others that are groups", DATA)
+            message = f"a list of images cannot have a column {name[:NAME]!r}"
+            raise Problem(message, f"{path}:1", "use filename, label, and up to 18 groups", DATA)
     columns = [cells.to_pylist() for cells in table.cells(table.names).values()]
     for line, *cells in zip(table.lines(), *columns, strict=True):
         where = f"{path}:{line}"
         row = {name: cell.strip() for name, cell in zip(table.names, cells, strict=True)}
-        picture = row.pop("filename")
+        image = row.pop("filename")
         for name, cell in row.items():
             if reason := unfit(cell):
                 raise Problem(f"the {name} {reason}", where, f"use 1 to {NAME} characters", DATA)
-        yield picture, row, where
+        yield image, row, where
 
 
 def _absent(name: str, where: str, root: Path) -> Problem:
     if name.startswith(("/", "\\")) or ":" in name or ".." in name.replace("\\", "/").split("/"):
-        hint = "write file names as they are within the folder of the pictures"
-        return Problem(f"{name[:NAME]!r} leads out of the folder of the pictures", where, hint, DATA)
-    return Problem(f"there is no picture {name[:NAME]!r}", where, f"is {root} the folder of the pictures?", DATA)
+        hint = "write file names relative to the folder of the images"
+        return Problem(f"{name[:NAME]!r} leads out of the folder of the images", where, hint, DATA)
+    return Problem(f"the image {name[:NAME]!r} is missing", where, f"is {root} the folder of the images?", DATA)
 
 
 def by_classes(lists: dict[str, Path], classes: set[Class]) -> dict[Class, tuple[str, str]]:
-    """(part, what stands above it in the list but not in the folder, or "") of each class.
+    """The part of the split of each class, and its superclass where the list names one and the folders do not.
 
-    A list may name what stands above a class for all classes of it; and where folders have one level, [above, class].
-    Raises Problem(DATA) for a name that the folders do not have, and unless each class is in one list.
+    Args:
+        lists: as `find_lists` returns them. A list may name a superclass for all its classes; and where folders have a
+            single level, [superclass, class].
+        classes: those of the folders.
+
+    Returns:
+        (part, superclass or "") of each class.
+
+    Raises:
+        Problem(DATA): a listed name has no folder, or a class is in no list, or in two.
     """
     flat = all(len(name) == 1 for name in classes)
     below: dict[Class, list[Class]] = {}
@@ -132,13 +152,15 @@ def by_classes(lists: dict[str, Path], classes: set[Class]) -> dict[Class, tuple
             for found in below.get(name[len(above) :], []) or [None]:
                 if found is None:
                     hint = f"the folders are like {'/'.join(min(classes))}"
-                    raise Problem(f"the list names {'/'.join(name)[:NAME]!r}, which is no class", where, hint, DATA)
+                    message = f"the list names {'/'.join(name)[:NAME]!r}, but no folder has this name"
+                    raise Problem(message, where, hint, DATA)
                 if found in out:
-                    hint = f"it is in {seen[found]} too"
+                    hint = f"remove it here or in {seen[found]}"
                     raise Problem(f"the class {'/'.join(found)!r} is listed twice", where, hint, DATA)
                 out[found], seen[found] = (part, "/".join(above)), where
     if left := sorted(classes - out.keys()):
-        message = f"{len(left):,} classes are in none of the lists, the first is {'/'.join(left[0])!r}"
+        others = f", nor are {len(left) - 1:,} others" if len(left) > 1 else ""
+        message = f"the class {'/'.join(left[0])!r} is in none of the lists{others}"
         raise Problem(message, str(next(iter(lists.values())).parent), "add them to a list, or move them away", DATA)
     return out
 
@@ -152,10 +174,10 @@ def _names(path: Path) -> Iterator[tuple[Class, str]]:
             raise Problem("the list of classes is not UTF-8 text", str(path), "save it as UTF-8", DATA) from error
         yield from ((tuple(line.strip().split("/")), f"{path}:{number}") for number, line in lines if line.strip())
         return
-    told = files.from_json(data, str(path))
-    for i, name in enumerate(told if isinstance(told, list) else [told]):
+    names = files.from_json(data, str(path))
+    for i, name in enumerate(names if isinstance(names, list) else [names]):
         parts = name if isinstance(name, list) else [name]
         if not parts or not all(isinstance(one, str) for one in parts):
             hint = 'write ["class", "class"] or [["above", "class"]]'
-            raise Problem("this is no class", f"{path}[{i}]", hint, DATA)
+            raise Problem("this is not the name of a class", f"{path}[{i}]", hint, DATA)
         yield tuple(parts), f"{path}[{i}]"

@@ -1,6 +1,6 @@
 """LEAF's JSON, one user at a time: {"users": [...], "num_samples": [...], "user_data": {user: {"x": [], "y": []}}}.
 
-A file of half a gigabyte would be some ten as Python objects, so that the users are parsed one by one where they stand.
+Half a gigabyte of JSON would be about ten as Python objects, so the users are parsed one by one.
 """
 
 from __future__ import annotations
@@ -14,20 +14,28 @@ from metadist_cli.core.errors import DATA, Problem
 from metadist_cli.data.names import NAME, unfit
 
 _BLANKS = re.compile(r"[ \t\n\r]*")
-_AGAIN = "the file is damaged or was edited: make it again or fetch it again"
-_KEYS = "LEAF's files have users, num_samples and user_data"
+_AGAIN = "the file is damaged or was edited: create it or download it again"
+_KEYS = "a LEAF file has the keys users, num_samples and user_data"
 
 
 def read_users(data: bytes, where: str, take: Callable[[str, list[Any], list[Any]], None]) -> dict[str, str | None]:
-    """Calls take(user, x, y) for every user with rows, in the order of user_data; returns all that are listed, in the
-    order of `users`, with their hierarchies, if any.
+    """Read a file, one user at a time.
 
-    Raises Problem(DATA) with file:line:column, or the user, for what is no JSON, or not LEAF's, or contradicts itself.
+    Args:
+        data: the bytes of the file.
+        where: its path, for messages.
+        take: called as take(user, x, y) for every user with rows, in the order of user_data; x and y are equally long.
+
+    Returns:
+        All users in the order of the key `users`, each with its hierarchy, if any.
+
+    Raises:
+        Problem(DATA), with file:line:column or the user: the file is not JSON, not LEAF's, or contradicts itself.
     """
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise Problem(f"this is no UTF-8 text (byte {error.start})", where, "save it as UTF-8", DATA) from error
+        raise Problem(f"this is not UTF-8 text (byte {error.start})", where, "save it as UTF-8", DATA) from error
     del data
     cursor, counts, lists = _Cursor(text, where), dict[str, int](), dict[str, Any]()
     for key in cursor.members():
@@ -49,7 +57,7 @@ def read_users(data: bytes, where: str, take: Callable[[str, list[Any], list[Any
 
 def _rows(value: Any, where: str) -> tuple[list[Any], list[Any]]:
     if not isinstance(value, dict) or not isinstance(value.get("x"), list) or not isinstance(value.get("y"), list):
-        raise Problem("a user has a list x of rows and a list y of labels", where, _AGAIN, DATA)
+        raise Problem("a user must have a list x of rows and a list y of labels", where, _AGAIN, DATA)
     x, y = value["x"], value["y"]
     if len(x) != len(y):
         raise Problem(f"x has {len(x):,} rows, y has {len(y):,}", where, _AGAIN, DATA)
@@ -57,7 +65,7 @@ def _rows(value: Any, where: str) -> tuple[list[Any], list[Any]]:
 
 
 def _agree(lists: dict[str, Any], counts: dict[str, int], where: str) -> dict[str, str | None]:
-    """users, num_samples and hierarchies against what user_data holds; a user without rows need not be listed."""
+    """Checks users, num_samples and hierarchies against user_data; a user without rows need not be listed."""
     for key in ("users", "num_samples", "user_data"):
         if key not in lists:
             raise Problem(f"the key {key!r} is missing", where, _KEYS, DATA)
@@ -67,38 +75,38 @@ def _agree(lists: dict[str, Any], counts: dict[str, int], where: str) -> dict[st
         if key == "hierarchies" and items is None:
             continue
         if not isinstance(items, list) or any(type(item) is not kind for item in items):
-            raise Problem(f"{key} is no list of {'names' if kind is str else 'whole numbers'}", where, _KEYS, DATA)
+            raise Problem(f"{key} is not a list of {'names' if kind is str else 'whole numbers'}", where, _KEYS, DATA)
         if len(items) != len(users):
-            raise Problem(f"there are {len(users):,} users and {len(items):,} {key}", where, _AGAIN, DATA)
+            raise Problem(f"{key} has {len(items):,} entries for {len(users):,} users", where, _AGAIN, DATA)
     said = dict(zip(users, numbers, strict=True))
     if len(said) < len(users):
         twice = next(user for i, user in enumerate(users) if user in users[:i])
-        raise Problem(f"the user {twice[:NAME]!r} is listed twice", where, "give each user a name of its own", DATA)
+        raise Problem(f"the user {twice[:NAME]!r} is listed twice", where, "give each user a different name", DATA)
     for user, count in counts.items():
         if user not in said and count:
-            raise Problem(f"the user {user[:NAME]!r} of user_data is not among users", where, _AGAIN, DATA)
+            raise Problem(f"the user {user[:NAME]!r} of user_data is not in users", where, _AGAIN, DATA)
     for user, count in said.items():
         if user not in counts:
             raise Problem(f"the user {user[:NAME]!r} has no user_data", where, _AGAIN, DATA)
         if counts[user] != count:
-            message = f"num_samples says {count:,}, there are {counts[user]:,} rows"
+            message = f"num_samples is {count:,}, but the user has {counts[user]:,} rows"
             raise Problem(message, f"{where}: user {user[:NAME]!r}", _AGAIN, DATA)
     return dict(zip(users, above or [None] * len(users), strict=True))
 
 
 class _Unfit(ValueError):
-    """JSON as Python reads it, that is none or means nothing."""
+    """Text that Python's parser accepts, but that is not JSON or is ambiguous."""
 
 
 def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise _Unfit("a key is there twice")
+        raise _Unfit("a key occurs twice")
     return found
 
 
 def _constant(word: str) -> NoReturn:
-    raise _Unfit(f"{word} is no number")
+    raise _Unfit(f"{word} is not a number")
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_pairs, parse_constant=_constant)
@@ -111,15 +119,15 @@ class _Cursor:
         self._text, self._where, self._at = text, where, 0
 
     def value(self, whose: str = "") -> Any:
-        """The value that stands here. whose: how messages call it, where JSON alone is sound."""
+        """The value at this place. whose: what messages call it where the JSON is valid but unfit."""
         self._peek()
         try:
             value, self._at = _DECODER.raw_decode(self._text, self._at)
             return value
         except json.JSONDecodeError as error:
-            self._bad(f"this is no valid JSON: {error.msg}", error.pos)
+            self._bad(f"this is not valid JSON: {error.msg}", error.pos)
         except RecursionError:
-            message = "this is nested far too deep"
+            message = "the JSON is nested too deep"
         except _Unfit as error:
             message = str(error)
         except ValueError:  # Python's limit of digits
@@ -127,7 +135,7 @@ class _Cursor:
         raise Problem(message, whose or self._place(self._at), _AGAIN, DATA) from None
 
     def members(self) -> Iterator[str]:
-        """The keys of the object that stands here; before the next, the value of each is to be taken."""
+        """The keys of the object at this place; the value of each must be taken before the next key."""
         self._expect("{")
         seen: set[str] = set()
         if self._peek() == "}":
@@ -137,9 +145,9 @@ class _Cursor:
             start = self._at
             key = self.value() if self._peek() == '"' else None
             if key is None:
-                self._bad("this is no valid JSON: a key in quotation marks belongs here", self._at)
+                self._bad("this is not valid JSON: expected a key in quotation marks", self._at)
             if key in seen:
-                self._bad(f"{key[:NAME]!r} is there twice", start)
+                self._bad(f"the key {key[:NAME]!r} occurs twice", start)
             seen.add(key)
             self._expect(":")
             yield key
@@ -150,7 +158,7 @@ class _Cursor:
 
     def end(self) -> None:
         if self._peek():
-            self._bad("this is no valid JSON: it goes on after its end", self._at)
+            self._bad("this is not valid JSON: there is text after its end", self._at)
 
     def _peek(self) -> str:
         blanks = _BLANKS.match(self._text, self._at)
@@ -160,8 +168,8 @@ class _Cursor:
     def _expect(self, char: str) -> None:
         found = self._peek()
         if found != char:
-            message = f"{char!r} belongs here, not {found!r}" if found else f"it ends where {char!r} belongs"
-            self._bad(f"this is no valid JSON: {message}", self._at)
+            message = f"expected {char!r}, not {repr(found) if found else 'the end of the file'}"
+            self._bad(f"this is not valid JSON: {message}", self._at)
         self._at += 1
 
     def _place(self, at: int) -> str:

@@ -1,4 +1,4 @@
-"""Rows and labels of a LEAF file, checked and packed as they come: numbers, characters, names of pictures."""
+"""Rows and labels of a LEAF file, checked and packed as they are read: numbers, characters, names of images."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from metadist_cli.core import files
 from metadist_cli.core.errors import CONFIG, DATA, Problem
 from metadist_cli.data.names import NAME, natural, unfit
 from metadist_cli.data.readers.characters import Alphabet, lay
-from metadist_cli.data.readers.pictures import EACH, pixels
+from metadist_cli.data.readers.images import EACH, pixels
 from metadist_cli.data.types import Rows, Windows
 
 _VALUES = 2_000_000_000  # 8 GB
 _CLASSES = 10_000
 _WHOLE = 1 << 53  # whole numbers that a double holds exactly
 _IMAGE = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_. -]{0,200}\.(jpe?g|png)", re.ASCII | re.IGNORECASE)  # no path
-_PICTURES = 2 << 30  # bytes
+_PIXELS = 2 << 30  # bytes of all images
 
 
 class Numbers:
@@ -30,17 +30,17 @@ class Numbers:
         self._wanted, self._shape, self._values = shape, (), array("f")
 
     def add(self, x: list[Any], where: str) -> None:
-        """Raises Problem(DATA) for what is no number, or not finite, and for rows of another length."""
+        """Raises Problem(DATA) for anything that is not a finite number, and for rows of another length."""
         found = _array(x)
         if found.dtype.kind not in "iuf" or not 2 <= found.ndim <= 4 or not found.size:
-            message = "x is no list of equally long lists of numbers"
-            raise Problem(message, where, "each row is a list of numbers: mend or leave out the user", DATA)
+            message = "x is not a list of equally long lists of numbers"
+            raise Problem(message, where, "correct the rows, or leave out the user", DATA)
         with np.errstate(over="ignore"):
             rows = found.astype(np.float32)
         wrong = np.flatnonzero(~np.isfinite(rows).reshape(len(rows), -1).all(1))
         if len(wrong):
             message = f"row {wrong[0]} holds a number that is too large for single precision"
-            raise Problem(message, where, "mend or leave out the row", DATA)
+            raise Problem(message, where, "correct the row, or leave it out", DATA)
         shape = rows.shape[1:]
         if self._wanted is not None:
             if rows[0].size != np.prod(self._wanted):
@@ -49,8 +49,8 @@ class Numbers:
             shape = tuple(self._wanted)
         self._shape = self._shape or shape
         if shape != self._shape:
-            message = f"the rows are of shape {shape}, those before of {self._shape}"
-            raise Problem(message, where, "all users have rows of one length", DATA)
+            message = f"the rows have the shape {shape}, those before {self._shape}"
+            raise Problem(message, where, "give all users rows of the same shape", DATA)
         self._values.frombytes(rows.data.cast("B"))
         if len(self._values) > _VALUES:
             raise Problem(f"there are more than {_VALUES:,} numbers", where, "read fewer files", DATA)
@@ -60,18 +60,18 @@ class Numbers:
 
 
 class Texts:
-    """Rows of characters, all of one length; those that follow each other in one text are held once."""
+    """Rows of characters, all of one length; the overlap of consecutive windows is stored once."""
 
     def __init__(self, alphabet: Alphabet, length: int | None, column: int | None):
         self._alphabet, self._length, self._column, self._free = alphabet, length, column, length is not None
         self._source, self._start = array("B"), array("q")
 
     def add(self, x: list[Any], where: str) -> None:
-        """Raises Problem(DATA) for what is no text, or has another length and is to have one."""
+        """Raises Problem(DATA) for anything that is not text, and for a text of another length."""
         texts = self._chosen(x, where)
         for i, text in enumerate(texts):
             if not isinstance(text, str):
-                raise Problem(f"row {i} is no text, others are", where, "all rows are of one kind", DATA)
+                raise Problem(f"row {i} is not text, others are", where, "give all rows the same type", DATA)
         if self._free:
             length = self._length or 0
             texts = [self._alphabet.known(text)[:length].rjust(length) for text in texts]
@@ -79,7 +79,7 @@ class Texts:
         for i, text in enumerate(texts):
             if len(text) != length or not length:
                 message = f"row {i} has {len(text):,} characters, others have {length:,}"
-                raise Problem(message, where, "mend it, or write length: 80 for texts of any length", DATA)
+                raise Problem(message, where, "correct it, or write length: 80 for texts of any length", DATA)
         numbers = self._alphabet.encode("".join(texts), lambda _: where)
         source, start = lay(numbers.reshape(len(texts), length))
         self._start.frombytes((start + len(self._source)).data.cast("B"))
@@ -91,9 +91,9 @@ class Texts:
             return x
         column = -1 if self._column is None else self._column
         if column < 0 or any(not isinstance(row, list) or len(row) <= column for row in x):
-            told = f"not every row has a text {column}" if column >= 0 else "the rows are lists of texts"
-            hint = "write column: 4 for Sent140, and length: 80" if column < 0 else "change or leave out data.column"
-            raise Problem(told, where, hint, DATA)
+            message = f"not every row has a text {column}" if column >= 0 else "the rows are lists of texts"
+            hint = "write column: 4 for Sent140, and length: 80" if column < 0 else "change or remove data.column"
+            raise Problem(message, where, hint, DATA)
         return [row[column] for row in x]
 
     def rows(self) -> Rows:
@@ -102,8 +102,8 @@ class Texts:
         return Windows(source, np.frombuffer(self._start, dtype=np.int64), self._length or 0)
 
 
-class Pictures:
-    """Rows that name a picture in a folder, as CelebA's do: colours, size x size pixels."""
+class Images:
+    """Rows that name an image in a folder, as CelebA's do: in colour, size x size pixels."""
 
     def __init__(self, folder: Path | None, size: int):
         self._folder, self._size, self._pixels = folder, size, bytearray()
@@ -113,18 +113,18 @@ class Pictures:
         return isinstance(row, str) and _IMAGE.fullmatch(row) is not None
 
     def add(self, x: list[Any], where: str) -> None:
-        """Raises Problem(DATA) for what is no name of a picture, a picture that is not there, and a broken one."""
+        """Raises Problem(DATA) for a row that does not name an image, and for a missing or broken image."""
         if self._folder is None:
             message = f"the rows are names of images such as {x[0][:NAME]!r}, as in LEAF's CelebA"
-            raise Problem(message, where, "write images: the folder that holds them", DATA)
+            raise Problem(message, where, "set data.images to the folder that holds them", DATA)
         for i, name in enumerate(x):
             if not self.named(name):
-                raise Problem(f"row {i} names no image, others do", where, "all rows are of one kind", DATA)
+                raise Problem(f"row {i} names no image, others do", where, "give all rows the same type", DATA)
             place = self._folder / name
             data = files.read(place, EACH, f"image of row {i}, {where},")
             self._pixels += pixels(data, True, (self._size, self._size), str(place)).tobytes()
-            if len(self._pixels) > _PICTURES:
-                hint = "take a smaller data.size, or fewer files"
+            if len(self._pixels) > _PIXELS:
+                hint = "use a smaller data.size, or fewer files"
                 raise Problem("the images have more than 2 GiB of pixels", where, hint, CONFIG)
 
     def rows(self) -> Rows:
@@ -139,7 +139,7 @@ class Labels:
         self._kind, self._values, self._names = "", array("q"), dict[str, int]()
 
     def add(self, y: list[Any], where: str) -> None:
-        """Raises Problem(DATA) for a label of another kind than those before, or outside data.classes."""
+        """Raises Problem(DATA) for a label of another type than those before, or outside data.classes."""
         if not self._kind:
             letters = self._alphabet is not None and isinstance(y[0], str) and len(y[0]) == 1
             self._kind = "character" if letters else "name" if isinstance(y[0], str) else "number"
@@ -147,13 +147,13 @@ class Labels:
             self._values.frombytes(self._numbers(y, where).data.cast("B"))
             return
         for i, label in enumerate(y):
-            reason = unfit(label) if isinstance(label, str) else "is no text, others are"
+            reason = unfit(label) if isinstance(label, str) else "is not text, others are"
             if self._kind == "character":
-                reason = "" if isinstance(label, str) and len(label) == 1 else "is no single character, others are"
+                reason = "" if isinstance(label, str) and len(label) == 1 else "is not a single character, others are"
             if reason:
-                raise Problem(f"the label of row {i} {reason}", where, "mend or leave out the row", DATA)
+                raise Problem(f"the label of row {i} {reason}", where, "correct the row, or leave it out", DATA)
         if self._classes is not None:
-            raise Problem("the labels are text", "data.classes", "leave it out: it is for numbered labels", CONFIG)
+            raise Problem("the labels are text", "data.classes", "remove it: it is for numbered labels", CONFIG)
         if self._kind == "character" and self._alphabet is not None:
             self._values.extend(self._alphabet.encode("".join(y), lambda _: where).tolist())
         else:
@@ -163,17 +163,17 @@ class Labels:
         found = _array(y)
         whole = found.dtype.kind in "iuf" and found.ndim == 1 and bool((abs(found) < _WHOLE).all())
         if not whole or (found % 1).any():
-            message = "y is no list of whole numbers"
-            raise Problem(message, where, "a label is the number or the name of a class", DATA)
+            message = "y is not a list of whole numbers"
+            raise Problem(message, where, "write the number, or the name, of a class as label", DATA)
         labels, most = found.astype(np.int64), self._classes
         wrong = np.flatnonzero((labels < 0) | (labels >= (most or _WHOLE)))
         if most is not None and len(wrong):
             message = f"the label of row {wrong[0]} is {labels[wrong[0]]}, not 0 to {most - 1}"
-            raise Problem(message, where, "change data.classes, or mend the row", DATA)
+            raise Problem(message, where, "change data.classes, or correct the row", DATA)
         return labels
 
     def labels(self, where: str) -> tuple[np.ndarray, tuple[str, ...]]:
-        """(n,) int64 of all users in turn, and the classes' names."""
+        """((n,) int64 class of each row, of all users in turn, names of the classes)."""
         numbers = np.frombuffer(self._values, dtype=np.int64)
         if self._kind == "character" and self._alphabet is not None:
             names, order = self._alphabet.order()
@@ -192,7 +192,7 @@ class Labels:
 
 
 def _array(values: list[Any]) -> np.ndarray:
-    """The values as an array, of Python objects where they make no other."""
+    """The values as an array, of Python objects if nothing else holds them."""
     try:
         return np.array(values)
     except ValueError:  # lists of unequal length

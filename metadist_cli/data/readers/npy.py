@@ -1,4 +1,4 @@
-"""numpy's arrays in files: sizes before types and shapes, those before data, and nothing that runs code."""
+"""NumPy's arrays in files: sizes are checked before types and shapes, and those before data; nothing runs code."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ class Head(NamedTuple):
 
 @contextmanager
 def sound(path: Path) -> Iterator[None]:
-    """Whatever zipfile and numpy raise on a broken file, a dozen types, is a Problem(DATA) here."""
+    """Turns whatever zipfile and numpy raise on a broken file, a dozen types, into a Problem(DATA)."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # numpy warns of headers from the age of Python 2
+            warnings.simplefilter("ignore")  # numpy warns of headers from Python 2
             yield
     except Problem:
         raise
@@ -44,52 +44,38 @@ def sound(path: Path) -> Iterator[None]:
 
 
 def check_entry(info: zipfile.ZipInfo, where: str) -> None:
-    """Raises Problem(DATA) for an array that is packed too well to be one, or in a way that is not numpy's."""
+    """Raises Problem(DATA) for an array packed suspiciously small, or in a way that is not numpy's."""
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or info.flag_bits & 1:
         raise Problem("the array is packed in an unusual way", where, "save it with numpy.savez_compressed", DATA)
     if info.file_size > max(_SMALL, _RATIO * info.compress_size):
         message = f"{info.compress_size:,} bytes would unpack to {info.file_size:,}"
-        raise Problem(message, where, "save it with numpy.savez, not packed", DATA)
+        raise Problem(message, where, "save it with numpy.savez, uncompressed", DATA)
 
 
 def head(file: IO[bytes], size: int, where: str) -> Head:
     """The head of a .npy file of `size` bytes, from its first bytes.
 
-    Raises Problem(DATA) for Python objects, or another size than type and shape say; numpy's ValueErrors where the head
-    is broken.
+    Raises:
+        Problem(DATA): the array holds Python objects, or `size` does not match type and shape.
+        ValueError: by numpy, the head is broken.
     """
     start = io.BytesIO(file.read(_HEADER + 12))
     readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     version = np.lib.format.read_magic(start)
     if version not in readers:
-        raise Problem(f"the array is of version {version}", where, "save plain arrays of numbers or text", DATA)
+        message = f"the array is in version {version} of the format"
+        raise Problem(message, where, "save plain arrays of numbers or text", DATA)
     shape, fortran, dtype = readers[version](start, max_header_size=_HEADER)
     if dtype.hasobject:
         raise Problem("the array holds Python objects", where, "save numbers, or text with .astype(str)", DATA)
     needs = start.tell() + math.prod(shape) * dtype.itemsize
     if needs != size:
-        message = f"an array of type {dtype} and shape {shape} has {needs:,} bytes, here are {size:,}"
+        message = f"an array of type {dtype} and shape {shape} needs {needs:,} bytes, the file has {size:,}"
         raise Problem(message, where, "save it again with numpy", DATA)
     return Head(dtype, shape, fortran, start.tell())
 
 
 def unpacked(data: bytes, found: Head) -> np.ndarray:
-    """The array of a whole .npy file whose head was found to be so."""
+    """The array in the bytes of a .npy file whose head was read by `head`."""
     values = np.frombuffer(data, found.dtype, offset=found.start)
     return values.reshape(found.shape, order="F" if found.fortran else "C")
-
-
-def check_text(values: np.ndarray, where: str) -> None:
-    """Raises Problem(DATA) for characters that there are not: reading such a text would fail."""
-    codes = values.view(np.dtype("u4").newbyteorder(values.dtype.byteorder)) if values.dtype.kind == "U" else values[:0]
-    if (codes > 0x10FFFF).any():
-        hint = "save it again with numpy.savez_compressed"
-        raise Problem("the labels hold characters that there are not", where, hint, DATA)
-
-
-def check_finite(values: np.ndarray, where: str, first: int = 0) -> None:
-    """Raises Problem(DATA) at the first number that is not finite; first: the number of the first row."""
-    wrong = np.argwhere(~np.isfinite(values))
-    if len(wrong):
-        place = ", ".join(map(str, [first + wrong[0, 0], *wrong[0, 1:]]))
-        raise Problem("this is no finite number, or too large", f"{where}[{place}]", "mend or leave out the row", DATA)

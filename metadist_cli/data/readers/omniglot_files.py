@@ -1,7 +1,7 @@
 """The files of Omniglot: archives or extracted folders -> one array of small images, cached.
 
 The archives hold `images_background/Alphabet/characterNN/IIII_DD.png`, DD being the drawer, 105x105 pixels of 1 bit.
-A PNG is looked at before a decoder sees it.
+The head of a PNG is checked before a decoder sees it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 from metadist_cli.core import files
 from metadist_cli.core.errors import DATA, Problem
 from metadist_cli.data.readers.folder import unzip
-from metadist_cli.data.readers.picture_cache import Plan, cached
+from metadist_cli.data.readers.image_cache import DecodePlan, cached
 
 PARTS = ("images_background", "images_evaluation")
 SIDE = 105
@@ -29,7 +29,7 @@ _LITTER = re.compile(r"__MACOSX/.*|(.*/)?(\.DS_Store|\._[^/]*|Thumbs\.db)")  # w
 _ARCHIVE, _MEMBERS, _EACH, _TOTAL = 32 << 20, 100_000, 64 << 10, 256 << 20  # about four times what Omniglot needs
 _PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
 
-Pictures = dict[tuple[str, str, int], tuple[bytes, str]]  # (alphabet, character, drawer) -> PNG, where it was
+Pngs = dict[tuple[str, str, int], tuple[bytes, str]]  # (alphabet, character, drawer) -> PNG, where it was
 
 
 class Drawings(NamedTuple):
@@ -43,28 +43,28 @@ class Drawings(NamedTuple):
 
 
 def load(folder: Path, size: int) -> Drawings:
-    """All drawings in the folder, scaled to size x size pixels; from the cache where it has them.
+    """All drawings in the folder, scaled to size x size pixels; from the cache if it has them.
 
-    Raises Problem(DATA) for archives, names or images that are not as Omniglot has them.
+    Raises Problem(DATA) for archives, names or images that are not Omniglot's.
     """
     opened = [_open(folder, part) for part in PARTS]
     key = files.sha256("|".join([_RULE, str(size), *(digest for digest, _ in opened)]).encode())
-    images, note = cached(key, lambda: _plan([pictures() for _, pictures in opened], size))
+    images, note = cached(key, lambda: _plan([pngs() for _, pngs in opened], size))
     character, drawer, part = (np.array(note[name], dtype=np.int64) for name in ("character", "drawer", "part"))
     return Drawings(images, character, drawer, part, tuple((a, c) for a, c in note["names"]))
 
 
-def _open(folder: Path, part: str) -> tuple[str, Callable[[], Pictures]]:
-    """SHA-256 of one part's content, and a function that reads its pictures."""
+def _open(folder: Path, part: str) -> tuple[str, Callable[[], Pngs]]:
+    """SHA-256 of one part's content, and a function that reads its pngs."""
     path = (folder / f"{part}.zip").resolve()
     if path.exists():
         data = files.read(path, _ARCHIVE, "Omniglot archive")
         limits = {"members": _MEMBERS, "each": _EACH, "total": _TOTAL}
         return files.sha256(data), lambda: _pictures(unzip(data, str(path), **limits), str(path))
     path = (folder / part).resolve()
-    pictures = _pictures(_walk(path), str(path.parent))
-    listed = "".join(f"{name} {files.sha256(png)}\n" for name, (png, _) in sorted(pictures.items()))
-    return files.sha256(f"{part}\n{listed}".encode()), lambda: pictures
+    pngs = _pictures(_walk(path), str(path.parent))
+    listed = "".join(f"{name} {files.sha256(png)}\n" for name, (png, _) in sorted(pngs.items()))
+    return files.sha256(f"{part}\n{listed}".encode()), lambda: pngs
 
 
 def _walk(folder: Path) -> Iterable[tuple[str, bytes]]:
@@ -75,32 +75,32 @@ def _walk(folder: Path) -> Iterable[tuple[str, bytes]]:
             data = files.read(path, _EACH, "Omniglot image")
             count, total = count + 1, total + len(data)
             if count > _MEMBERS or total > _TOTAL:
-                raise Problem("there are far more files than Omniglot has", str(folder), "is this the right folder?")
+                raise Problem("there are more files than Omniglot has", str(folder), "is this the right folder?", DATA)
             yield path.relative_to(folder.parent).as_posix(), data
 
 
-def _pictures(members: Iterable[tuple[str, bytes]], where: str) -> Pictures:
-    """Members by who they show; names are matched, never used as paths."""
-    out: Pictures = {}
+def _pictures(members: Iterable[tuple[str, bytes]], where: str) -> Pngs:
+    """PNG files by alphabet, character and drawer; names are matched, never used as paths."""
+    out: Pngs = {}
     for name, data in members:
         if _LITTER.fullmatch(name):
             continue
         found = _MEMBER.fullmatch(name)
         if not found:
-            hint = f"every file there should be like {PARTS[0]}/Greek/character01/0394_01.png"
+            hint = f"every file name must look like {PARTS[0]}/Greek/character01/0394_01.png"
             raise Problem(f"the file name {name!r} is not one of Omniglot's", where, hint, DATA)
         who = (found[1], found[2], int(found[3][:9]))
         if who in out:
-            hint = "keep one of the two files"
+            hint = "remove one of the two files"
             raise Problem(f"{who[0]}/{who[1]} has two drawings of number {who[2]:02d}: {name!r}", where, hint, DATA)
         out[who] = (data, f"{where}: {name}")
     return out
 
 
-def _plan(parts: list[Pictures], size: int) -> Plan:
+def _plan(parts: list[Pngs], size: int) -> DecodePlan:
     part_of: dict[tuple[str, str], int] = {}
-    for part, pictures in enumerate(parts):
-        for who in sorted({key[:2] for key in pictures}):
+    for part, pngs in enumerate(parts):
+        for who in sorted({key[:2] for key in pngs}):
             if part_of.setdefault(who, part) != part:
                 hint = "the two archives overlap: is one of them a copy, or one of upstream's 'small' sets?"
                 raise Problem(f"{'/'.join(who)} is in both {PARTS[0]} and {PARTS[1]}", "", hint, DATA)
@@ -109,7 +109,7 @@ def _plan(parts: list[Pictures], size: int) -> Plan:
         raise Problem("Omniglot's archives hold no images", "", hint, DATA)
     names = tuple(sorted(part_of))
     index = {who: i for i, who in enumerate(names)}
-    found = sorted((who, picture) for pictures in parts for who, picture in pictures.items())
+    found = sorted((who, png) for pngs in parts for who, png in pngs.items())
     note = {
         "names": names,
         "character": [index[who[:2]] for who, _ in found],
@@ -121,16 +121,16 @@ def _plan(parts: list[Pictures], size: int) -> Plan:
         for i, (_, (png, where)) in enumerate(found):
             images[i] = _small(png, size, where)
 
-    return Plan(note, (len(found), size, size), fill)
+    return DecodePlan(note, (len(found), size, size), fill)
 
 
 def _small(png: bytes, size: int, where: str) -> np.ndarray:
     """One PNG -> (size, size) uint8, 0 or 255, by PIL's nearest neighbour on the 1-bit image."""
     from PIL import Image
 
-    hint = "fetch Omniglot again"
+    hint = "download Omniglot again"
     if png[: len(_PNG)] != _PNG or len(png) < 26:
-        raise Problem("this is no PNG image", where, hint, DATA)
+        raise Problem("the file is not a PNG image", where, hint, DATA)
     width, height, depth, colour = struct.unpack(">IIBB", png[16:26])
     if (width, height, depth, colour) != (SIDE, SIDE, 1, 0):  # a huge one stops here, before a decoder allocates it
         kind = f"{depth}-bit {'grey' if colour == 0 else 'colour'}"

@@ -40,8 +40,11 @@ def unpacked(file: Member) -> bytes:
     return plain
 
 
-def utf8(data: bytes, encoding: str, where: str) -> bytes:
+def utf8(data: bytes, encoding: str, where: str, options: bool = True) -> bytes:
     """The same text in UTF-8, without a byte order mark, which goes before `encoding`.
+
+    Args:
+        options: whether the hint may name the option `encoding`.
 
     Raises:
         Problem: CONFIG for an unknown encoding, DATA with file:line for bytes that are not of it.
@@ -53,6 +56,7 @@ def utf8(data: bytes, encoding: str, where: str) -> bytes:
             data = data[len(mark or b"") :]
             if data.count(b"\0", 0, _START) > min(len(data), _START) // 3:
                 hint = f"write encoding: utf-16-{'be' if data.startswith(bytes(1)) else 'le'}"
+                hint = hint if options else "save it as UTF-8"
                 raise Problem("this looks like UTF-16 text without a byte order mark", f"{where}:1", hint, DATA)
             if not data.isascii():
                 data.decode()
@@ -62,6 +66,7 @@ def utf8(data: bytes, encoding: str, where: str) -> bytes:
         start = error.start if isinstance(error, UnicodeDecodeError) else 0
         line = data[:start].decode(encoding, "ignore").count("\n") + 1
         hint = "write encoding: cp1252 (Western Europe), or the name of its encoding, such as gbk or shift_jis"
+        hint = hint if options else "save it as UTF-8"
         raise Problem(f"this is not {encoding.upper()} text", f"{where}:{line}", hint, DATA) from error
 
 

@@ -28,7 +28,7 @@ def sheet(file: Member, form: Format) -> Sheet:
         return xlsx(data, file.where, form)
     if kind := next((kind for start, kind in _OTHERS.items() if data.startswith(start)), None):
         raise Problem(f"this is {kind}, which is not read", file.where, "save it as .xlsx, Parquet or CSV", DATA)
-    text = utf8(data, form.encoding, file.where)
+    text = utf8(data, form.encoding, file.where, form.options)
     if file.where.lower().removesuffix(".gz").endswith(".arff"):
         return arff(text, file.where, form)
     return delimited(text, file.where, form)

@@ -1,11 +1,11 @@
-"""Heart disease: 740 patients of four hospitals, sick or not. A federation by nature, with published results.
+"""Heart disease: 740 patients of four hospitals, sick or healthy. A natural federation, with published results.
 
 A. Janosi, W. Steinbrunn, M. Pfisterer, R. Detrano (1988), Heart Disease, UCI Machine Learning Repository,
 https://doi.org/10.24432/C52P4X. Columns, rows and the split "flamby" are those of Fed-Heart-Disease in J. Ogier du
 Terrail et al. (2022), FLamby: Datasets and Benchmarks for Cross-Silo Federated Learning in Realistic Healthcare
 Settings, NeurIPS Datasets and Benchmarks, https://arxiv.org/abs/2210.04620 (code: owkin/FLamby). As there, the split
-is stratified but for hospitals where a class has two rows or fewer (Switzerland has one healthy patient).
-Where we differ: features come unscaled; the partition scales them.
+is stratified, except in hospitals where a class has two rows or fewer (Switzerland has one healthy patient).
+Where we differ: features are not scaled here; the partition does that.
 """
 
 from __future__ import annotations
@@ -42,14 +42,21 @@ def heart(
     ] = None,
     split: Annotated[
         Literal["random", "flamby"],
-        Field(description="random: no split of its own; flamby: the published rows for testing, 34% of each hospital"),
+        Field(description="random: by task.new; flamby: the published test rows, 34% of each hospital"),
     ] = "random",
 ) -> Dataset:
-    """Patients by hospital: x (740, 13) float32 unscaled, classes "healthy" and "sick", group "hospital".
+    """Patients by hospital, without those that have a missing value.
 
-    Columns: age (years), sex, trestbps (mm Hg), chol (mg/dl), fbs, thalach (beats a minute), exang, oldpeak (mm), chest
-    pain of kind 2, 3 and 4, restecg 1 and 2. Fixed, so the seed changes nothing. Rows with a missing value are left
-    out. Raises Problem where a file is missing or a line is not as it should be, with file:line.
+    Args:
+        seed: unused, the rows are fixed.
+
+    Returns:
+        x (740, 13) float32, not scaled: age (years), sex, trestbps (mm Hg), chol (mg/dl), fbs, thalach (beats per
+        minute), exang, oldpeak (mm), chest pain of type 2, 3 and 4, restecg 1 and 2. Classes "healthy" and "sick",
+        group "hospital".
+
+    Raises:
+        Problem(DATA): a file is missing or damaged, with file:line.
     """
     folder = find("heart_disease", path, [(_file(name),) for name in HOSPITALS], _SOURCE)
     tables = [_read(folder / _file(name)) for name in HOSPITALS]
@@ -96,12 +103,12 @@ def _read(path: Path) -> np.ndarray:
         lines = data.decode("ascii").removesuffix("\n").split("\n")
     except UnicodeDecodeError as error:
         number = data.count(b"\n", 0, error.start) + 1
-        raise Problem("this is no plain text", f"{path}:{number}", "fetch the file again", DATA) from error
+        raise Problem("this is not ASCII text", f"{path}:{number}", "download the file again", DATA) from error
     rows = [_row(line.removesuffix("\r"), f"{path}:{number}") for number, line in enumerate(lines, 1)]
     table = np.array(rows)[:, _KEPT]
     table = table[~np.isnan(table).any(axis=1)]
     if len(table) < 2:
-        raise Problem(f"{len(table)} of the {len(rows)} rows are complete", str(path), "fetch the file again", DATA)
+        raise Problem(f"only {len(table)} of {len(rows)} rows are complete", str(path), "download the file again", DATA)
     return table
 
 
@@ -109,7 +116,7 @@ def _row(line: str, where: str) -> list[float]:
     """14 numbers, NaN where one is missing."""
     if line.count(",") != len(_NAMES) - 1:
         message = f"this line has {line.count(',') + 1:,} columns, not {len(_NAMES)}"
-        raise Problem(message, where, "fetch the file again", DATA)
+        raise Problem(message, where, "download the file again", DATA)
     cells = [cell.strip() for cell in line.split(",")]
     return [_number(cell, name, where) for cell, name in zip(cells, _NAMES, strict=True)]
 
@@ -120,6 +127,6 @@ def _number(cell: str, name: str, where: str) -> float:
     value = float(cell) if _NUMBER.fullmatch(cell) else math.nan
     low, high = int(name == "cp"), _CODES.get(name)
     if math.isnan(value) or (high is not None and not (value.is_integer() and low <= value <= high)):
-        told = "no number" if high is None else f"no whole number from {low} to {high}"
-        raise Problem(f"{cell[:40]!r} is {told}, as {name} must be", where, "write ? where it is missing", DATA)
+        wanted = "a number" if high is None else f"a whole number from {low} to {high}"
+        raise Problem(f"{cell[:40]!r} is not {wanted}, as {name} must be", where, "write ? if it is missing", DATA)
     return value

@@ -5,8 +5,8 @@ induction, Science 350(6266), https://doi.org/10.1126/science.aab3050; data: htt
 Quarter turns as further classes: A. Santoro et al. (2016), Meta-Learning with Memory-Augmented Neural Networks, ICML.
 Split "vinyals": O. Vinyals et al. (2016), Matching Networks for One Shot Learning, NeurIPS, as listed by M. Ren et al.
 (2018), Meta-Learning for Semi-Supervised Few-Shot Classification, ICLR.
-Images are 28x28 by nearest neighbour on the 1-bit PNG, as MAML's and Reptile's code have them in effect: PIL takes
-that filter for 1-bit images whatever filter is named. Ink is 1 as in MAML; `invert: false` gives 0 as in Reptile.
+Images are 28x28 by nearest neighbour on the 1-bit PNG, as in effect in the code of MAML and Reptile: PIL uses that
+filter for 1-bit images whatever filter is asked for. Ink is 1 as in MAML; `invert: false` gives 0 as in Reptile.
 """
 
 from __future__ import annotations
@@ -36,30 +36,36 @@ def omniglot(
     split: Annotated[
         str,
         Field(
-            description="random: classes for new tasks by task.new; lake: background trains, evaluation tests; vinyals:"
-            " the lists in omniglot_split/; or a file of test characters, one Alphabet/characterNN a line, or a folder"
-            " with train.txt, test.txt and perhaps val.txt"
+            description="random: by task.new; lake: train on the background set, test on the evaluation set;"
+            " vinyals: the lists in omniglot_split/; or a file of test characters, an Alphabet/characterNN per line, or"
+            " a folder with train.txt, test.txt and perhaps val.txt"
         ),
     ] = "random",
     validation: Annotated[
         Literal["apart", "train"],
         Field(
-            description="the split's characters for validation: kept apart to choose settings, or trained on (other"
-            " splits have none)"
+            description="the split's validation characters: apart, to choose settings with, or train, to train"
+            " on them too (other splits have none)"
         ),
     ] = "apart",
     turns: Annotated[
         Literal["all", "train", "none"],
-        Field(description="quarter turns as classes of their own: of all characters, of those that train, or of none"),
+        Field(description="characters whose quarter turns are additional classes: all, those to train on, or none"),
     ] = "all",
     invert: Annotated[bool, Field(description="ink is 1 and paper 0 (MAML); false: ink is 0 (Reptile)")] = True,
     size: Annotated[int, Field(ge=4, le=105, description="width and height of an image, pixels")] = 28,
 ) -> Dataset:
-    """Characters: x (n, size, size) uint8, 0 or 255; classes "Alphabet/characterNN", turned ones "...@90", "...@180".
+    """Drawings of characters.
 
-    Classes are the characters sorted by name, then all of them turned by 90, 180 and 270 degrees against the clock.
-    Groups "alphabet" (also the cluster) and "drawer". Fixed, so the seed changes nothing. Raises Problem where files
-    are missing, broken or contradict the split.
+    Args:
+        seed: unused, the rows are fixed.
+
+    Returns:
+        x (n, size, size) uint8, 0 or 255. Classes "Alphabet/characterNN" sorted by name, then all of them turned by 90,
+        180 and 270 degrees counterclockwise, "...@90" and so on. Groups "alphabet" (also the cluster) and "drawer".
+
+    Raises:
+        Problem(CONFIG or DATA): a file is missing or broken, or does not match the split.
     """
     needs = [(f"{part}.zip", part) for part in PARTS] + ([("omniglot_split",)] if split == "vinyals" else [])
     folder = find("omniglot", path, needs, _SOURCE)
@@ -87,7 +93,7 @@ def omniglot(
 
 
 def _groups(drawings: Drawings) -> dict[str, Group]:
-    """Number 01 of two alphabets need not be one person, so a drawer is an alphabet and a number."""
+    """A drawer is an alphabet and a number: number 01 of two alphabets may be two people."""
     alphabets = sorted({alphabet for alphabet, _ in drawings.names})
     number = {alphabet: i for i, alphabet in enumerate(alphabets)}
     alphabet = np.array([number[name] for name, _ in drawings.names], dtype=np.int64)[drawings.character]
@@ -97,7 +103,7 @@ def _groups(drawings: Drawings) -> dict[str, Group]:
 
 
 def _role(split: str, folder: Path, drawings: Drawings, names: tuple[str, ...]) -> np.ndarray | None:
-    """(C,) int8 role of each character, or None where the split is left to task.new."""
+    """(C,) int8 role of each character, or None where task.new splits them."""
     if split == "random":
         return None
     if split == "lake":
@@ -106,13 +112,13 @@ def _role(split: str, folder: Path, drawings: Drawings, names: tuple[str, ...]) 
         role = _listed(folder / "omniglot_split" if split == "vinyals" else Path(split).expanduser(), names)
     for number, what in ((0, "training"), (2, "test")):
         if not (role == number).any():
-            hint = "take another split, or add characters"
+            hint = "choose another split, or add characters"
             raise Problem(f"the split {split!r} leaves no {what} characters", "data.split", hint, DATA)
     return role
 
 
 def _listed(lists: Path, names: tuple[str, ...]) -> np.ndarray:
-    """Roles by lists of names: a folder must name every character, a file names those for testing."""
+    """Roles by lists of names: those in a folder must name every character, a file names the test characters."""
     if lists.is_dir():
         role = np.full(len(names), -1, dtype=np.int8)
         found = {
@@ -122,8 +128,8 @@ def _listed(lists: Path, names: tuple[str, ...]) -> np.ndarray:
         role = np.zeros(len(names), dtype=np.int8)
         found = {lists: 2}
     else:
-        hint = "write random, lake, vinyals, or the path of a file or folder of lists"
-        raise Problem(f"there is no split, file or folder {str(lists)!r}", "data.split", hint, CONFIG)
+        hint = "use random, lake, vinyals, or the path of a file or folder of lists"
+        raise Problem(f"no split, file or folder is called {str(lists)!r}", "data.split", hint, CONFIG)
     index = {name: i for i, name in enumerate(names)}
     seen: dict[str, Path] = {}
     for path, number in found.items():
@@ -131,17 +137,18 @@ def _listed(lists: Path, names: tuple[str, ...]) -> np.ndarray:
             if not name:
                 continue
             if name not in index:
-                hint = "names are like Greek/character01; is a part of Omniglot missing?"
-                raise Problem(f"the split names {name!r}, which the images do not have", f"{path}:{line}", hint, DATA)
+                hint = "names look like Greek/character01; is a part of Omniglot missing?"
+                raise Problem(f"the split names {name!r}, which has no images", f"{path}:{line}", hint, DATA)
             if name in seen:
-                hint = f"it is in {seen[name].name} too" if seen[name] != path else "remove one of the two lines"
+                hint = f"remove it here or in {seen[name].name}" if seen[name] != path else "remove one of the lines"
                 raise Problem(f"the split names {name!r} twice", f"{path}:{line}", hint, DATA)
             seen[name] = path
             role[index[name]] = number
     left = np.flatnonzero(role < 0)
     if len(left):
-        message = f"{len(left):,} characters are in none of the lists, the first is {names[left[0]]!r}"
-        raise Problem(message, str(lists), "add them to one of the lists, train.txt for example", DATA)
+        others = f", nor are {len(left) - 1:,} others" if len(left) > 1 else ""
+        message = f"the character {names[left[0]]!r} is in none of the lists{others}"
+        raise Problem(message, str(lists), "add it to a list, for example to train.txt", DATA)
     return role
 
 

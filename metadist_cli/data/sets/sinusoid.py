@@ -2,8 +2,8 @@
 
 C. Finn, P. Abbeel, S. Levine (2017), Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks, ICML,
 https://arxiv.org/abs/1703.03400 (section 5.1); y = A sin(x - phase) as in the authors' code.
-Where we differ: they draw new points for every task without end; here a fixed number of functions with a fixed number
-of points is drawn once, so that functions can be dealt out to nodes and kept for new tasks.
+Where we differ: they draw new points for every task, without end; here a fixed number of functions with a fixed number
+of points is drawn once, so that functions can be assigned to nodes and held out for new tasks.
 """
 
 from __future__ import annotations
@@ -27,14 +27,20 @@ def sinusoid(
     points: Annotated[int, Field(ge=1, le=1_000_000, description="points on each curve")] = 100,
     slices: Annotated[int, Field(ge=1, le=10_000, description="equal slices of the phase, the natural groups")] = 10,
 ) -> Dataset:
-    """Sine curves: x (n, 1) and target (n, 1) float32, class = function, group and cluster "phase".
+    """Sine curves, a class each: amplitude uniform in [0.1, 5], phase in [0, pi] (radians), x in [-5, 5].
 
-    Amplitude uniform in [0.1, 5], phase in [0, pi] (radians), x in [-5, 5].
-    Raises Problem where functions x points is above 50 million.
+    Args:
+        seed: of the experiment; amplitudes, phases and points depend on it.
+
+    Returns:
+        x (n, 1) and target (n, 1) float32; n is functions x points. Group and cluster "phase".
+
+    Raises:
+        Problem(CONFIG): n is above 50 million.
     """
     if functions * points > _ROWS:
         raise Problem(
-            f"{functions:,} functions of {points:,} points are {functions * points:,} rows; at most {_ROWS:,} are made",
+            f"{functions:,} functions of {points:,} points are {functions * points:,} rows, more than {_ROWS:,}",
             "data",
             "lower data.functions or data.points",
             CONFIG,

@@ -1,11 +1,11 @@
-"""FedProx's synthetic(alpha, beta): every user has a linear model and a cloud of points of their own.
+"""FedProx's synthetic(alpha, beta): every user has their own linear model and their own cloud of points.
 
 T. Li et al. (2020), Federated Optimization in Heterogeneous Networks, MLSys, https://arxiv.org/abs/1812.06127
 (section 5.1), after O. Shamir, N. Srebro, T. Zhang (2014), ICML. As in the authors' code, alpha and beta are standard
 deviations and the bias shares the mean of the weights. That mean, alpha's only effect, is the same for all classes of
-a user and so cancels in the argmax: alpha changes no label, here or there. What makes users differ is that each draws
-weights of its own, and beta.
-Where we differ: their generator sets no seed, so their very numbers cannot be had again; numbers are single precision;
+a user and so cancels in the argmax: alpha changes no label, here or there. Users differ because each draws its own
+weights, and by beta.
+Where we differ: their generator sets no seed, so their numbers cannot be reproduced; numbers are single precision;
 a user has at most 10,000 rows; classes, features and rows can be chosen.
 """
 
@@ -29,22 +29,30 @@ def synthetic(
     *,
     nodes: Annotated[int, Field(ge=1, le=1_000_000, description="number of users, the natural nodes")] = 30,
     rows: Annotated[
-        int | None, Field(ge=1, le=_ROWS_MAX, description="rows of every user; empty: 50 + lognormal(4, 2) as FedProx")
+        int | None,
+        Field(ge=1, le=_ROWS_MAX, description="rows per user; null: 50 + lognormal(4, 2), as FedProx"),
     ] = None,
     features: Annotated[int, Field(ge=1, le=100_000, description="length of an input")] = 60,
     classes: Annotated[int, Field(ge=2, le=10_000, description="number of classes")] = 10,
     alpha: Annotated[
         float,
-        Field(ge=0, le=1e3, description="as FedProx: spread of the users' mean weight, which moves all classes alike"),
+        Field(ge=0, le=1e3, description="as in FedProx: spread of the users' mean weight, equal for all classes"),
     ] = 1.0,
     beta: Annotated[float, Field(ge=0, le=1e3, description="how much the users' inputs differ")] = 1.0,
     iid: Annotated[
-        bool, Field(description="one model and one cloud for all; alpha and beta then mean nothing")
+        bool, Field(description="one model and one cloud for all users; then alpha and beta have no effect")
     ] = False,
 ) -> Dataset:
-    """Linear classification: x (n, features) float32, feature j of variance j**-1.2; group "user".
+    """Linear classification, a model per user.
 
-    Raises Problem where the inputs would take more than 4 GB.
+    Args:
+        seed: of the experiment; all numbers depend on it.
+
+    Returns:
+        x (n, features) float32, feature j having variance j**-1.2; group "user".
+
+    Raises:
+        Problem(CONFIG): the inputs would take more than 4 GB.
     """
     rng = numpy_generator(seed, "synthetic")
     if rows is None:
@@ -55,7 +63,7 @@ def synthetic(
     if total * features > _VALUES:
         raise Problem(
             f"{nodes:,} users with {total:,} rows of {features:,} features are {total * features:,} numbers; "
-            f"at most {_VALUES:,} are made",
+            f"the limit is {_VALUES:,}",
             "data",
             "lower data.nodes, data.rows or data.features",
             CONFIG,

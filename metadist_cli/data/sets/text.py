@@ -1,11 +1,11 @@
-"""Texts by who wrote or said them: each window of characters is a row, the next character its class.
+"""Texts by their writers or speakers: each window of characters is a row, the next character its class.
 
 The cleaning, the windows and the 80 characters are those of Shakespeare in S. Caldas et al. (2018), LEAF: A Benchmark
 for Federated Settings, https://arxiv.org/abs/1812.01097 (code: TalwalkarLab/leaf), after H. B. McMahan et al. (2017),
-AISTATS: a new line becomes a blank, blanks in a row become one, every 80 characters are followed by their label; who
-says too little for one window is left out. So is the split in two, LEAF's `-k`, `-t` and `--by_sample` for Shakespeare.
-Where we differ: a text is held once, its windows are views of it; LEAF's code takes a character that it does not know
-for the last one that it knows, here it is refused.
+AISTATS: a line break becomes a space, several spaces become one, the label of 80 characters is the next one; a speaker
+with less text than one window is left out. The split, too, is LEAF's `-k`, `-t` and `--by_sample` for Shakespeare.
+Where we differ: a text is stored once, and its windows are views of it; LEAF's code takes an unknown character for the
+last known one, here it is refused.
 """
 
 from __future__ import annotations
@@ -39,33 +39,47 @@ _PLAY_ROLE = re.compile(f"({'|'.join(_PLAYS.split())})_(.+)")
 def text(
     seed: int,
     *,
-    path: Annotated[str, Field(description=".txt file, or a folder or .zip archive of them, UTF-8; one file a writer")],
+    path: Annotated[str, Field(description="UTF-8 .txt file, or a folder or .zip archive of them; a file per writer")],
     groups: Annotated[
         list[Annotated[str, Field(pattern="^[a-z][a-z0-9_]{0,30}$")]],
-        Field(min_length=1, max_length=4, description="what a file's name says, from left to right: [author, book]"),
+        Field(
+            min_length=1,
+            max_length=4,
+            description="what a file's name is made of, from the left: [author, book]",
+        ),
     ] = ["file"],  # noqa: B006 (a default of the config, never changed)
     separator: Annotated[
         str,
-        Field(min_length=1, max_length=8, description="what parts it; leaf: PLAY_ROLE, by Shakespeare's titles"),
+        Field(min_length=1, max_length=8, description="what separates these; leaf: PLAY_ROLE, by Shakespeare's titles"),
     ] = "/",
-    window: Annotated[int, Field(ge=1, le=10_000, description="characters of a row")] = 80,
-    stride: Annotated[int, Field(ge=1, le=10_000, description="characters from a row to the next")] = 1,
+    window: Annotated[int, Field(ge=1, le=10_000, description="characters in a row")] = 80,
+    stride: Annotated[int, Field(ge=1, le=10_000, description="characters from one row to the next")] = 1,
     vocabulary: Annotated[
-        Literal["leaf", "data"], Field(description="LEAF's 80 characters, or those that the texts have, 256 at most")
+        Literal["leaf", "data"], Field(description="LEAF's 80 characters, or those of the texts, at most 256")
     ] = "leaf",
-    keep: Annotated[int, Field(ge=1, description="leave out files with fewer rows")] = 1,
+    keep: Annotated[int, Field(ge=1, description="leave out files with fewer rows than this")] = 1,
     split: Annotated[
         Literal["random"] | Annotated[float, Field(gt=0, lt=1)],
         Field(
-            description="fraction of each file that trains, its beginning; its end, with no common window, is tested"
+            description="fraction of each file, its beginning, to train on; the rest, without overlap, is for testing"
         ),
     ] = "random",
 ) -> Dataset:
-    """Next-character data: x (n, window) uint8, label the character that follows. Fixed: the seed changes nothing.
+    """Windows of texts, each labelled with the character that follows.
 
-    Each of the groups is within the one before: the role of two plays is two roles. Windows overlap, so rows drawn at
-    random for testing (task.new: {from: rows} with split: random) stand almost whole in the training rows: take a
-    fraction as split. Raises Problem(DATA) with file:line:column.
+    Windows overlap, so that test rows drawn at random (task.new: {from: rows} with split: random) share almost all of
+    their text with training rows: use a fraction as split.
+
+    Args:
+        seed: unused, the rows are fixed.
+
+    Returns:
+        x (n, window) uint8 numbers of characters; classes are the characters. Each group is nested in the one before:
+        the same role in two plays is two roles.
+
+    Raises:
+        Problem(CONFIG or DATA), with file:line:column: a text cannot be read, has an unknown character, or is named
+            like another; or nothing is long enough.
     """
     alphabet = Alphabet(vocabulary == "leaf")
     sources, starts, roles, names = [], [], [], []
@@ -74,8 +88,8 @@ def text(
     for member in members(place(path), ".txt", "text"):
         name = _named(member, groups, separator)
         if name in taken:
-            message = f"{name[-1]!r} is called like {taken[name]}"
-            raise Problem(message, member.where, "name more of its path: groups: [folder, file]", DATA)
+            message = f"the name {name[-1]!r} is the same as that of {taken[name]}"
+            raise Problem(message, member.where, "use more of its path: groups: [folder, file]", DATA)
         taken[name] = member.where
         raw = _read(member)
         clean = re.sub("  +", " ", raw.replace("\n", " "))
@@ -85,7 +99,7 @@ def text(
         rows += len(start)
         if rows > _ROWS:
             message = f"there are more than {_ROWS:,} windows"
-            raise Problem(message, member.where, "take a larger data.stride, or fewer files", CONFIG)
+            raise Problem(message, member.where, "use a larger data.stride, or fewer files", CONFIG)
         sources.append(alphabet.encode(clean, lambda letter, raw=raw, where=member.where: _place(raw, letter, where)))
         starts.append(start + offset)
         roles.append(role)
@@ -94,7 +108,7 @@ def text(
     if not sources:
         least = f"{window + 1} characters" + (f", and windows for {keep} rows" if keep > 1 else "")
         message = f"none of the {len(taken):,} files has {least}" + ("" if split == "random" else " in either part")
-        raise Problem(message, path, "take a smaller data.window or data.keep, or longer texts", DATA)
+        raise Problem(message, path, "use a smaller data.window or data.keep, or longer texts", DATA)
     classes, order = alphabet.order()
     source, start = order[np.concatenate(sources)], np.concatenate(starts)
     owner = np.repeat(np.arange(len(names)), [len(s) for s in starts])
@@ -109,7 +123,7 @@ def text(
 
 
 def _named(member: Member, groups: list[str], separator: str) -> tuple[str, ...]:
-    """What a file is called in each of the groups, from the widest to the narrowest."""
+    """The name of a file in each of the groups, from the widest to the narrowest."""
     path = member.name[: -len(".txt")]
     stem = path.rsplit("/", 1)[-1]
     joint = "_" if separator == "leaf" else separator
@@ -121,7 +135,7 @@ def _named(member: Member, groups: list[str], separator: str) -> tuple[str, ...]
     else:
         parts = stem.split(separator) if len(groups) > 1 else [stem]
     if len(parts) != len(groups):
-        message = f"the name of this file does not say {' and '.join(groups)}, parted by {separator!r}"
+        message = f"the file's name does not give {' and '.join(groups)} (data.separator: {separator})"
         raise Problem(message, member.where, "change data.groups or data.separator, or rename the file", DATA)
     names = tuple(joint.join(parts[: i + 1]) for i in range(len(parts)))
     if reason := unfit(names[-1], 255):
@@ -136,7 +150,7 @@ def _read(member: Member) -> str:
         return data.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise Problem("this is no UTF-8 text", f"{member.where}:{line}", "save it as UTF-8", DATA) from error
+        raise Problem("this is not UTF-8 text", f"{member.where}:{line}", "save it as UTF-8", DATA) from error
 
 
 def _place(raw: str, letter: str, where: str) -> str:
@@ -145,7 +159,7 @@ def _place(raw: str, letter: str, where: str) -> str:
 
 
 def _windows(size: int, window: int, stride: int, keep: int, split: str | float) -> tuple[np.ndarray, np.ndarray]:
-    """(where the windows of one text begin, their role); none where it is too short."""
+    """(where the windows of a text begin, their roles); none where it is too short."""
     start = np.arange(0, max(size - window, 0), stride)
     none = start[:0], np.zeros(0, dtype=np.int8)
     if len(start) < keep:

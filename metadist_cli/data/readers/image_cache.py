@@ -1,4 +1,4 @@
-"""Decoded pictures in the program's cache folder: keyed by what they were made from, so never stale, and sealed.
+"""Decoded images in the program's cache folder: keyed by what they were made from, so never stale, and sealed.
 
 A file is the SHA-256 of its rest, the length of a note, the note as JSON, and the pixels, which are memory-mapped.
 """
@@ -25,19 +25,27 @@ _BYTES = 2 << 30
 _SEAL, _LENGTH = 32, 8  # bytes
 
 
-class Plan(NamedTuple):
-    """Pictures that are to be decoded: what is to be known of them beside the pixels, their shape, and how."""
+class DecodePlan(NamedTuple):
+    """How to decode n images."""
 
-    note: Any  # of what JSON knows
+    note: Any  # what else to keep about them, as JSON
     shape: tuple[int, ...]  # (n, ...)
-    fill: Callable[[np.ndarray], None]  # writes all of an array of this shape
+    fill: Callable[[np.ndarray], None]  # writes all of a uint8 array of this shape
 
 
-def cached(key: str, plan: Callable[[], Plan]) -> tuple[np.ndarray, Any]:
-    """(pictures (n, ...) uint8, their note): from the cache folder, or else as planned, and put there.
+def cached(key: str, plan: Callable[[], DecodePlan]) -> tuple[np.ndarray, Any]:
+    """Images from the cache folder, or else decoded and put there.
 
-    key: hex digits that say all that the pixels depend on. A damaged file is made again; a cache that cannot be written
-    costs the time, not the run. Raises Problem(DATA) where they would take more than 2 GiB, and what `fill` does.
+    Args:
+        key: hex digits that cover everything the pixels depend on.
+        plan: called where the cache does not hold the images, or holds a damaged file. A cache that cannot be written
+            costs time, nothing else.
+
+    Returns:
+        ((n, ...) uint8, their note).
+
+    Raises:
+        Problem(DATA): the images would take more than 2 GiB; and what the plan raises.
     """
     home = cache()
     place = home / f"pictures-{key}.bin" if home else None
@@ -62,7 +70,7 @@ def cached(key: str, plan: Callable[[], Plan]) -> tuple[np.ndarray, Any]:
 
 
 def _read(place: Path) -> tuple[np.ndarray, Any] | None:
-    """What lies in the cache, if it is there and whole."""
+    """The images in a cache file; None where it is missing or damaged."""
     with contextlib.suppress(Problem), opened(place) as file:
         size = os.fstat(file.fileno()).st_size
         if size <= _SEAL + _LENGTH:
