@@ -63,8 +63,11 @@ def _feature(feature: Feature) -> dict[str, Any]:
 
 
 def features_in(manifest: dict[str, Any]) -> tuple[Feature, ...]:
-    """The features that a partition manifest names; none in those of older versions."""
-    return tuple(Feature(**entry, first=()) for entry in manifest.get("features", []))
+    """The features that a partition manifest names; none in those of version 0.1.0. Raises Problem like `spec_in`."""
+    try:
+        return tuple(Feature(**entry, first=()) for entry in manifest.get("features", []))
+    except TypeError:
+        raise _unreadable() from None
 
 
 def _pack_shards(pack: list[Shard]) -> Params:
@@ -111,10 +114,14 @@ def spec_in(manifest: dict[str, Any]) -> Spec:
         fields = {"rows": manifest["rows"]["train"], "nodes": nodes, **spec}  # version 0.1.0 has these two here only
         return Spec(**{**fields, "shape": tuple(spec["shape"]), "classes": tuple(manifest["classes"])})
     except (KeyError, TypeError):
-        hint = "use the version of metadist that made it, or choose another --name"
-        raise Problem(
-            "the partition manifest is damaged, or another version of metadist made it", "shards/manifest.json", hint
-        ) from None
+        raise _unreadable() from None
+
+
+def _unreadable() -> Problem:
+    message = "the partition manifest is damaged, or another version of metadist made it"
+    return Problem(
+        message, "shards/manifest.json", "use the version of metadist that made it, or choose another --name"
+    )
 
 
 def read_shards(run: Run, manifest: dict[str, Any], nodes: Iterable[int]) -> list[Shard]:
