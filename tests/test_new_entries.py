@@ -70,17 +70,17 @@ IN_TURN = '''\
 
 import numpy as np
 
-from metadist_cli.partition.partitioners.types import Dealt, Items, Partitioner, possible, unnamed
+from metadist_cli.partition.partitioners.types import Assignment, Items, Partitioner, node_count, unnamed
 
 
 def in_turn() -> Partitioner:
     """Item i goes to node i modulo the number of nodes."""
 
-    def deal(items: Items, nodes: int | None, minimum: int, rng: np.random.Generator) -> Dealt:
-        count = possible(len(items.label), nodes, minimum)
+    def assign(items: Items, nodes: int | None, minimum: int, rng: np.random.Generator) -> Assignment:
+        count = node_count(len(items.label), nodes, minimum)
         return unnamed([np.arange(node, len(items.label), count) for node in range(count)])
 
-    return deal
+    return assign
 '''
 RINGS = '''\
 """Points on two rings."""

@@ -16,6 +16,8 @@ from runner import ROOT, environment
 
 from metadist_cli import config
 
+pytestmark = pytest.mark.slow  # runs of scripts that users start by hand
+
 SCRIPT = ROOT / "tests" / "benchmarks" / "launches.py"
 launches, launches_table = import_module("launches"), import_module("launches_table")
 launches_omniglot, launches_reference = import_module("launches_omniglot"), import_module("launches_reference")

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from runner import ROOT, environment
 
+pytestmark = pytest.mark.slow  # runs of scripts that users start by hand
+
 SCRIPT = ROOT / "tests" / "benchmarks" / "meta_steps.py"
 meta_steps = import_module("meta_steps")
 BEST = "loop / metadist of 1 or 2"

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from runner import ROOT, environment
 
+pytestmark = pytest.mark.slow  # runs of scripts that users start by hand
+
 SCRIPT = ROOT / "tests" / "benchmarks" / "papers.py"
 SHORT = ("data.functions=3000", "train.rounds=2", "train.local_steps=2", "finetune.episodes=20", "execution.threads=1")
 

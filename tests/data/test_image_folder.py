@@ -116,7 +116,7 @@ def test_folders_may_say_the_split(tmp_path: Path) -> None:
     d = read(folder(tmp_path / "rows", "train/a train/b test/a test/b"), folders=["split", "class"])
     assert (d.classes, d.label.tolist(), d.role) == (("a", "b"), [0, 0, 1, 1, 0, 0, 1, 1], None)
     assert d.row_role.tolist() == [2, 2, 2, 2, 0, 0, 0, 0]
-    with pytest.raises(Problem, match="'trian' is no part of a split"):
+    with pytest.raises(Problem, match="'trian' is not a part of a split"):
         read(folder(tmp_path / "rows", "trian/a"), folders=["split", "class"])
 
 

@@ -161,7 +161,7 @@ def test_users_without_rows_need_not_be_listed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("x", "y", "options", "says"),
     [
-        ([[1], [2]], ["a", 1], {}, "no text"),
+        ([[1], [2]], ["a", 1], {}, "not text"),
         ([[1], [2]], [1, "a"], {}, "whole numbers"),
         ([[1], [2]], [True, False], {}, "whole numbers"),
         ([[1], [None]], [0, 1], {}, "lists of numbers"),
@@ -170,8 +170,8 @@ def test_users_without_rows_need_not_be_listed(tmp_path: Path) -> None:
         ([1, 2], [0, 1], {}, "lists of numbers"),
         ([[]], [0], {}, "lists of numbers"),
         ([[1], [2]], [0, 2**60], {}, "whole numbers"),
-        (["abc", [1]], [0, 1], {}, "no text"),
-        (["abc", "abd"], ["a", "bc"], {}, "no single character"),
+        (["abc", [1]], [0, 1], {}, "not text"),
+        (["abc", "abd"], ["a", "bc"], {}, "not a single character"),
         (["", ""], ["a", "b"], {}, "0 characters"),
         (["abc"], ["a"], {"column": 1}, "not every row"),
         ([["a"], ["a", "b"]], [0, 1], {"column": 1, "length": 4}, "not every row"),

@@ -127,7 +127,7 @@ KINDS: dict[str, Kind] = {
         ["look like dates", "1 cell is missing"],
     ),
     "no header": Kind(
-        "t.csv", lines(PLAIN[1:]), X, ["there is no column 'y'"], options={}, edit=lambda data: b"x,y\n" + data
+        "t.csv", lines(PLAIN[1:]), X, ["has no column 'y'"], options={}, edit=lambda data: b"x,y\n" + data
     ),
     "no header, named in YAML": Kind("t.csv", lines(PLAIN[1:]), X, options={"columns": ["x", "y"]}),
     "no header, decimal commas": Kind(
@@ -398,7 +398,7 @@ def test_features_are_named(tmp_path: Path) -> None:
         ({"encoding": "utf8mb4"}, "is not the name of an encoding"),
         ({"encoding": "zip"}, "is not the name of an encoding"),
         ({"encoding": "punycode"}, "is not the name of an encoding"),
-        ({"symbols": {"prize": "$"}}, "there is no column 'prize'"),
+        ({"symbols": {"prize": "$"}}, "has no column 'prize'"),
         ({"dates": {"x": "days"}}, "'1.5' is not a date"),
         ({"dates": {"x": "days"}, "date_format": "%d.%m."}, "'1.5' is not a date of the format"),
         ({"dates": {"x": "days"}, "date_format": "%Q"}, "'1.5' is not a date of the format"),

@@ -731,7 +731,7 @@ BAD_CSV = [
         "",
     ),
     (HEAD + BODY.replace("2", "0"), {"divide": 255.0}, "the values range from 0 to 1, those", "multiply them by 255"),
-    ("part,target,x\nsupport,one,1\n", R, ".csv:2:target: the column 'target' is of texts", "write numbers"),
+    ("part,target,x\nsupport,one,1\n", R, ".csv:2:target: the column 'target' holds texts", "write numbers"),
     ("part,target,x\nsupport,inf,1\nquery,1,1\n", R, "'inf' is not a finite number", "correct it"),
     (
         "part,target_0,target_1,x\nsupport,1,,1\nquery,1,1,1\n",

@@ -295,7 +295,7 @@ def test_a_node_too_poor_is_named_with_what_it_has() -> None:
     ) as caught:
         shards_of(data, nodes=2, need=TaskSize(True, 5, 3))
     assert caught.value.where == "node 2"
-    with pytest.raises(Problem, match="3 nodes need at least 5 each"):
+    with pytest.raises(Problem, match="3 nodes with at least 5 items each need 15"):
         shards_of(data, need=TaskSize(True, 5, 3))
 
 

@@ -264,5 +264,5 @@ def test_a_batch_at_a_poor_node_takes_its_rows_again() -> None:
             assert np.isin(rows, rows_of(nodes, i)).all()
             assert len(np.unique(rows)) == min(n, 16)
             assert np.unique(rows, return_counts=True)[1].max() == -(-16 // min(n, 16))
-    with pytest.raises(Problem, match="there are 5"):
+    with pytest.raises(Problem, match="only 5 exist"):
         local(0, 3, 1, 8, 8)(nodes, 1)
