@@ -95,6 +95,11 @@ def test_every_module_is_in_a_room(module):
     assert room(module) in ROOMS
 
 
+@pytest.mark.parametrize("module", sorted(SOURCES))
+def test_no_module_is_longer_than_300_lines(module):
+    assert len(SOURCES[module].splitlines()) <= 300
+
+
 def test_the_rooms_are_few_and_all_are_there():
     assert {room(module) for module in SOURCES} == set(ROOMS)
     assert len(ROOMS) <= 18

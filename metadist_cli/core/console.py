@@ -72,8 +72,7 @@ class Console:
         if logged:
             self._write_log(_table(title, columns, cells, None, False))
         if not self.quiet:
-            text = _table(title, columns, cells, _width(self._stream), self._interactive)
-            _print(self._stream, text)
+            _print(self._stream, _table(title, columns, cells, _width(self._stream), self._interactive))
 
     def page(self, markdown: str) -> None:
         """Print a page of Markdown: formatted on a terminal, plain text of 80 columns otherwise."""
