@@ -153,13 +153,10 @@ LONGER = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "path",
-    [
-        pytest.param(p, marks=[pytest.mark.slow] if p.parent != FOLDER else [], id=called(p))
-        for p in CONFIGS
-        if p.parent == FOLDER or called(p) in LONGER
-    ],
+    [pytest.param(p, id=called(p)) for p in CONFIGS if p.parent == FOLDER or called(p) in LONGER],
 )
 def test_runs_from_end_to_end(path: Path, tmp_path: Path):
     """Each runs by name in its own folder: tiny unchanged, the others shortened."""
