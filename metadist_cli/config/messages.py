@@ -142,7 +142,7 @@ class _Explainer:
         return tag, {b["properties"][tag]["const"]: b for b in branches}
 
     def leaves(self, node: Node) -> list[Node]:
-        """The branches of a plain union with references resolved; the node itself if it is no union."""
+        """The branches of a plain union with references resolved; any other node by itself."""
         if "$ref" in node:
             node = self.schema["$defs"][node["$ref"].rpartition("/")[2]] | {k: node[k] for k in node if k != "$ref"}
         return [leaf for part in node["anyOf"] for leaf in self.leaves(part)] if "anyOf" in node else [node]

@@ -65,7 +65,7 @@ def verdict(stat: dict, metric: str) -> str:
     """Whether a method is better or worse than the adapted main model, by their paired difference on the same tasks.
 
     Better and worse require that the difference's 95% interval excludes zero. Without an interval (a single task, or a
-    task with a non-finite value) there is no verdict.
+    task with a non-finite value) the verdict is left open.
     """
     difference = stat["difference"]
     if difference is None or not _has_interval(difference):

@@ -14,7 +14,7 @@ class ExampleTask(NamedTuple):
         kind: "image" (x (n, H, W) in 0..1), "curve" (x (n,) or (n, 1)) or "vector" (x is not shown).
         support_x, query_x: inputs.
         support_y, query_y: class numbers, int (n,), indices into `classes`; for curves targets, float (n,) or (n, 1).
-        before, after: the queries' predicted classes or targets, (n,); before is None where there is no prediction.
+        before, after: the queries' predicted classes or targets, (n,); before is None without a prediction.
         classes: names.
     """
 

@@ -70,7 +70,6 @@ def linked_class(own: Path) -> None:
     (own / "bird").symlink_to(own.parent / "elsewhere")
 
 
-ONE_CLASS = "a task learns from one and is judged by others: add some, or take the class away"
 CASES: dict[str, Make] = {
     "no picture": own({"own/cat/1.png": b"this is not a picture"}),
     "decompression bomb": own({"own/cat/1.png": huge()}),

@@ -68,9 +68,6 @@ def characters(x: list[str], y: list[str]) -> str:
 
 
 PLAY = "To be, or not to be, that is the question: "
-AGAIN = "\n  -> the file is damaged or was edited: make it again or fetch it again"
-KEYS = "\n  -> LEAF's files have users, num_samples and user_data"
-ROW = "\n  -> mend or leave out the row"
 
 CASES: dict[str, Make] = {
     "truncated JSON": leaf(good()[:-30]),

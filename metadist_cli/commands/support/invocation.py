@@ -62,7 +62,7 @@ def command(body: Callable[..., dict[str, Any]]) -> Callable[..., None]:
 def experiment(body: Callable[..., dict[str, Any]]) -> Callable[..., None]:
     """`body(config, run, console, **options)` as a command on the run of a config.
 
-    A key "next" in its result, a command and its options, is what the user is told to run next.
+    A key "next" in its result, a command and its options, is suggested to the user as the next step.
     """
 
     def work(

@@ -16,7 +16,7 @@ from metadist_cli.data.types import Feature
 
 _VALUES = 500_000_000  # 2 GB
 _SHOWN = 6
-_FEW, _LOOK = 3, 10_000  # values that are shown of a feature, from so many rows
+_FEW, _LOOK = 3, 10_000  # values shown of a feature, and rows searched for them
 _UNITS = {"days": "days", "hours": "hours", "parts": "parts"}
 
 

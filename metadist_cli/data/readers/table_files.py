@@ -44,7 +44,7 @@ def choose(there: Files, pattern: str | None) -> list[Member]:
     """The files of a table in natural order, each named by what the pattern's * stands for, or else by its stem.
 
     A pattern means the last parts of a path: `*/data.csv` or `rating.csv`. Raises Problem where it means none, or two
-    of one name, or where there is no pattern and not just one table.
+    of one name, or, without a pattern, more or less than one table.
     """
     if pattern is None:
         tables = [one for one in there.found if there.only in (one.name, None)]
