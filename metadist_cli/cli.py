@@ -3,6 +3,7 @@
 Without `from __future__ import annotations`: typer needs the options' annotations as objects, torch waits for a body.
 """
 
+import os
 import signal
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ import typer
 
 from metadist_cli import __version__
 from metadist_cli.commands.support.invocation import File, Overrides, Terminated, command, experiment
-from metadist_cli.core.errors import USAGE, Problem
+from metadist_cli.core.errors import INTERRUPTED, TERMINATED, USAGE, Problem
 
 if TYPE_CHECKING:
     from metadist_cli.config import Config
@@ -37,11 +38,25 @@ Wait = Annotated[
 
 def main() -> None:
     """The entry point `metadist`."""
-    signal.signal(signal.SIGTERM, _terminate)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as in a shell's background jobs
+            signal.signal(number, _stop)
+    try:
+        code = _run()
+    except SystemExit as end:
+        code = end.code
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if code in (INTERRUPTED, TERMINATED):
+        os._exit(code)  # not after the blocks that other threads compute: torch aborts where Python ends before them
+    sys.exit(code)
+
+
+def _run() -> int:
     if "--json" not in sys.argv[1:]:
         app()
     try:
-        code = app(standalone_mode=False)
+        return app(standalone_mode=False) or 0
     except Exception as error:
         if not hasattr(error, "format_message"):  # typer's errors about the command line have it
             raise
@@ -49,12 +64,13 @@ def main() -> None:
 
         message = error.format_message()  # pyright: ignore[reportAttributeAccessIssue]
         Console(json=True).problem(Problem(message, "command line", "see metadist --help", USAGE))
-        code = USAGE
-    sys.exit(code or 0)
+        return USAGE
 
 
-def _terminate(*_: object) -> None:
-    raise Terminated
+def _stop(number: int, _: object) -> None:
+    for each in (signal.SIGINT, signal.SIGTERM):  # one is enough; a second would cut the first one's message
+        signal.signal(each, signal.SIG_IGN)
+    raise KeyboardInterrupt if number == signal.SIGINT else Terminated
 
 
 def _version(asked: bool) -> None:

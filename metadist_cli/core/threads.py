@@ -35,15 +35,16 @@ def side_by_side(work: Callable[[Item], Result], items: Iterable[Item], threads:
     if threads == 1:
         yield from map(work, items)
         return
-    with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        ahead: deque[Future[Result]] = deque()
-        try:
-            for item in items:
-                ahead.append(pool.submit(work, item))
-                if len(ahead) > threads:
-                    yield ahead.popleft().result()
-            while ahead:
+    pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
+    ahead: deque[Future[Result]] = deque()
+    try:
+        for item in items:
+            ahead.append(pool.submit(work, item))
+            if len(ahead) > threads:
                 yield ahead.popleft().result()
-        finally:  # after an error or Ctrl-C, start nothing new
-            for waiting in ahead:
-                waiting.cancel()
+        while ahead:
+            yield ahead.popleft().result()
+    except BaseException as error:  # start nothing new; after Ctrl-C, do not wait for running blocks either
+        pool.shutdown(wait=isinstance(error, Exception | GeneratorExit), cancel_futures=True)
+        raise
+    pool.shutdown()

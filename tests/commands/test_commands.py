@@ -13,6 +13,7 @@ import struct
 import subprocess
 import sys
 import termios
+import time
 import tomllib
 from pathlib import Path
 
@@ -295,6 +296,25 @@ def test_stopped_in_training(lab: Lab, signal: int, code: int):
     else:
         lab("run")
     assert lab.checkpoint(3) == lab.checkpoint(3, "calm")  # a process of its own comes to the same bits
+
+
+def test_two_signals_at_once_end_a_command_with_its_message_alone(lab: Lab):
+    """As `timeout` and impatient users send them, while threads compute blocks; torch aborted as Python ended."""
+    long = ("run", "train.rounds=100000", "execution.threads=2", "execution.block=1")
+    command = [sys.executable, "-m", "metadist_cli", *lab.arguments(*long)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        waited = time.monotonic() + 120
+        while not (lab.run() / "rounds" / "0003").exists() and time.monotonic() < waited:
+            time.sleep(0.05)
+        running.terminate()
+        running.terminate()
+        err = running.communicate(timeout=60)[1]
+    assert running.returncode == 143
+    assert [line.split(":")[0].strip() for line in err.splitlines()[-2:]] == [
+        "stopped; finished work is kept",
+        "-> resume with the same command",
+    ]
+    assert "terminate" not in err
 
 
 # ------------------------------------------------------------------------------------- damaged and foreign files
