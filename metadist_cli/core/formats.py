@@ -19,7 +19,7 @@ from metadist_cli.core.errors import DATA, Problem, printable
 if TYPE_CHECKING:
     from torch import Tensor
 
-_ITEMSIZE = {"F32": 4, "F64": 8, "I64": 8, "I32": 4, "U8": 1, "BOOL": 1}
+_ITEMSIZE = {"F64": 8, "F32": 4, "F16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 _HEADER_MAX = 64 << 20
 _DEPTH_MAX, _NDIM_MAX = 50, 8
 # The safetensors header between its 8-byte length and the 64 hex digits of the seal.
@@ -142,7 +142,7 @@ def pack(tensors: dict[str, Tensor], header: dict[str, Any]) -> bytes:
     first, then the sorted keys of `header`.
 
     Args:
-        tensors: Tensors by name, of any shape; float32, float64, int64, int32, uint8 or bool.
+        tensors: Tensors by name, of any shape; float16 to float64, int8 to int64, uint8 or bool.
         header: JSON values to store beside them; "sha256" is reserved.
 
     Returns:

@@ -27,7 +27,8 @@ from metadist_cli.core import files
 from metadist_cli.core.errors import DATA, RETRY, SYSTEM, Problem
 
 ROOT = Path(__file__).resolve().parents[2]
-DTYPES = [torch.float32, torch.float64, torch.int64, torch.int32, torch.uint8, torch.bool]
+FLOATS = [torch.float64, torch.float32, torch.float16]
+DTYPES = [*FLOATS, torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool]
 
 
 def python(script: str, *args: object, **env: str) -> subprocess.CompletedProcess:
@@ -740,7 +741,7 @@ B8 = bytes(8)
         forge(entry(offsets="[0,8,8]"), B8),
         forge(entry(offsets="[0]"), B8),
         forge(entry(offsets="[0,18446744073709551616]"), B8),
-        forge(entry(dtype='"F16"', shape="[4]"), B8),
+        forge(entry(dtype='"BF16"', shape="[4]"), B8),
         forge(entry(dtype='"F4"', shape="[16]"), B8),
         forge(entry(dtype='"C64"', shape="[1]"), B8),
         forge(entry(dtype='"evil"'), B8),
@@ -779,7 +780,7 @@ def test_forged_files_with_a_valid_seal_are_refused(data):
 
 def test_forged_names_cannot_reach_the_terminal():
     for name in ("\x1b[31mred", "a\nb", "\u202egpj", "x" * 100_000):
-        problem = refuses(forge(entry(name, dtype='"F16"'), B8))
+        problem = refuses(forge(entry(name, dtype='"BF16"'), B8))
         assert problem.message.isprintable()
         assert len(problem.message) < 400
 

@@ -25,7 +25,8 @@ class Uplink(NamedTuple):
             The state stays at the node, like everything that a node keeps.
         encode: (update, start, state, seed) -> (payload, state). update: the node's new shared leaves ("meta/",
             "stats/", "control/", "outer/"). start: the global ones that it started from, same names and shapes. seed:
-            0-d int64, a function of the experiment's seed, the round and the node.
+            0-d int64, a function of the experiment's seed, the round and the node. Payload and state may hold the
+            types that `core.formats.pack` writes: float16 to float64, int8 to int64, uint8 and bool.
         decode: (payload, start) -> update.
     """
 
