@@ -356,6 +356,57 @@ def test_cells_of_spreadsheets_and_parquet_are_named_by_their_row(tmp_path: Path
         assert caught.value.where == f"{tmp_path / name}:{row}:x"
 
 
+@pytest.mark.parametrize(
+    ("good", "odd"),
+    [
+        ([f"{i % 3},{i % 7}" for i in range(20)], "1,,2"),
+        ([f"{i % 3},{i % 7}" for i in range(20)], "l4,2"),
+        ([f"${i},000" for i in range(1, 21)], "(5,000)"),
+        ([f"2024-02-{i:02}" for i in range(1, 21)], "2024-02-30"),
+        ([f"2024-02-{i:02}" for i in range(1, 21)], "21.02.2024"),
+        ([f"{i}.02.2024" for i in range(1, 21)], "0.0.0000"),
+    ],
+)
+def test_one_odd_cell_does_not_make_categories_of_a_column(good: list[str], odd: str, tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    rows = [f"{cell};{'ab'[i % 2]}" for i, cell in enumerate([*good[:7], odd, *good[7:]])]
+    path.write_text("\n".join(["x;y", *rows]))
+    with pytest.raises(Problem, match=rf"'{re.escape(odd)}' is unlike the rest of this column") as caught:
+        read(path, {})
+    assert caught.value.where == f"{path}:9:x"
+    assert read(path, follow(caught.value.hint, "one_hot")).x.shape == (21, len({*good, odd}))
+    path.write_text("\n".join(["x;y", *(row for row in rows if odd not in row)]))
+    with pytest.raises(Problem, match="the rest of this column look"):
+        read(path, {})
+
+
+@pytest.mark.parametrize("missing", ["", "NA", " "])
+def test_codes_are_codes_beside_missing_cells_and_in_parquet(missing: str, tmp_path: Path) -> None:
+    x = [missing, "98765", "01234 ", "10001"]
+    (tmp_path / "t.csv").write_text("\n".join(["x,y", *map(",".join, zip(x, "abab", strict=True))]))
+    (tmp_path / "t.parquet").write_bytes(columns(x=x, y=list("abab")))
+    for name, row in (("t.csv", 4), ("t.parquet", 3)):
+        with pytest.raises(Problem, match="'01234' has zeros in front") as caught:
+            read(tmp_path / name, {"missing": "mean"})
+        assert caught.value.where == f"{tmp_path / name}:{row}:x"
+
+
+def test_texts_that_are_all_missing_in_parquet_are_an_empty_column(tmp_path: Path) -> None:
+    (tmp_path / "t.parquet").write_bytes(columns(x=pa.nulls(4), z=[1.0, 2, 3, 4], y=list("abab")))
+    with pytest.raises(Problem, match="this column is empty"):
+        read(tmp_path / "t.parquet", {})
+    assert read(tmp_path / "t.parquet", {"drop": "x"}).x.tolist() == [[1], [2], [3], [4]]
+
+
+def test_columns_after_nested_ones_of_parquet_are_read(tmp_path: Path) -> None:
+    nested = pa.array([{"p": 7, "q": {"r": 8, "s": [9]}}] * 4)
+    pairs = pa.array([[("k", 5)]] * 4, pa.map_(pa.string(), pa.int64()))
+    (tmp_path / "t.parquet").write_bytes(columns(n=nested, x=[1, 2, 3, 4], m=pairs, y=list("abab"), z=[5, 6, 7, 8]))
+    with pytest.raises(Problem, match="in place of single values"):
+        read(tmp_path / "t.parquet", {})
+    assert read(tmp_path / "t.parquet", {"drop": ["n", "m"]}).x.tolist() == [[1, 5], [2, 6], [3, 7], [4, 8]]
+
+
 def test_a_sheet_is_chosen_by_name(tmp_path: Path) -> None:
     out, found = io.BytesIO(), openpyxl.Workbook()
     found.active.append(["nothing"])  # pyright: ignore

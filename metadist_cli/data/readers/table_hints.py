@@ -40,6 +40,7 @@ _DAYS = (
 _MONTHS = ("%d %b %Y", "%d-%b-%Y", "%b %d, %Y", "%d %B %Y", "%B %d, %Y", "%d-%b-%y", "%d. %B %Y", "%b %Y", "%B %Y")
 _TIMES = ("%H:%M", "%H:%M:%S", "%H:%M:%S.%f", "%I:%M %p", "%I:%M:%S %p")
 _DATES = (None, "%Y-%m-%d", "%Y-%m", *_DAYS, *_MONTHS, *_TIMES)
+_MOST, _SAMPLE = 0.9, 100  # share of a column that shows its format, and texts that decide which
 _WITH_TIMES = [*map("".join, product(("%Y-%m-%d", *_DAYS, *_MONTHS), (" ", "T", ", "), _TIMES))]
 
 
@@ -58,6 +59,35 @@ def other_format(texts: Sequence[str], style: Style) -> tuple[str, list[Way]] | 
         style: How the column is read now.
     """
     return _numbers(texts, style) or _dates(texts)
+
+
+def misfit(rows: Mapping[str, int]) -> tuple[str, str] | None:
+    """(first text that does not fit, what the others look like), where nine tenths of the rows have one format.
+
+    Args:
+        rows: In how many rows each text is.
+    """
+    sample = list(rows)[:_SAMPLE]
+    forms = dict.fromkeys(form for text in sorted(sample, key=lambda text: -rows[text])[:3] for form in _readings(text))
+    if not forms:
+        return None
+    best = max(forms, key=lambda form: sum(rows[text] for text in sample if _reads(form, text)))
+    odd = [text for text in rows if not _reads(best, text)]
+    if not odd or sum(rows[text] for text in odd) > (1 - _MOST) * sum(rows.values()):
+        return None
+    return odd[0], "numbers" if isinstance(best, Style) else "dates or times"
+
+
+def _readings(text: str) -> Iterator[Style | str | None]:
+    """The formats that read a text."""
+    match = _PARTS.fullmatch(text)
+    symbols = tuple(part.strip() for part in (match["front"], match["back"]) if part) if match else ()
+    forms = (*(one._replace(symbols=symbols) for one in _STYLES), *_DATES, *_WITH_TIMES)
+    return (form for form in forms if _reads(form, text))
+
+
+def _reads(form: Style | str | None, text: str) -> bool:
+    return (number(text, form) if isinstance(form, Style) else date(text, form)) is not None
 
 
 def _numbers(texts: Sequence[str], style: Style) -> tuple[str, list[Way]] | None:

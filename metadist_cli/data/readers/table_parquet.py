@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from itertools import count, islice
+from itertools import accumulate, count, islice
 from typing import TYPE_CHECKING, Any
 
 from metadist_cli.core.errors import DATA, Problem
@@ -66,9 +66,11 @@ def _cells(data: bytes, where: str, names: Sequence[str], wanted: Sequence[str])
             raise Problem(message, where, "leave it out with data.drop", DATA)
     texts = [field.name for field in schema if types.is_string(field.type) or types.is_large_string(field.type)]
     file = _opened(data, where, texts)
-    _check_size(file.metadata, place, where)
+    first = [0, *accumulate(_leaves(field.type) for field in schema)]  # Parquet counts the parts of nested columns
+    leaves = [first[at] for at in place.values()]
+    _check_size(file.metadata, leaves, where)
     try:
-        table = file.reader.read_all(column_indices=list(place.values()), use_threads=False)
+        table = file.reader.read_all(column_indices=leaves, use_threads=False)
         table.validate(full=True)
         found = {name: _simple(table.column(schema.field(at).name)) for name, at in place.items()}
     except Exception as error:
@@ -79,11 +81,16 @@ def _cells(data: bytes, where: str, names: Sequence[str], wanted: Sequence[str])
     return {name: cells for name, cells in found.items() if cells is not None}
 
 
-def _check_size(metadata: Any, place: dict[str, int], where: str) -> None:
+def _leaves(kind: pa.DataType) -> int:
+    """How many columns of single values a Parquet file stores for a column of this type."""
+    return sum(_leaves(kind.field(i).type) for i in range(kind.num_fields)) or 1
+
+
+def _check_size(metadata: Any, leaves: Sequence[int], where: str) -> None:
     """Raises Problem where the columns are too much for memory, by what the file itself says of them."""
     groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
-    size = sum(group.column(at).total_uncompressed_size for group in groups for at in place.values())
-    cells = metadata.num_rows * len(place)
+    size = sum(group.column(at).total_uncompressed_size for group in groups for at in leaves)
+    cells = metadata.num_rows * len(leaves)
     if cells > _CELLS or not 0 <= size <= _BYTES:
         message = f"the columns have {cells:,} cells in {size:,} bytes; at most {_CELLS:,} in {_BYTES:,} are read"
         raise Problem(message, where, "name fewer columns in data.features, or use fewer rows", DATA)

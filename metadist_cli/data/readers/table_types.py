@@ -215,7 +215,12 @@ def _mixed(column: Cells, code: np.ndarray, texts: list[str], worth: list[float 
         message = f"{words[0][:NAME]!r} is not a number, as the header says"
         raise Problem(message, place(words[0]), "write ? where it is missing", DATA)
     rows = np.bincount(code[code >= 0], minlength=len(texts))
-    of_words = int(rows[[texts.index(text) for text in words]].sum())
+    many = dict(zip(texts, rows.tolist(), strict=True))
+    of_words = sum(many[text] for text in words)
+    if 2 * of_words > rows.sum() and (found := hints.misfit({text: many[text] for text in rest})):
+        message = f"{found[0][:NAME]!r} is unlike the rest of this column, which looks like {found[1]}"
+        hint = f"correct it, drop the column, {hint}" if form.options else "write numbers like 0.5 or 1e-3"
+        raise Problem(message, place(found[0]), hint, DATA)
     if len(words) == len(texts):
         if column.kind == "number":
             message = f"the column {name!r} holds texts, but numbers are needed"
@@ -247,17 +252,23 @@ def _check(numbers: np.ndarray, column: Cells, form: Format) -> None:
         message = f"{text[:NAME]!r} is not a finite number, or too large"
         hint = "correct it, or leave it empty if it is missing"
         raise Problem(message, column.place(int(wrong[0])), hint, DATA)
-    if column.kind is not None or not pa.types.is_string(column.cells.type) or not len(column.cells):
+    kind = column.cells.type
+    texts = pa.types.is_string(kind) or (pa.types.is_dictionary(kind) and pa.types.is_string(kind.value_type))
+    if column.kind is not None or not texts:
         return
-    length = compute.min_max(compute.binary_length(column.cells))
-    if length["min"].as_py() == length["max"].as_py() >= _CODE:
-        zeros = compute.match_substring_regex(column.cells, "^0[0-9]+$")
-        if compute.any(zeros).as_py() and compute.all(compute.match_substring_regex(column.cells, "^[0-9]+$")).as_py():
-            row = int(np.argmax(zeros.to_numpy()))
-            name = hints.yaml_list([column.name])
-            message = f"{column.cells[row].as_py()[:NAME]!r} has zeros in front, so this column looks like codes"
-            hint = f"write drop: {name}, or one_hot: {name} to make each code a feature"
-            raise Problem(message, column.place(row), hint, DATA)
+    cells = compute.utf8_trim_whitespace(column.cells.cast(pa.string()))
+    cells = cells.filter(compute.invert(compute.is_in(cells, value_set=pa.array([None, *sorted(form.missing)]))))
+    length = compute.min_max(compute.binary_length(cells))
+    if not len(cells) or length["min"].as_py() != length["max"].as_py() or length["max"].as_py() < _CODE:
+        return
+    zeros = compute.match_substring_regex(cells, "^0[0-9]+$")
+    if compute.any(zeros).as_py() and compute.all(compute.match_substring_regex(cells, "^[0-9]+$")).as_py():
+        first = int(np.argmax(zeros.to_numpy()))
+        row = int(np.flatnonzero(~np.isnan(numbers))[first])
+        name = hints.yaml_list([column.name])
+        message = f"{cells[first].as_py()[:NAME]!r} has zeros in front, so this column looks like codes"
+        hint = f"write drop: {name}, or one_hot: {name} to make each code a feature"
+        raise Problem(message, column.place(row), hint, DATA)
 
 
 def _check_texts(column: Cells, code: np.ndarray, texts: list[str]) -> None:
