@@ -323,6 +323,13 @@ def test_csv(tmp_path, form: Callable[[str], str]):
     assert task.query_names == ("line 5",)
 
 
+def test_columns_with_the_names_of_the_data_set_stand_anywhere(tmp_path):
+    text = CSV.replace("f0,f1", "age,dose")
+    for names, row in ((("dose", "age"), [2, 1]), (("age", "dose"), [1, 2]), (("dose", "weight"), [1, 2])):
+        task = read(table(tmp_path / "t.csv", text), **FLAT, names=names)
+        np.testing.assert_array_equal(task.support_x[0], row)
+
+
 def test_csv_without_query_labels_in_rows_of_images(tmp_path):
     head = "f3,f1,f0,f2,label,part\n"  # numbered features have an order wherever they stand
     path = table(tmp_path / "t.csv", head + '3,1,0,2,"x, y",support\n3,1,0,2,z,support\n13,11,10,12,,query\n')

@@ -15,16 +15,16 @@ from metadist_cli.core import seeds
 from metadist_cli.data.standardise import Moments, moments, standardise
 from metadist_cli.data.user_task.task import read_task
 from metadist_cli.data.user_task.types import TaskFormat
-from metadist_cli.experiment import Experiment
 from metadist_cli.partition.shards import Shard, pool
 from metadist_cli.runtime.execution import Setting
+from metadist_cli.storage.shard_files import features_in
 from metadist_cli.tasks.episodes import TaskIndices
 
 
 def user_task(config: Config, setting: Setting, path: Path) -> Tasks:
     """One episode of the rows in a folder or file. Raises Problem where they do not fit the model."""
     spec = setting.experiment.spec
-    task = read_task(path, _format(config, setting.experiment))
+    task = read_task(path, _format(config, setting))
     support, query = len(task.support_x), len(task.query_x)
     blank = np.zeros((query, *task.support_y.shape[1:]), dtype=task.support_y.dtype)
     y = np.concatenate([task.support_y, blank if task.query_y is None else task.query_y])
@@ -39,14 +39,17 @@ def user_task(config: Config, setting: Setting, path: Path) -> Tasks:
     return Tasks(shard, pool([shard], spec.divide, setting.device), plan, task.classes, rows, task.query_y is not None)
 
 
-def _format(config: Config, experiment: Experiment) -> TaskFormat:
+def _format(config: Config, setting: Setting) -> TaskFormat:
     """What the model, its data set and the config ask of a task."""
+    experiment = setting.experiment
     spec, episodic = experiment.spec, isinstance(config.task, Episodic)
     classes = None if episodic else spec.classes
     outputs = None if experiment.algorithm.learner.solves and classes is None else experiment.model.outputs
     shot = (config.finetune.task.shot or config.task.shot) if isinstance(config.task, Episodic) else 1
     invert = bool(getattr(config.data, "invert", False))
-    return TaskFormat(spec.kind, spec.shape, spec.divide, classes, outputs, shot, invert)
+    features = [feature for feature in features_in(setting.manifest) if feature.size]
+    names = tuple(feature.name for feature in features) if all(feature.size == 1 for feature in features) else ()
+    return TaskFormat(spec.kind, spec.shape, spec.divide, classes, outputs, shot, invert, names)
 
 
 def _scaled(config: Config, manifest: dict[str, Any], support: np.ndarray, x: np.ndarray) -> np.ndarray:

@@ -59,8 +59,9 @@ def _layout(names: list[str], wanted: TaskFormat, path: Path) -> _Layout:
         hint = f"every column except {', '.join(sorted(known))} is a feature"
         message = f"a row of this data set has {count:,} features, this table has {len(features):,}"
         raise Problem(message, f"{path}:1", hint, DATA)
-    numbered = [f"f{i}" for i in range(count)]  # these names give the order wherever the columns are
-    return _Layout(labels, numbered if set(features) == set(numbered) else features)
+    numbered = [f"f{i}" for i in range(count)]
+    ordered = (list(known) for known in (wanted.names, numbered) if set(known) == set(features))
+    return _Layout(labels, next(ordered, features))  # these names give the order wherever the columns are
 
 
 def _rows_by_part(table: Table, path: Path) -> list[np.ndarray]:

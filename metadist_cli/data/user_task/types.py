@@ -22,6 +22,7 @@ class TaskFormat(NamedTuple):
     outputs: int | None  # of the model; None where its last layer is solved and takes any number of classes
     shot: int = 1  # support pictures of each class, in a folder without support/ and query/
     invert: bool = False  # whether dark pixels of a picture become bright, so that ink is bright
+    names: tuple[str, ...] = ()  # of the features, in their order, where the data set names each one
 
 
 class Part(NamedTuple):
