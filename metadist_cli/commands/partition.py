@@ -27,6 +27,7 @@ from metadist_cli.partition.heterogeneity import (
     with_skew,
 )
 from metadist_cli.partition.shards import Shard, account
+from metadist_cli.runtime.execution import resolve
 from metadist_cli.storage import run_directory, shard_files
 from metadist_cli.storage.run_directory import Run
 
@@ -52,6 +53,7 @@ def partition(
     shards = deal(config, data)
     spec = spec_of(data, shards)
     experiment = assemble_all(config, spec)["main"]  # what does not fit is refused before anything is written
+    resolve(experiment)  # and so is a device that this machine lacks
     _same_data(run, data)
     check_new_tasks(config, spec, shards)
     wanted = _wanted({shard.node: shard.role for shard in shards}, which)

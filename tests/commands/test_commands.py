@@ -701,6 +701,8 @@ def test_compiling_needs_a_compiler(lab: Lab, monkeypatch: pytest.MonkeyPatch):
 
 
 def test_a_device_that_is_not_there_is_told(lab: Lab):
+    lab("partition", "execution.device=cuda:99", code=5)
+    assert not lab.run().exists()
     lab("partition")
     told = lab("train", "execution.device=cuda:99", code=5).err
     assert told.startswith("execution.device: device cuda:99 is not available")
