@@ -505,6 +505,7 @@ BAD_FOLDERS = [
     ),
     (folder("Cat/1.png", "Cat/2.png"), {"classes": ("cat", "dog")}, "'Cat' is not a class", "did you mean 'cat'?"),
     (folder("x/1.png", "x/2.png"), {"classes": DIGITS}, "'x' is not a class", "there are: 0, 1, 2, 3"),
+    (folder("dee/cross/1.png"), {"classes": ("bob/cross", "dee/cross")}, "such as 'bob/cross'", "an .npz file"),
     (linked, {}, "2.png: this is a symbolic link", "put the file or folder itself"),
     (linked_folder, {}, "b: this is a symbolic link", "put the file or folder itself"),
     (holding("a/notes.txt", b"x"), {}, "notes.txt: only PNG and JPEG images can be read", "move it away"),

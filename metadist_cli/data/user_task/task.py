@@ -59,6 +59,9 @@ def read_task(path: Path, wanted: TaskFormat) -> UserTask:
         if wanted.kind == "regression":
             message = "a folder of images has classes, but this model predicts numbers"
             raise Problem(message, str(path), "write the task as an .npz or .csv file", DATA)
+        if wanted.classes and all("/" in name for name in wanted.classes):
+            message = f"folders cannot have the names of this data set's classes, such as {wanted.classes[0]!r}"
+            raise Problem(message, str(path), "write the task as an .npz file, with these names in support_y", DATA)
         support, query = read_images(path, wanted)
     elif path.name.lower().endswith(TABLES):
         support, query = read_table(path, wanted)
