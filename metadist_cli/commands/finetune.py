@@ -159,7 +159,9 @@ def _new_tasks(config: Config, run: Run, setting: Setting) -> list[Tasks]:
     )
     if not shards:
         where = f"task.new.{config.finetune.held_out}"
-        raise Problem("no classes or nodes are held out for new tasks", where, "hold some out, in a new run", DATA)
+        raise Problem(
+            "this run holds nothing out for these tasks", where, f"set {where}, and choose another --name", DATA
+        )
     episodes = config.finetune.episodes
     homes = {
         s.node: s

@@ -215,6 +215,8 @@ class _Explainer:
                 tag, names = self.tagged(tagged)
                 return f"write `{key}: {{{tag}: {value if value in names else next(iter(names))}}}`"
             return nearest(value, choices)
+        if value is None and types == {"object"}:
+            return f"write `{key}: {{}}`, or leave it out"
         scalar = isinstance(value, bool | int | float)
         return "put it in quotes to make it text" if scalar and types <= {"string", "null"} and not choices else ""
 
@@ -224,7 +226,7 @@ class _Explainer:
 
     def _phrase(self, leaf: Node) -> str:
         if "enum" in leaf or "const" in leaf:
-            return _any(leaf.get("enum", [leaf.get("const")]))
+            return _any(map(_quoted, leaf.get("enum", [leaf.get("const")])))
         kind = _shape(leaf)
         if kind == "object":
             return "a section"
@@ -247,6 +249,11 @@ def _below(section: Node, key: str) -> Node:
 
 def _shape(leaf: Node) -> str:
     return leaf.get("type", "object" if "discriminator" in leaf else "")
+
+
+def _quoted(word: Any) -> str:
+    """A word that the user may write; marks and blanks, such as a delimiter, in quotes."""
+    return str(word) if re.search(r"\w", str(word)) else json.dumps(word)
 
 
 def _any(words: Iterable[str]) -> str:

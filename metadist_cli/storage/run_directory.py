@@ -140,7 +140,11 @@ def shard_manifest(run: Run) -> dict[str, Any]:
     """The partition manifest; do not change it. Raises Problem(DATA) if it is missing."""
     path = run.shards / "manifest.json"
     if not path.exists():
-        raise Problem("this run has no shards yet", str(run.shards), "run `metadist partition` first")
+        raise Problem(
+            "this run has no shards yet",
+            str(run.shards),
+            "first run `metadist partition` with the same config and --name",
+        )
     now = path.stat()
     return _shard_manifest(path, (now.st_ino, now.st_size, now.st_mtime_ns))
 

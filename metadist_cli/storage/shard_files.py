@@ -136,7 +136,7 @@ def read_shards(run: Run, manifest: dict[str, Any], nodes: Iterable[int]) -> lis
         entry = manifest["files"][name]
         if not (run.shards / name).exists():
             node = next(e["node"] for e in entries if e["file"] == name)
-            hint = f"copy it here, or make it from the data: metadist partition CONFIG --nodes {node}"
+            hint = f"copy it here, or make it from the data: metadist partition {run.path} --nodes {node}"
             raise Problem("the shard is missing", str(run.shards / name), hint)
         data = files.read(run.shards / name, entry["bytes"], "shard")
         if files.sha256(data) != entry["sha256"]:

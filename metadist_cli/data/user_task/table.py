@@ -56,7 +56,7 @@ def _layout(names: list[str], wanted: TaskFormat, path: Path) -> _Layout:
     features = [name for name in names if name not in known]
     count = int(np.prod(wanted.shape))
     if len(features) != count:
-        hint = f"every column except {', '.join(sorted(known))} is a feature"
+        hint = f"every column except {', '.join(sorted(known))} is a feature; see `metadist help tasks`"
         message = f"a row of this data set has {count:,} features, this table has {len(features):,}"
         raise Problem(message, f"{path}:1", hint, DATA)
     numbered = [f"f{i}" for i in range(count)]
