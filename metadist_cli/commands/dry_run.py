@@ -73,9 +73,10 @@ def plan(config: Config, run: Run, console: Console) -> dict[str, Any]:
     console.table("training", ["", *figures], rows)
     shapes = _new_task_shapes(config, shards)
     one_each = shards.home is not None and config.finetune.task.support is None  # a node's rows are one task
-    console.say(f"finetune: {shards.held_out if one_each else config.finetune.episodes} new tasks, {shapes}")
+    tasks = _count(shards.held_out if one_each else config.finetune.episodes, "new task")
+    console.say(f"finetune: {tasks}, {shapes}")
     closed = run.last_closed()
-    console.say(f"{run.path}: {'nothing yet' if closed < 0 else f'round {closed} is closed'}; nothing was written")
+    console.say(f"{run.path}: {'no run yet' if closed < 0 else f'round {closed} is closed'}; nothing was written")
     return {
         "run": str(run.path),
         "closed": closed,
@@ -120,7 +121,7 @@ def _new_task_shapes(config: Config, shards: _Shards) -> str:
         return "but nothing is held out to draw them from"
     drawn = new_tasks(config, shards.spec, shards.first, shards.home, 1)[1]
     support, query = drawn.support.shape[-1], drawn.query.shape[-1]
-    return f"{support} support and {query} query rows, from {shards.held_out} held-out shards"
+    return f"{support} support and {query} query rows, from {_count(shards.held_out, 'held-out shard')}"
 
 
 def _figures(experiment: Experiment, nodes: list[int]) -> dict[str, Any]:
@@ -154,12 +155,16 @@ def _cells(f: dict[str, Any]) -> list[object]:
         f["learner"],
         f["model"],
         f"{f['parameters']:,}",
-        f"{f['rounds']} of {f['nodes_per_round']} nodes, {f['local_steps']} steps",
+        f"{f['rounds']} of {_count(f['nodes_per_round'], 'node')}, {_count(f['local_steps'], 'step')}",
         f"{f['tasks_per_step']} x ({f['support_rows']} + {f['query_rows']}) rows",
         f"{f['tasks']:,}",
         f"{f['bytes_up'] / 1e3:,.1f} and {f['bytes_down'] / 1e3:,.1f} kB a node and round",
-        f"{f['execution']['block']} nodes x {f['execution']['tasks_at_once']} tasks",
+        f"{_count(f['execution']['block'], 'node')} x {_count(f['execution']['tasks_at_once'], 'task')}",
     ]
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
 def _bytes(params: tree.Params) -> int:
