@@ -31,7 +31,7 @@ class Partition(Section):
     relabel: bool = Field(False, description="Each node numbers the classes in its own order.")
     scale: Literal["none", "node", "train"] = Field(
         "none",
-        description="Standardise features (z-scores) by the training rows of each node, or of all training nodes.",
+        description="Standardize features (z-scores) by the training rows of each node, or of all training nodes.",
     )
 
 
@@ -153,7 +153,7 @@ class Finetune(Model):
         "test", description="Which held-out part new tasks come from; use validation to choose settings."
     )
     transductive: bool = Field(
-        False, description="Normalise the query examples of a task together, so each depends on the others."
+        False, description="Normalize the query examples of a task together, so each depends on the others."
     )
     save: Literal["first", "none", "all"] = Field("first", description="Which adapted models to save.")
     metrics: list[Annotated[str, ScoreName()]] = Field(
@@ -171,9 +171,9 @@ class Execution(Model):
         examples=["auto", "cpu", "cuda", "cuda:1", "mps"],
         description="Device to compute on; auto: cuda if available, otherwise cpu.",
     )
-    block: Literal["auto"] | Positive = Field("auto", description="Nodes computed together in one vectorised program.")
+    block: Literal["auto"] | Positive = Field("auto", description="Nodes computed together in one vectorized program.")
     tasks_at_once: Literal["auto"] | Positive = Field(
-        "auto", description="Tasks of a step computed together in one vectorised program."
+        "auto", description="Tasks of a step computed together in one vectorized program."
     )
     compile: bool = Field(
         False,
@@ -229,7 +229,8 @@ class Config(Model):
     name: str = Field(
         pattern=NAME,
         examples=["omniglot-maml"],
-        description="Name of the run and its folder: lowercase letters, digits, - and _; default: the file's name.",
+        description="Name of the run and its folder: lowercase letters, digits, - and _.",
+        json_schema_extra={"default": "the file's name"},
     )
     seed: Annotated[int, Field(ge=0)] = Field(0, description="Seed of all randomness.")
     data: Annotated[Section, FromRegistry("data set", name="digits")] = _default("Data set.", name="digits")
@@ -250,7 +251,7 @@ class Config(Model):
     )
     pooled: bool = Field(
         False,
-        description="Centralised training for comparison: the rows of all training nodes form one node.",
+        description="Centralized training for comparison: the rows of all training nodes form one node.",
     )
     finetune: Finetune = _default("Adaptation to new tasks and its evaluation.")
     execution: Execution = _default("How to compute: device, threads, memory; results differ in the last bits at most.")

@@ -1,1 +1,1 @@
-"""What every room may use: trees of tensors, seeds, losses, optimisers, solvers, files, the console, errors."""
+"""What every room may use: trees of tensors, seeds, losses, optimizers, solvers, files, the console, errors."""

@@ -36,7 +36,7 @@ def none() -> Personal:
 
 
 def fedbn() -> Personal:
-    """FedBN: normalisation layers, their statistics too, stay at the node.
+    """FedBN: normalization layers, their statistics too, stay at the node.
 
     Li, Jiang, Zhang, Kamp, Dou, FedBN: Federated Learning on Non-IID Features via Local Batch Normalization, ICLR 2021,
     https://arxiv.org/abs/2102.07623, algorithm 1.

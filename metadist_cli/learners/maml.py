@@ -37,7 +37,7 @@ def maml(
     inner_lr: InnerLr = 0.1,
     inner_steps: InnerSteps = 1,
     adapt_norm: Annotated[
-        bool, Field(description="Adapt normalisation layers too; MAML's released code does not.")
+        bool, Field(description="Adapt normalization layers too; MAML's released code does not.")
     ] = True,
     learn_rates: Annotated[
         bool, Field(description="Learn a rate for each tensor and inner step, starting at inner_lr (MAML++).")

@@ -20,12 +20,12 @@ Norm = Annotated[
     Literal["batch", "batch_running", "group", "none"],
     Field(
         description="batch: statistics of the current batch, in training and at test (MAML's convention); "
-        "batch_running: running statistics at test; group: group normalisation, independent of the batch; none."
+        "batch_running: running statistics at test; group: group normalization, independent of the batch; none."
     ),
 ]
 Affine = Annotated[
     Literal["shift", "both", "none"],
-    Field(description="Learned by normalisation layers: a shift (MAML), a shift and a scale (Reptile), or nothing."),
+    Field(description="Learned by normalization layers: a shift (MAML), a shift and a scale (Reptile), or nothing."),
 ]
 Activation = Literal["relu", "leaky_relu", "tanh", "softplus"]
 ACTIVATIONS = {

@@ -167,7 +167,7 @@ ROWS = [
         40,
         [
             Figure("shared model, weighted", "here: .728 (FLamby's settings)", ">= .728", over_rows(before)),
-            Figure("personalised, weighted", "here: .807 (logistic, alone)", ">= .807", over_rows(after)),
+            Figure("personalized, weighted", "here: .807 (logistic, alone)", ">= .807", over_rows(after)),
             Figure("alone, the same steps, weighted", "-", "", over_rows(scratch)),
         ],
     ),

@@ -126,7 +126,7 @@ def _verdict(gaps: list[dict[str, Any]] | None, metric: str) -> str:
     sides = {
         0 if g["ci95"] is None or abs(g["mean"]) <= g["ci95"] else (1 if sign * g["mean"] > 0 else -1) for g in gaps
     }
-    word = {1: "better", -1: "worse"}.get(sides.pop(), "not told apart") if len(sides) == 1 else "not told apart"
+    word = {1: "better", -1: "worse"}.get(sides.pop(), "not significant") if len(sides) == 1 else "not significant"
     return f"{statistics.fmean(g['mean'] for g in gaps):+.3f}, {word}"
 
 

@@ -29,7 +29,7 @@ def arrays(
     x: Annotated[str, Field(description="array of the inputs, (rows, ...)")] = "x",
     y: Annotated[str, Field(description="array of the labels: whole numbers or text, or numbers to predict")] = "y",
     kind: Annotated[
-        Literal["classification", "regression"], Field(description="y holds classes, or numbers to predict")
+        Literal["classification", "regression"], Field(description="whether y holds classes, or numbers to predict")
     ] = "classification",
     classes: Annotated[
         list[str] | None,

@@ -42,7 +42,7 @@ def image_folder(
     ] = ["class"],  # noqa: B006 (a default of the config, never changed)
     shared: Annotated[
         bool,
-        Field(description="folders of one name in several groups are one class; false: Greek/1 is not Latin/1"),
+        Field(description="folders of one name in several groups are one class; false: each is a class of its own"),
     ] = False,
     lists: Annotated[
         str | None,

@@ -36,7 +36,7 @@ def leaf(
     keep: Annotated[int, Field(ge=1, description="leave out users with fewer rows than this")] = 1,
     shape: Annotated[
         list[Annotated[int, Field(ge=1, le=100_000)]] | None,
-        Field(min_length=1, max_length=3, description="of a row of numbers: [28, 28] for FEMNIST's 784"),
+        Field(min_length=1, max_length=3, description="shape of a row of numbers: [28, 28] for FEMNIST's 784"),
     ] = None,
     classes: Annotated[
         int | None, Field(ge=2, le=10_000, description="number of classes 0, 1, ...; null: the labels that occur")
@@ -46,11 +46,11 @@ def leaf(
     ] = "leaf",
     length: Annotated[
         int | None,
-        Field(ge=1, le=10_000, description="of free text: cut to this many characters, or padded with spaces"),
+        Field(ge=1, le=10_000, description="length of free text: cut to this many characters, or padded with spaces"),
     ] = None,
     column: Annotated[
         int | None,
-        Field(ge=0, le=1000, description="which to read where rows are lists of texts: 4 for Sent140"),
+        Field(ge=0, le=1000, description="which text to read where a row is a list of texts: 4 for Sent140"),
     ] = None,
     images: Annotated[
         str | None, Field(description="folder of the images that rows name, as in CelebA (img_align_celeba)")

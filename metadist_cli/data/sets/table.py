@@ -76,13 +76,14 @@ def table(
     ] = None,
     drop: Annotated[Names | None, Field(description="columns to leave out, where * stands for anything")] = None,
     one_hot: Annotated[
-        Names | None, Field(description="columns whose numbers are mere codes; columns of texts are one-hot anyway")
+        Names | None, Field(description="columns whose numbers are only codes; columns of text are one-hot in any case")
     ] = None,
     missing: Annotated[
         Literal["refuse", "mean", "indicator", "drop"],
         Field(
-            description="of empty cells, ?, NA and NaN; mean: of the node's training rows with `scale: node`, else of "
-            "all training nodes'; indicator: the mean and a feature that says so; drop: leaves such rows out"
+            description="what becomes of missing cells (empty, ?, NA, NaN); mean: that of the node's training rows "
+            "with `scale: node`, else of all training nodes'; indicator: the mean, and a feature that marks them; "
+            "drop: such rows are left out"
         ),
     ] = "refuse",
     join: Annotated[
@@ -91,14 +92,15 @@ def table(
     ] = None,
     missing_marks: Annotated[
         Names | None,
-        Field(description="further marks of missing cells, such as - or -999, beside empty, ?, NA and NaN"),
+        Field(description="further marks of missing cells, such as - or -999, in addition to empty, ?, NA and NaN"),
     ] = None,
     encoding: Annotated[
-        str, Field(description="of the files, such as cp1252, gbk or utf-16; one with a byte order mark says its own")
+        str,
+        Field(description="encoding of the files, such as cp1252 or utf-16; a byte order mark takes precedence"),
     ] = "utf-8",
     delimiter: Annotated[
         Literal[",", ";", "\t", "|", " "] | None,
-        Field(description="what separates the columns, a blank for any number of them; null: recognised"),
+        Field(description="what separates the columns (a blank: one or more); null: recognized from the first line"),
     ] = None,
     decimal: Annotated[
         Decimal | dict[Key, Decimal], Field(description='decimal mark; by column: {price: ",", "weight*": "."}')
@@ -109,7 +111,7 @@ def table(
     ] = None,
     symbols: Annotated[
         dict[Key, Symbol | Annotated[list[Symbol], Field(min_length=1)]] | None,
-        Field(description="what stands beside the numbers of a column: {price: $, share: %} reads $5 as 5, 3% as 3"),
+        Field(description="marks before or after the numbers of a column: {price: $, share: %} reads $5 as 5, 3% as 3"),
     ] = None,
     dates: Annotated[
         dict[Key, Unit] | None,
@@ -120,9 +122,9 @@ def table(
     ] = None,
     date_format: Annotated[
         Key | dict[Key, Key] | None,
-        Field(description="of all dates or by column, such as %d.%m.%Y %H:%M; null: like 2026-01-31 12:30"),
+        Field(description="format of all dates, or by column, such as %d.%m.%Y %H:%M; null: like 2026-01-31 12:30"),
     ] = None,
-    sheet: Annotated[str | None, Field(description="of a spreadsheet; null: the only one that has cells")] = None,
+    sheet: Annotated[str | None, Field(description="sheet of a spreadsheet; null: the only one that has cells")] = None,
 ) -> Dataset:
     """Rows of a table: x (n, D) float32, NaN where a cell is missing; groups by the names of their columns.
 
