@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from metadist_cli.commands.support.finetune_outputs import Evaluation, Tasks, Trained, output_names, write_results
-from metadist_cli.commands.support.metrics_json import metrics_json
+from metadist_cli.commands.support.metrics_json import FORMAT, metrics_json
 from metadist_cli.commands.support.new_tasks import new_tasks
 from metadist_cli.commands.support.run_context import command, open_setting
 from metadist_cli.commands.support.user_task import task_folder, user_task
@@ -148,7 +148,8 @@ def _finished(folder: Path, inputs: str) -> dict[str, Any] | None:
         return None
     metrics = run_directory.read_json(path, "metrics")
     there = all((folder / name).is_file() for name in metrics.get("files", []))
-    return metrics if metrics.get("inputs") == inputs and there else None
+    current = metrics.get("format") == FORMAT and metrics.get("inputs") == inputs
+    return metrics if current and there else None
 
 
 def _new_tasks(config: Config, run: Run, setting: Setting) -> list[Tasks]:

@@ -6,7 +6,18 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from metadist_cli.evaluation.metrics import METRICS
-from metadist_cli.report.findings import LOCAL_ONLY, difference_text, mean_text, methods, number, value_text, verdict
+from metadist_cli.report.findings import (
+    LOCAL_ONLY,
+    difference_text,
+    few_sources,
+    mean_text,
+    methods,
+    number,
+    sources,
+    value_text,
+    verdict,
+    within_text,
+)
 
 _COLUMNS = 3  # of values beside the name that fit 80 characters
 
@@ -41,7 +52,7 @@ class _Row(NamedTuple):
 def tables(metrics: dict) -> list[ResultTable]:
     """The methods by the main metric, then by all others. metrics: the content of metrics.json."""
     rows = _rows(metrics)
-    return [_main_table(metrics, rows), *_other_tables(rows)]
+    return [_main_table(metrics, rows), *_other_tables(rows, sources(metrics) or "tasks")]
 
 
 def narrow(metrics: dict) -> list[ResultTable]:
@@ -90,13 +101,15 @@ def _rows(metrics: dict) -> list[_Row]:
 def _main_table(metrics: dict, rows: Sequence[_Row]) -> ResultTable:
     """The methods by the main metric, with their differences and the verdicts."""
     metric, best = metrics["metric"], rows[0]
-    rule = METRICS[metric]
+    rule, over = METRICS[metric], sources(metrics)
     uneven = any(_uneven(r.stat) for r in rows)
     all_rows = ["All rows"] if uneven else []
     heads = ["Method", _title(metric, unit=False), *all_rows, "Difference", f"vs. {best.label}"]
     lines = []
     for r in rows:
         mean = mean_text(r.stat, metric)
+        if within := within_text(r.stat, metric, over):
+            mean += f"\n{within}"
         if rule.kind == "regression":
             mean += f"\nmedian {number(r.stat['median'])}; {r.stat['non_finite']:,} of {r.stat['n']:,} not finite"
         over_rows = [value_text(r.stat["over_rows"], metric)] if uneven else []
@@ -106,11 +119,15 @@ def _main_table(metrics: dict, rows: Sequence[_Row]) -> ResultTable:
     if uneven:
         note += " All rows: mean over all query rows; the other mean weights every task equally."
     better = "higher" if rule.higher_is_better else "lower"
-    title = f"{_title(metric)}, {better} is better: mean and 95% interval over {_tasks(best.stat['n'])}."
+    tasks = _tasks(best.stat["n"])
+    over = f"{over} ({tasks})" if over else tasks
+    title = f"{_title(metric)}, {better} is better: mean and 95% interval over {over}."
+    if not metrics["interval"]["enough"]:
+        note = f"{few_sources(metrics)} {note}"
     return ResultTable(title, note, heads, lines)
 
 
-def _other_tables(rows: Sequence[_Row]) -> list[ResultTable]:
+def _other_tables(rows: Sequence[_Row], over: str) -> list[ResultTable]:
     """The methods by the other metrics: means over tasks, then values over all rows together."""
     stats = rows[0].stat["metrics"]
     per_task = [name for name in stats if stats[name]["n"]]
@@ -119,7 +136,7 @@ def _other_tables(rows: Sequence[_Row]) -> list[ResultTable]:
     undefined = f" Undefined: {', '.join(lost)} of {_tasks(rows[0].stat['n'])}." if lost else ""
     found = []
     if per_task:
-        title = f"Other metrics: mean over tasks and its 95% interval.{undefined}"
+        title = f"Other metrics: mean over tasks and its 95% interval over {over}.{undefined}"
         cells = [[_mean_cell(r.stat["metrics"][name], name) for name in per_task] for r in rows]
         found.append(_other_table(title, rows, per_task, cells))
     if over_rows:

@@ -64,8 +64,8 @@ def methods(metrics: dict) -> list[Method]:
 def verdict(stat: dict, metric: str) -> str:
     """Whether a method is better or worse than the adapted main model, by their paired difference on the same tasks.
 
-    Better and worse require that the difference's 95% interval excludes zero. Without an interval (a single task, or a
-    task with a non-finite value) the verdict is left open.
+    Better and worse require that the difference's 95% interval excludes zero. Without an interval (a single task, too
+    few nodes, or a task with a non-finite value) the verdict is left open.
     """
     difference = stat["difference"]
     if difference is None or not _has_interval(difference):
@@ -87,8 +87,13 @@ def headline(metrics: dict) -> str:
     tasks = f"new {noun}" if metrics["task"] == "new" else f"{noun} of {metrics['task']}"
     steps = metrics["steps"]
     when = f"after {steps:,} adaptation step{'s' * (steps != 1)}" if steps else "after adaptation"
-    where = f"On {run.after['n']:,} {tasks} ({metrics['task_text']})"
-    said = [f"{where}, {run.label} reaches {_full(run.after, metric)} {when}."]
+    over = sources(metrics)
+    whose = f" of {over}" if over else ""
+    where = f"On {run.after['n']:,} {tasks}{whose} ({metrics['task_text']})"
+    within = within_text(run.after, metric, over)
+    said = [f"{where}, {run.label} reaches {_full(run.after, metric)} {when}{within and f' ({within})'}."]
+    if not metrics["interval"]["enough"]:
+        said.append(few_sources(metrics))
     if run.before:
         change = _ADAPTATION[verdict(run.before, metric)]
         said.append(f"{change}: {with_unit(run.before, metric)} before.")
@@ -98,6 +103,30 @@ def headline(metrics: dict) -> str:
         if named:
             said.append(f"{start} {listed(named)}.")
     return printable(" ".join(said)).replace("\n", " ")
+
+
+def sources(metrics: dict) -> str:
+    """What the intervals are over, e.g. "10 nodes"; empty where tasks are drawn from neither nodes nor classes."""
+    over = metrics["interval"]["over"]
+    return listed([_counted(over[what], what) for what in ("nodes", "classes") if what in over]) if over else ""
+
+
+def few_sources(metrics: dict) -> str:
+    """Why there is no interval for other nodes or classes."""
+    over = metrics["interval"]["over"]
+    what = "nodes" if "nodes" in over else "classes"
+    verb = "is" if over[what] == 1 else "are"
+    return f"{_counted(over[what], what)} {verb} too few for a claim about other {what}."
+
+
+def within_text(stat: dict, metric: str, over: str) -> str:
+    """The interval for further tasks of the same nodes or classes; empty where there is none, or no other."""
+    half = stat.get("ci95_tasks")
+    if not over or not _finite(stat["mean"]) or not _finite(half):
+        return ""
+    scaled = axis(metric).scale * half
+    unit = "%" if METRICS[metric].percent else ""
+    return f"± {number(scaled, _digits(scaled or abs(stat['mean']) / 10, metric))}{unit} for these {over}"
 
 
 def axis(metric: str) -> Axis:
@@ -147,7 +176,8 @@ def difference_text(difference: dict | None, metric: str) -> str:
 
 def with_unit(stat: dict, metric: str) -> str:
     """`mean_text` with its unit, or how many tasks have no finite value."""
-    return mean_text(stat, metric, "%" if METRICS[metric].percent else "") if _finite(stat["mean"]) else _lost(stat)
+    unit, lone = "%" if METRICS[metric].percent else "", "" if _finite(stat.get("ci95_tasks")) else " (no interval)"
+    return mean_text(stat, metric, unit, lone) if _finite(stat["mean"]) else _lost(stat)
 
 
 def number(value: float | None, digits: int | None = None) -> str:
@@ -166,6 +196,10 @@ def _full(stat: dict, metric: str) -> str:
     if not _finite(stat["mean"]):
         return f"a median {rule.title.removeprefix('mean ')} of {number(stat['median'])} ({_lost(stat)}, so no mean)"
     return f"a {rule.title} of {mean_text(stat, metric)} (median {number(stat['median'])}; {_lost(stat)})"
+
+
+def _counted(count: int, plural: str) -> str:
+    return f"{count:,} {plural if count != 1 else plural.removesuffix('es' if plural == 'classes' else 's')}"
 
 
 def _lost(stat: dict) -> str:

@@ -8,10 +8,12 @@ from metadist_cli.evaluation.metrics import METRICS
 from metadist_cli.report.findings import listed, methods
 
 _HOW = (
-    "± is a 95% interval: 1.96 standard deviations of the tasks' values, divided by the square root of their number. "
-    "It covers further tasks drawn in the same way from the same held-out classes or nodes. It does not cover other "
-    "nodes, for which the spread over nodes is shown, nor another training seed. With fewer than about 30 tasks it is "
-    "too narrow; intervals of differences therefore use Student's t instead of 1.96.",
+    "± is a 95% interval by Student's t. Where new tasks come from held-out nodes it is over the nodes: it covers "
+    "other nodes like these, and is too narrow where a few nodes make most of the mean. Where they come from held-out "
+    "classes it is over the classes. It does not cover another training seed. With fewer than 5 nodes or classes there "
+    "is no such interval, and no claim about others. The narrower interval for these nodes or classes covers further "
+    "tasks of the same ones alone: 1.96 standard deviations of the tasks' values, divided by the square root of their "
+    "number.",
     "All methods get the same tasks and the same number of adaptation steps, so they are compared task by task. Better "
     "and worse are claimed only where the interval of the paired difference excludes zero. A single task, or a task "
     "with a non-finite value, leaves no interval and no verdict.",

@@ -70,12 +70,16 @@ def step(number: int) -> Callable[[Metrics], dict[str, Any]]:
 
 def over_rows(of: Callable[[Metrics], dict[str, Any]]) -> Callable[[Metrics], dict[str, Any]]:
     """The mean over all query rows, where nodes have different numbers of them."""
-    return lambda metrics: {"mean": of(metrics)["over_rows"], "ci95": None}
+    return lambda metrics: {"mean": of(metrics)["over_rows"], "ci95_tasks": None}
 
 
 def node(name: str) -> Callable[[Metrics], dict[str, Any]]:
     """A node's own score before adaptation."""
-    return lambda metrics: {"mean": next(n["before"] for n in metrics["per_node"] if n["name"] == name), "ci95": None}
+
+    def figure(metrics: dict) -> dict:
+        return {"mean": next(n["before"] for n in metrics["per_node"] if n["name"] == name), "ci95_tasks": None}
+
+    return figure
 
 
 def baseline(name: str, number: int) -> Callable[[Metrics], dict[str, Any]]:
@@ -261,7 +265,7 @@ def collect(row: Row, runs: Path) -> dict[str, Any] | None:
     for figure in row.figures:
         each = [[figure.pick(metrics_of(p, figure) or {}) for p in places[s]] for s in done]
         values = [statistics.fmean(f["mean"] for f in seed) for seed in each]
-        intervals = [f["ci95"] for seed in each for f in seed if f["ci95"] is not None]
+        intervals = [f["ci95_tasks"] for seed in each for f in seed if f["ci95_tasks"] is not None]
         told = {
             "label": figure.label,
             "reference": figure.reference,

@@ -48,7 +48,7 @@ def test_a_row_over_two_seeds(tmp_path: Path) -> None:
     assert ten["values"] + five["values"] == scores
     assert ten["mean"] == pytest.approx(statistics.mean(scores[:2]))
     assert ten["sd_over_seeds"] == pytest.approx(statistics.stdev(scores[:2]))
-    assert five["ci95_over_tasks"] == pytest.approx(statistics.mean(m["per_step"][1]["ci95"] for m in told[2:]))
+    assert five["ci95_over_tasks"] == pytest.approx(statistics.mean(m["per_step"][1]["ci95_tasks"] for m in told[2:]))
     assert [m["task_text"].split(",")[0] for m in told] == ["1-way 10-shot"] * 2 + ["1-way 5-shot"] * 2
     assert f"**{ten['mean']:.3f}** ± {ten['sd_over_seeds']:.3f} (2 seeds)" in printed
     (tmp_path / "README.md").write_text("before\n<!-- papers -->\n\nold\n\n<!-- end of papers -->\nafter\n")

@@ -73,12 +73,12 @@ def test_every_figure(lab: Lab):
     lab("run", *QUICK, "finetune.steps=2")
     folder, found = lab.run() / "finetune" / "new", metrics(lab)
     keys = (
-        "format name task metric learner model round global seed device task_text episodes steps transductive before "
+        "format name task metric learner model round global seed device task_text interval episodes steps transductive "
     )
-    keys += "after scratch per_step scratch_per_step baselines per_node node_spread inputs seconds files"
+    keys += "before after scratch per_step scratch_per_step baselines per_node node_spread inputs seconds files"
     assert set(found) == set(keys.split())
     for key in ("before", "after", "scratch"):
-        told = {"mean", "over_rows", "ci95", "median", "non_finite", "n"}
+        told = {"mean", "over_rows", "ci95", "ci95_tasks", "median", "non_finite", "n"}
         assert told | {"difference", "metrics"} == set(found[key])
         if key != "after":
             assert set(found[key]["difference"]) == told
@@ -238,7 +238,7 @@ def test_again_with_other_settings(lab: Lab):
     assert {k: v for k, v in results(lab.run()).items() if k.startswith(("rounds", "shards"))} == rounds
     lab("finetune", *QUICK, "finetune.steps=0")
     start = metrics(lab)["before"]
-    assert (start["difference"]["mean"], start["difference"]["ci95"]) == (0, 0)
+    assert (start["difference"]["mean"], start["difference"]["ci95_tasks"]) == (0, 0)
     assert start | {"difference": None} == metrics(lab)["after"]
     lab("finetune", *QUICK)
     assert results(lab.run()) == before

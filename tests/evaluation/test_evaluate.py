@@ -1,8 +1,6 @@
-"""New tasks: scores against a plain loop, the two ways to ask, and a summary that hides nothing."""
+"""New tasks: scores against a plain loop, and the two ways to ask."""
 
 from __future__ import annotations
-
-import math
 
 import numpy as np
 import pytest
@@ -14,7 +12,7 @@ from torch import Tensor
 from metadist_cli.core import seeds
 from metadist_cli.core.losses import CROSS_ENTROPY, SQUARED_ERROR
 from metadist_cli.core.tree import Params
-from metadist_cli.evaluation.evaluate import Outcome, Protocol, chunk_size, evaluate, summary
+from metadist_cli.evaluation.evaluate import Outcome, Protocol, chunk_size, evaluate
 from metadist_cli.learners import Learner
 from metadist_cli.tasks.episodes import episodic, gather
 from metadist_cli.tasks.types import Episode
@@ -116,46 +114,3 @@ def test_chunk_size_is_bounded_by_memory() -> None:
     assert chunk_size(1 << 30, 5, 5, True) == 1
     assert chunk_size(1 << 16, 25, 75, True) == 20  # 128 MiB / (100 rows of 64 KiB)
     assert chunk_size(1 << 16, 25, 75, False) == 1  # 75 * 26 rows
-
-
-def test_summary_of_a_known_sample() -> None:
-    values = np.array([0.2, 0.4, 0.9])
-    out = summary(values, np.arange(1, len(values) + 1))
-    assert out["over_rows"] == pytest.approx(np.average(values, weights=np.arange(1, len(values) + 1)))
-    assert out["mean"] == pytest.approx(0.5)
-    assert out["median"] == pytest.approx(0.4)
-    assert out["ci95"] == pytest.approx(1.96 * math.sqrt(0.13 / 3))  # squares 0.09 + 0.01 + 0.16 over n - 1 = 2
-    assert (out["n"], out["non_finite"]) == (3, 0)
-
-
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_summary_counts_what_diverged_and_gives_no_mean(bad: float) -> None:
-    out = summary(np.array([1.0, bad, 3.0, 2.0]), np.ones(4))
-    assert out == {"mean": None, "over_rows": None, "ci95": None, "median": 2.0, "non_finite": 1, "n": 4}
-
-
-def test_summary_of_one_and_of_none() -> None:
-    assert summary(np.array([0.7]), np.ones(1)) == {
-        "mean": 0.7,
-        "over_rows": 0.7,
-        "ci95": None,
-        "median": 0.7,
-        "non_finite": 0,
-        "n": 1,
-    }
-    assert summary(np.array([]), np.ones(0)) == {
-        "mean": None,
-        "over_rows": None,
-        "ci95": None,
-        "median": None,
-        "non_finite": 0,
-        "n": 0,
-    }
-    assert summary(np.array([np.nan]), np.ones(1)) == {
-        "mean": None,
-        "over_rows": None,
-        "ci95": None,
-        "median": None,
-        "non_finite": 1,
-        "n": 1,
-    }

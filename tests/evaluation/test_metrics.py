@@ -18,9 +18,11 @@ from runner import Lab
 from scipy import stats
 from sklearn import metrics as sk
 
-from metadist_cli.evaluation.evaluate import MetricValues, metric_over_rows, metric_per_task, summary, with_difference
+from metadist_cli.evaluation.intervals import Sources
 from metadist_cli.evaluation.metrics import METRICS, compute, probabilities
+from metadist_cli.evaluation.summary import MetricValues, metric_over_rows, metric_per_task, summary, with_difference
 
+ALONE = Sources(None)  # tasks from neither nodes nor classes
 Oracle = Callable[[np.ndarray, np.ndarray], float]  # (probabilities or values, y)
 
 
@@ -153,11 +155,11 @@ def answers(*labels: list[int], seed: int = 0) -> list[tuple[np.ndarray, np.ndar
 
 def test_tasks_where_it_is_not_defined_are_counted_and_left_out():
     some = answers([0, 1, 2], [1, 1, 1], [0, 0, 1, 1])
-    found = metric_per_task("auc", some, alike=True)
+    found = metric_per_task("auc", some, ALONE, alike=True)
     assert found.values.tolist() == [compute("auc", *some[0]), compute("auc", *some[2])]
     assert (found.rows.tolist(), found.undefined) == ([3, 4], 1)
     assert found.over_rows == compute("auc", *(np.concatenate(column) for column in zip(*some, strict=True)))
-    none = metric_per_task("auc", some[1:2], alike=True)
+    none = metric_per_task("auc", some[1:2], ALONE, alike=True)
     assert (len(none.values), none.over_rows, none.undefined) == (0, None, 1)
     empty = with_difference(none, none)
     assert (empty["mean"], empty["over_rows"], empty["n"], empty["difference"]["mean"]) == (None, None, 0, None)
@@ -175,7 +177,7 @@ def test_rows_of_tasks_with_other_classes_are_not_scored_together_by_class():
 def test_a_task_that_diverged_is_counted_and_leaves_no_mean():
     some = answers([0, 1, 2], [0, 1, 1])
     some[1][0][0, 0] = np.nan
-    out = with_difference(metric_per_task("log_loss", some, alike=True), None)
+    out = with_difference(metric_per_task("log_loss", some, ALONE, alike=True), None)
     assert (out["mean"], out["over_rows"], out["non_finite"], out["n"]) == (None, None, 1, 2)
 
 
@@ -187,7 +189,7 @@ def test_a_task_that_diverged_is_counted_and_leaves_no_mean():
 def test_differences_are_those_of_a_paired_t_test(pairs: list[tuple[float, float]]):
     mine, main = np.array(pairs).T
     rows = np.ones(len(mine))
-    out = with_difference(MetricValues(mine, rows, 0.4), MetricValues(main, rows, 0.7))["difference"]
+    out = with_difference(MetricValues(mine, rows, ALONE, 0.4), MetricValues(main, rows, ALONE, 0.7))["difference"]
     assert out["mean"] == pytest.approx(mine.mean() - main.mean(), abs=1e-12)
     assert out["over_rows"] == pytest.approx(-0.3)
     if np.ptp(mine - main) > 1e-6:
@@ -196,13 +198,14 @@ def test_differences_are_those_of_a_paired_t_test(pairs: list[tuple[float, float
 
 
 def test_the_figure_itself_and_one_task():
-    lone = MetricValues(np.array([0.5]), np.ones(1), 0.5)
+    lone = MetricValues(np.array([0.5]), np.ones(1), ALONE, 0.5)
     out = with_difference(lone, None)
-    assert out == summary(lone.values, lone.rows) | {"difference": None}
-    gap = with_difference(lone, MetricValues(np.array([0.75]), np.ones(1), None))["difference"]
+    assert out == summary(lone.values, lone.rows, ALONE) | {"difference": None}
+    gap = with_difference(lone, MetricValues(np.array([0.75]), np.ones(1), ALONE, None))["difference"]
     assert (gap["mean"], gap["ci95"], gap["over_rows"]) == (-0.25, None, None)
     lost = with_difference(
-        MetricValues(np.array([np.inf, 1.0]), np.ones(2), None), MetricValues(np.array([np.inf, 1.0]), np.ones(2), None)
+        MetricValues(np.array([np.inf, 1.0]), np.ones(2), ALONE, None),
+        MetricValues(np.array([np.inf, 1.0]), np.ones(2), ALONE, None),
     )
     assert (lost["difference"]["mean"], lost["difference"]["non_finite"]) == (None, 1)
 

@@ -22,6 +22,7 @@ from PIL import Image
 
 from metadist_cli.report import ExampleTask, Results, headline, partition_png, render
 from metadist_cli.report.canvas import apart
+from metadist_cli.report.comparison import tables
 from metadist_cli.report.heatmap import _bins
 
 ROOT = Path(__file__).parents[2]
@@ -56,6 +57,7 @@ def example_metrics(**changes):
         "seed": 7,
         "device": "cpu",
         "task_text": "local: 20 support rows, the rest query",
+        "interval": {"over": {}, "enough": True},
         "episodes": 600,
         "steps": 2,
         "transductive": False,
@@ -497,3 +499,38 @@ def test_the_console_shows_the_same_figures_in_80_columns(capsys):
     for line in said:
         for cell in line.split("  "):
             assert cell.strip() in page
+
+
+def test_intervals_say_what_they_are_over():
+    """The interval over nodes leads, that over the tasks of these nodes stands beside it."""
+    after = stat(0.824, 0.030) | {"ci95_tasks": 0.007}
+    told = example_metrics(after=after, interval={"over": {"classes": 64, "nodes": 10}, "enough": True})
+    said = headline(told)
+    assert said.startswith(
+        "On 600 new tasks of 10 nodes and 64 classes (local: 20 support rows, the rest query), maml "
+    )
+    assert "reaches 82.4 ± 3.0% accuracy after 2 adaptation steps (± 0.7% for these 10 nodes and 64 classes)." in said
+    first = tables(told)[0]
+    assert first.title.endswith("mean and 95% interval over 10 nodes and 64 classes (600 tasks).")
+    assert "82.4 ± 3.0\n± 0.7% for these 10 nodes and 64 classes" in first.rows[0]
+
+
+@pytest.mark.parametrize(
+    ("over", "words"),
+    [
+        ({"nodes": 1}, "1 node is too few for a claim about other nodes."),
+        ({"nodes": 4, "classes": 60}, "4 nodes are too few for a claim about other nodes."),
+        ({"classes": 3}, "3 classes are too few for a claim about other classes."),
+    ],
+)
+def test_few_nodes_or_classes_warrant_no_claim_about_others(over: dict[str, int], words: str):
+    after = stat(0.824, None) | {"ci95_tasks": 0.007}
+    told = example_metrics(
+        after=after, scratch=stat(0.4, None, less=(-0.4, None)), interval={"over": over, "enough": False}
+    )
+    said = headline(told)
+    assert words in said
+    assert "82.4% accuracy" in said
+    assert "± 0.7% for th" in said
+    assert "No verdict against local-only" in said
+    assert tables(told)[0].note.startswith(words)

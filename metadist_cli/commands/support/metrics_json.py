@@ -11,17 +11,14 @@ from torch import Tensor
 from metadist_cli.commands.support.finetune_outputs import Evaluation, Tasks
 from metadist_cli.config import Config
 from metadist_cli.config.schema import Episodic
-from metadist_cli.evaluation.evaluate import (
-    MetricValues,
-    Outcome,
-    metric_over_rows,
-    metric_per_task,
-    summary,
-    with_difference,
-)
+from metadist_cli.evaluation.evaluate import Outcome
+from metadist_cli.evaluation.intervals import Sources
+from metadist_cli.evaluation.summary import MetricValues, metric_over_rows, metric_per_task, summary, with_difference
 
+FORMAT = 2
 FEW = 12  # new nodes, up to which all methods are reported for each node
 _STEPS = (("before", 0), ("after", -1))
+_ALONE = Sources(None)  # of tasks looked at by themselves, as those of one node
 Answers = list[tuple[np.ndarray, np.ndarray]]  # (outputs, y) of each task
 
 
@@ -39,10 +36,11 @@ def metrics_json(evaluation: Evaluation) -> dict[str, Any]:
     scored = [task for task in tasks if task.labelled]  # without labels every figure is absent, never a number
     outcomes = {name: parts[: len(scored)] for name, parts in outcomes.items()}
     alike = not isinstance(config.task, Episodic) or tasks[0].plan.query.shape[2] * len(tasks) == 1
-    states = {name: _states(config, scored, parts, alike) for name, parts in outcomes.items()}
+    sources = _sources(config, scored)
+    states = {name: _states(config, scored, parts, sources, alike) for name, parts in outcomes.items()}
     found = {name: _before_and_after(both, states["main"]) for name, both in states.items()}
-    rows = states["main"]["after"].main.rows
-    per_step = {name: _per_step(parts, steps, rows) for name, parts in outcomes.items()}
+    best = states["main"]["after"].main
+    per_step = {name: _per_step(parts, steps, best) for name, parts in outcomes.items()}
     few = len(scored) <= FEW
     per_node = [
         _node(config, task, {name: parts[i] for name, parts in outcomes.items()}, alike, few)
@@ -53,7 +51,7 @@ def metrics_json(evaluation: Evaluation) -> dict[str, Any]:
     if len(after) > 1:
         spread = {"mean": after.mean(), "sd": after.std(ddof=1), "min": after.min(), "max": after.max()}
     return {
-        "format": 1,
+        "format": FORMAT,
         "name": config.name,
         "metric": experiment.loss.metric,
         "learner": experiment.text,
@@ -63,6 +61,7 @@ def metrics_json(evaluation: Evaluation) -> dict[str, Any]:
         "seed": config.seed,
         "device": str(setting.device),
         "task_text": _task_text(config, tasks),
+        "interval": {"over": sources.over, "enough": sources.enough},
         "episodes": sum(task.plan.query.shape[2] for task in tasks),
         "steps": steps,
         "transductive": config.finetune.transductive,
@@ -86,20 +85,35 @@ def metrics_json(evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
-def _states(config: Config, tasks: list[Tasks], outcomes: list[Outcome], alike: bool) -> dict[str, _State]:
+def _sources(config: Config, tasks: list[Tasks]) -> Sources:
+    """Where every task comes from: held-out nodes, or held-out classes; a task by itself from neither."""
+    each = [task.plan.query.shape[2] for task in tasks]
+    if sum(each) < 2:
+        return _ALONE
+    nodes = None if config.task.new.from_ == "classes" else np.repeat(np.arange(len(tasks)), each)
+    if not isinstance(config.task, Episodic):
+        return Sources(nodes)
+    way = config.finetune.task.way or config.task.way
+    drawn = [task.shard.label[task.plan.support[0, 0]] for task in tasks]  # rows are grouped by class
+    return Sources(nodes, np.concatenate([labels[:, :: labels.shape[1] // way] for labels in drawn]))
+
+
+def _states(
+    config: Config, tasks: list[Tasks], outcomes: list[Outcome], sources: Sources, alike: bool
+) -> dict[str, _State]:
     """A method on all tasks."""
     out = {}
     for when, step in _STEPS:
         answers = _answers(tasks, outcomes, step)
-        others = {name: metric_per_task(name, answers, alike) for name in config.finetune.metrics}
-        out[when] = _State(_scores(outcomes, step), others)
+        others = {name: metric_per_task(name, answers, sources, alike) for name in config.finetune.metrics}
+        out[when] = _State(_scores(outcomes, step, sources), others)
     return out
 
 
-def _scores(outcomes: list[Outcome], step: int) -> MetricValues:
+def _scores(outcomes: list[Outcome], step: int, sources: Sources) -> MetricValues:
     values = np.concatenate([np.zeros(0), *(o.score[:, step] for o in outcomes)])
     rows = np.concatenate([np.zeros(0), *(np.full(len(o.score), o.out.shape[1]) for o in outcomes)])
-    return MetricValues(values, rows, summary(values, rows)["over_rows"])
+    return MetricValues(values, rows, sources, summary(values, rows, sources)["over_rows"])
 
 
 def _answers(tasks: list[Tasks], outcomes: list[Outcome], step: int) -> Answers:
@@ -144,19 +158,19 @@ def _node(config: Config, task: Tasks, outcomes: dict[str, Outcome], alike: bool
 
 def _at_node(config: Config, task: Tasks, outcome: Outcome, main: Outcome, alike: bool) -> dict[str, Any]:
     """{"before", "after"} of a method at a node; its further scores are of all of the node's query rows."""
-    best = _scores([main], -1)
+    best = _scores([main], -1, _ALONE)
     out = {}
     for when, step in _STEPS:
         than = None if outcome is main and step else best
         answers = _answers([task], [outcome], step)
         others = {name: metric_over_rows(name, answers, alike) for name in config.finetune.metrics}
-        out[when] = with_difference(_scores([outcome], step), than) | {"metrics": others}
+        out[when] = with_difference(_scores([outcome], step, _ALONE), than) | {"metrics": others}
     return out
 
 
-def _per_step(outcomes: list[Outcome], steps: int, rows: np.ndarray) -> list[dict[str, Any]]:
+def _per_step(outcomes: list[Outcome], steps: int, best: MetricValues) -> list[dict[str, Any]]:
     score = np.concatenate([np.zeros((0, steps + 1)), *(o.score for o in outcomes)])
-    return [{"step": step, **summary(column, rows)} for step, column in enumerate(score.T)]
+    return [{"step": step, **summary(column, best.rows, best.sources)} for step, column in enumerate(score.T)]
 
 
 def _or_none(value: float) -> float | None:
