@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _ITEMSIZE = {"F64": 8, "F32": 4, "F16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
+_TYPES = ("float64", "float32", "float16", "int64", "int32", "int16", "int8", "uint8", "bool")  # the same in torch
 _HEADER_MAX = 64 << 20
 _DEPTH_MAX, _NDIM_MAX = 50, 8
 # The safetensors header between its 8-byte length and the 64 hex digits of the seal.
@@ -149,12 +150,16 @@ def pack(tensors: dict[str, Tensor], header: dict[str, Any]) -> bytes:
         The bytes of the file.
 
     Raises:
-        ValueError: The header contains "sha256", NaN or infinity.
+        ValueError: The header contains "sha256", NaN or infinity, or a tensor is of another type.
     """
     from safetensors.numpy import save  # three times as fast as safetensors.torch, which looks for shared memory
 
     if "sha256" in header:
         raise ValueError("the header must not contain sha256: pack adds it")
+    for name, tensor in tensors.items():
+        if (kind := str(tensor.dtype).removeprefix("torch.")) not in _TYPES:
+            message = f"the tensor {_show(name)} is {kind}, which a tensor file cannot hold: convert it to one of"
+            raise ValueError(f"{message} {', '.join(_TYPES)}")
     text = json.dumps(header, sort_keys=True, separators=(",", ":"), allow_nan=False)
     text = f'{{"sha256":"{_BLANK}"' + (f",{text[1:]}" if header else "}")
     out = save({name: t.detach().cpu().contiguous().numpy() for name, t in tensors.items()}, {"metadist": text})

@@ -620,6 +620,9 @@ def test_programming_errors_are_not_problems():
         files.pack({}, {"sha256": "x"})
     with pytest.raises(ValueError, match="JSON"):
         files.pack({}, {"loss": math.nan})
+    for dtype in (torch.complex64, torch.bfloat16, torch.uint16):
+        with pytest.raises(ValueError, match=f'"w" is {str(dtype)[6:]}, which a tensor file cannot hold'):
+            files.pack({"w": torch.zeros(2, dtype=dtype)}, {})
 
 
 SMALL = {"w": torch.tensor([[1.0, -2.0]]), "é": torch.tensor([True, False]), "n": torch.tensor(3)}
