@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from broken_table import zipped
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from runner import MEMORY, ROOT, proc
 from scipy.io import arff
@@ -213,6 +213,7 @@ def test_numbers_and_texts_come_back_as_written(data: Any, tmp_path_factory: pyt
     x[0] = 1.0  # no column is empty
     texts = st.text(st.characters(codec="utf-8", exclude_categories=("C", "Z")), min_size=1, max_size=5)
     text = data.draw(st.lists(texts.filter(lambda t: not number(t)), min_size=rows, max_size=rows))
+    assume(len({*text}) == len({one.casefold() for one in text}))
     out = io.StringIO()
     comma, quoting = data.draw(st.sampled_from(",;\t|")), data.draw(st.sampled_from([csv.QUOTE_ALL, csv.QUOTE_MINIMAL]))
     writer = csv.writer(out, delimiter=comma, quoting=quoting)

@@ -6,7 +6,7 @@ import gzip
 import io
 import re
 from collections.abc import Callable, Mapping, Sequence
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType
@@ -76,6 +76,16 @@ def comma(values: Sequence[float]) -> list[str]:
     return [str(value).replace(".", ",") for value in values]
 
 
+def replaced(texts: Mapping[str, str]) -> Callable[[bytes], bytes]:
+    def edit(data: bytes) -> bytes:
+        for old, new in texts.items():
+            data = data.replace(old.encode(), new.encode())
+        return data
+
+    return edit
+
+
+GERMAN = ["preis;umsatz;y", "1,50;1.234;a", "2,50;950;b", "3,25;12.345;a", "4,00;1.000;b"]
 MANY = [i + 0.25 for i in range(150)]
 NAN = float("nan")
 KINDS: dict[str, Kind] = {
@@ -126,9 +136,7 @@ KINDS: dict[str, Kind] = {
         [[19754 + i + 0.5, NAN if i == 1 else i + 1] for i in range(4)],
         ["look like dates", "1 cell is missing"],
     ),
-    "no header": Kind(
-        "t.csv", lines(PLAIN[1:]), X, ["has no column 'y'"], options={}, edit=lambda data: b"x,y\n" + data
-    ),
+    "no header": Kind("t.csv", lines(PLAIN[1:]), X, ["has no column 'y'"], edit=lambda data: b"x,y\n" + data),
     "no header, named in YAML": Kind("t.csv", lines(PLAIN[1:]), X, options={"columns": ["x", "y"]}),
     "no header, decimal commas": Kind(
         "t.csv", lines(column(comma(X), ";")[1:]), X, options={"columns": ["x", "y"], "decimal": ","}
@@ -285,6 +293,157 @@ KINDS: dict[str, Kind] = {
         ["looks like codes"],
         meaning="one_hot",
     ),
+    "ids that lost their zeros": Kind(
+        "t.csv",
+        lines(column(["01234", "987", "01234", "12345"])),
+        [[0, 1, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]],
+        ["looks like codes"],
+        meaning="one_hot",
+    ),
+    "short numbers with zeros in front": Kind("t.csv", lines(column(["007", "12", "0", "5"])), [7, 12, 0, 5]),
+    "a long zero": Kind("t.csv", lines(column(["0000", "12", "987", "5"])), [0, 12, 987, 5]),
+    "zeros in front of measures": Kind("t.csv", lines(column(["0123", "1.5", "-2", "1e3"])), [123, 1.5, -2, 1000]),
+    "German thousands beside decimal commas": Kind(
+        "t.csv",
+        lines(GERMAN),
+        [[1.5, 1234], [2.5, 950], [3.25, 12345], [4, 1000]],
+        ["'.' between thousands, beside a column with decimal commas"],
+        meaning="is 1234,",
+        options={"decimal": {"preis": ","}},
+    ),
+    "points of three digits beside decimal commas": Kind(
+        "t.csv",
+        lines(GERMAN),
+        [[1.5, 1.234], [2.5, 950], [3.25, 12.345], [4, 1]],
+        ["'.' between thousands, beside a column with decimal commas"],
+        meaning="is 1.234",
+        options={"decimal": {"preis": ","}},
+    ),
+    "small fractions beside decimal commas": Kind(
+        "t.csv",
+        lines([line.replace("1.234", "0.234") for line in GERMAN]),
+        [[1.5, 0.234], [2.5, 950], [3.25, 12.345], [4, 1]],
+        ["',' as decimal mark"],
+    ),
+    "Indian thousands": Kind(
+        "t.csv",
+        lines(column(['"1,23,456"', '"12,345"', "950", '"12,34,567.50"'])),
+        [123456, 12345, 950, 1234567.5],
+        ["',' between thousands"],
+    ),
+    "durations": Kind(
+        "t.csv",
+        lines(column(["26:15:00", "1:30:00", "0:45:00", "-2:00:00"])),
+        [26.25, 1.5, 0.75, -2],
+        ["look like durations"],
+        edit=replaced({"26:15:00": "26.25", "1:30:00": "1.5", "0:45:00": "0.75", "-2:00:00": "-2"}),
+    ),
+    "durations in a spreadsheet": Kind(
+        "t.xlsx",
+        book([["x", "y"], *[[timedelta(hours=20 + 3 * i), "ab"[i % 2]] for i in range(4)]]),
+        np.eye(4)[[2, 3, 0, 1]].tolist(),
+        ["look like durations"],
+        meaning="one_hot",
+    ),
+    "negative numbers in parentheses": Kind(
+        "t.csv",
+        lines(column(['"($1,000)"', '"$1,500"', "($20)", "$30"])),
+        [-1000, 1500, -20, 30],
+        ["some in parentheses", "decimals or of thousands"],
+        meaning="is -1000",
+        edit=replaced({"($1,000)": "-$1,000", "($20)": "-$20"}),
+    ),
+    "one letter for a unit": Kind(
+        "t.csv", lines(column(["4G", "16G", "8G", "2G"])), [4, 16, 8, 2], ["numbers with 'G'"]
+    ),
+    "two ways to write one unit": Kind(
+        "t.csv",
+        lines(column(["4G", "16GB", "8G", "2GB"])),
+        [4, 16, 8, 2],
+        ["numbers with 'G', 'GB'", "numbers with 'G'"],
+        edit=replaced({"GB": "G"}),
+    ),
+    "an unknown unit": Kind(
+        "t.csv", lines(column(["12px", "14px", "9px", "8px"])), [12, 14, 9, 8], ["numbers with 'px'"]
+    ),
+    "ranges": Kind("t.csv", lines(column(["18-24", "25-34", "18-24", "25-34"])), [[1, 0], [0, 1], [1, 0], [0, 1]]),
+    "versions": Kind("t.csv", lines(column(["1.2.3", "1.2.4", "1.2.3", "1.2.4"])), [[1, 0], [0, 1], [1, 0], [0, 1]]),
+    "ordinals": Kind("t.csv", lines(column(["1st", "2nd", "1st", "2nd"])), [[1, 0], [0, 1], [1, 0], [0, 1]]),
+    "dates of two formats": Kind(
+        "t.csv",
+        lines(column(["1970-01-02", "31.12.1969", "1970-01-03", "30.12.1969"])),
+        [1, -1, 2, -2],
+        ["several formats", "look like dates"],
+        edit=replaced({"31.12.1969": "1969-12-31", "30.12.1969": "1969-12-30"}),
+    ),
+    "categories that differ in case": Kind(
+        "t.csv",
+        lines(column(["TRUE", "true", "FALSE", "FALSE"])),
+        [[0, 1], [0, 1], [1, 0], [1, 0]],
+        ["'true' and 'TRUE' in this column differ in case alone"],
+        edit=replaced({"true": "TRUE"}),
+    ),
+    "categories whose case matters": Kind(
+        "t.csv",
+        lines(column(["a", "A", "a", "A"])),
+        [[0, 1], [1, 0], [0, 1], [1, 0]],
+        ["'A' and 'a' in this column differ in case alone"],
+        meaning="one_hot",
+    ),
+    "classes that differ in case": Kind(
+        "t.csv",
+        lines(["x,y", "1,Yes", "2,yes", "3,No", "4,No"]),
+        [1, 2, 3, 4],
+        ["the classes 'Yes' and 'yes' differ in case alone"],
+        edit=replaced({"yes": "Yes"}),
+    ),
+    "a total below": Kind(
+        "t.csv",
+        lines(["city,x,y", "Ulm,1,a", "Ulm,2,b", "Ulm,3,a", "Ulm,4,b", "Total,10,"]),
+        [1, 2, 3, 4],
+        ["looks like a total"],
+        options={"groups": "city", "missing": "drop"},
+        edit=replaced({"Total,10,\n": ""}),
+    ),
+    "a last row of a group without classes": Kind(
+        "t.csv",
+        lines(["city,x,y", "Ulm,1,a", "Ulm,2,b", "Ulm,3,a", "Ulm,4,b", "All,10,"]),
+        [1, 2, 3, 4],
+        ["leaves no row of 'All'"],
+        options={"groups": "city", "missing": "drop"},
+        edit=replaced({"All,10,\n": ""}),
+    ),
+    "formulas without values": Kind(
+        "t.xlsx",
+        book([["x", "y"], *[[f"={i}+1", "ab"[i % 2]] for i in range(4)]]),
+        [1, 2, 3, 4],
+        ["'=0+1' is a formula, and the file does not have its value"],
+        edit=lambda _: book([["x", "y"], *[[i + 1, "ab"[i % 2]] for i in range(4)]]),
+    ),
+    "a title in a spreadsheet": Kind(
+        "t.xlsx",
+        book([["Report"], ["x", "y"], *[[i, "ab"[i % 2]] for i in range(4)]]),
+        [0, 1, 2, 3],
+        ["'Report' stands above the columns"],
+        edit=lambda _: book([["x", "y"], *[[i, "ab"[i % 2]] for i in range(4)]]),
+    ),
+    **{
+        f"above the header: {' / '.join(title)}": Kind(
+            "t.csv",
+            lines([*title, *PLAIN]),
+            X,
+            ["stands above the columns and does not name them"],
+            edit=lambda data, title=title: data.removeprefix(lines(title)),
+        )
+        for title in (
+            ["sep=,"],
+            ["# exported, today, by me"],
+            ["Report 2024"],
+            ["Report 2024,"],
+            ["# a", "", "# b, c, d"],
+        )
+    },
+    "a header that begins with #": Kind("t.csv", lines(["#x,y", *PLAIN[1:]]), X),
     "minus signs of typographers": Kind("t.csv", lines(column(["−1.5", "2", "−3", "4"])), [-1.5, 2, -3, 4]),
     "a row that is too short": Kind(
         "t.csv",
@@ -306,7 +465,7 @@ def follow(hint: str, meaning: str) -> dict[str, Any]:
     text = parts[0].rpartition("write ")[2] if "write " in parts[0] else parts[0]
     text = re.sub(r" (?:makes|leaves|to make|\().*|one of these: ", "", text)
     options: dict[str, Any] = {}
-    for line in text.split(" and "):
+    for line in re.split(r" and (?=\w+: )", text):
         options |= yaml.safe_load(line)
     return options
 
@@ -320,8 +479,8 @@ def test_a_table_is_read_right_or_its_hint_works(kind: str, tmp_path: Path) -> N
         with pytest.raises(Problem, match=re.escape(message)) as caught:
             read(path, options)
         assert caught.value.hint
-        if case.edit:
-            path.write_bytes(case.edit(case.data))
+        if case.edit and (edited := case.edit(path.read_bytes())) != path.read_bytes():
+            path.write_bytes(edited)
         else:
             options |= follow(caught.value.hint, case.meaning)
     data = read(path, options)

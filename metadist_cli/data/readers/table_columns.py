@@ -12,10 +12,11 @@ from metadist_cli.core.errors import DATA, Problem
 from metadist_cli.data.names import NAME, natural
 from metadist_cli.data.readers import table_hints as hints
 from metadist_cli.data.readers.members import Member
+from metadist_cli.data.readers.table_cells import Cells, Column, Kind, Odd
 from metadist_cli.data.readers.table_format import Format
 from metadist_cli.data.readers.table_open import sheet
 from metadist_cli.data.readers.table_sheet import ROWS, Sheet
-from metadist_cli.data.readers.table_types import Cells, Column, Kind, Odd, typed
+from metadist_cli.data.readers.table_types import typed
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -150,7 +151,7 @@ def _other_format(odd: dict[str, Odd], form: Format) -> Problem:
     if not form.options:
         return Problem(message, first.where, "write numbers like 0.5 or 1e-3", DATA)
     if not first.ways:
-        return Problem(message, first.where, f"convert the column to one unit, or write one of these: {one_hot}", DATA)
+        return Problem(message, first.where, f"{first.advice}, or write one of these: {one_hot}", DATA)
     certain = {name: one.ways[0] for name, one in odd.items() if len(one.ways) == 1}
     marks = sorted({mark for one in odd.values() for mark in one.marks} | (form.missing - Format().missing))
     also = f" and missing_marks: {hints.yaml_list(marks)}" if any(one.marks for one in odd.values()) else ""

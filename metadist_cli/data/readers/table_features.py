@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from metadist_cli.core.errors import CONFIG, DATA, Problem
 from metadist_cli.data.names import NAME
+from metadist_cli.data.readers.table_cells import Column, Kind
 from metadist_cli.data.readers.table_columns import Table
 from metadist_cli.data.readers.table_format import fits
-from metadist_cli.data.readers.table_types import Column, Kind
+from metadist_cli.data.readers.table_hints import TOTAL
 from metadist_cli.data.types import Feature
 
 _VALUES = 500_000_000  # 2 GB
@@ -59,6 +60,7 @@ def complete(table: Table, choice: Choice, features: Sequence[str], missing: str
     """
     needed = dict.fromkeys((choice.target, *choice.groups, *choice.bins))
     gone = {name: table.columns[name].missing for name in (*needed, *(f for f in features if f not in needed))}
+    _check_totals(table, np.any(list(gone.values()), axis=0))
     for name, cells in gone.items():
         if cells.all():
             raise Problem("this column is empty", table.place(0, name), "drop it", DATA)
@@ -66,7 +68,7 @@ def complete(table: Table, choice: Choice, features: Sequence[str], missing: str
             hint = f"each row needs its {name[:NAME]}: fill it in, or leave such rows out with missing: drop"
             raise Problem("the cell is missing", table.place(int(cells.argmax()), name), hint, DATA)
     if missing == "drop":
-        return _dropped(table, choice, np.any(list(gone.values()), axis=0))
+        return _dropped(table, choice, gone)
     count = {name: int(cells.sum()) for name, cells in gone.items()}
     if missing == "refuse" and any(count.values()):
         worst = sorted(filter(count.__getitem__, count), key=lambda name: -count[name])
@@ -78,16 +80,29 @@ def complete(table: Table, choice: Choice, features: Sequence[str], missing: str
     return table
 
 
-def _dropped(table: Table, choice: Choice, gone: np.ndarray) -> Table:
-    kept = table.take(np.flatnonzero(~gone))
-    lost = {file.name: file.where for i, file in enumerate(table.files) if not (kept.file == i).any()}
+def _check_totals(table: Table, gone: np.ndarray) -> None:
+    """Raises Problem where the last row of a file has an empty cell, and a word such as Total that no other row has."""
+    for row in np.append(np.flatnonzero(np.diff(table.file)), len(table.file) - 1):
+        for name, column in table.columns.items() if gone[row] else ():
+            code = -1 if column.number is not None else int(column.code[row])
+            if code >= 0 and TOTAL.fullmatch(column.texts[code]) and (column.code == code).sum() == 1:
+                message = f"{column.texts[code]!r} and empty cells: this row looks like a total of the others"
+                raise Problem(message, table.place(int(row), name), "remove it from the file", DATA)
+
+
+def _dropped(table: Table, choice: Choice, missing: Mapping[str, np.ndarray]) -> Table:
+    kept = table.take(np.flatnonzero(~np.any(list(missing.values()), axis=0)))
+    hint = "drop the columns that are empty there, or write missing: mean"
+    lost = {file.name: (file.where, hint) for i, file in enumerate(table.files) if not (kept.file == i).any()}
     for name in choice.groups:
         before, after = table.columns[name], {*kept.columns[name].texts}
         for code, text in enumerate(before.texts):
             if text not in after:
-                lost[text] = table.place((before.code == code).argmax(), name)
-    for name, where in lost.items():
-        hint = "drop the columns that are empty there, or write missing: mean"
+                rows = before.code == code
+                bare = [one for one in (choice.target, *choice.groups, *choice.bins) if missing[one][rows].all()]
+                remove = f"remove its rows, where {bare[0][:NAME]} is always missing" if bare else hint
+                lost[text] = table.place(int(rows.argmax()), name), remove
+    for name, (where, hint) in lost.items():
         raise Problem(f"missing: drop leaves no row of {name[:NAME]!r}", where, hint, DATA)
     return kept
 

@@ -75,7 +75,8 @@ class Style(NamedTuple):
     def pattern(self) -> str:
         """A regular expression for a whole number of this style, for Python's `re` as for RE2."""
         mark, group = _MARKS[self.decimal], _MARKS[self.thousands]
-        whole = f"(?:[0-9]{{1,3}}(?:{group}[0-9]{{3}})+|[0-9]+)" if group else "[0-9]+"
+        indian = "|[0-9]{1,2}(?:,[0-9]{2})*,[0-9]{3}" if group == "," else ""
+        whole = f"(?:[0-9]{{1,3}}(?:{group}[0-9]{{3}})+{indian}|[0-9]+)" if group else "[0-9]+"
         symbol = f"(?:{self._symbols})?" if self.symbols else ""
         number = f"(?:{whole}(?:{mark}[0-9]*)?|{mark}[0-9]+)(?:[eE][-+]?[0-9]+)?"
         return "^" + f"{_BLANK}*".join(["", symbol, "[-+−]?", symbol, number, symbol, "$"])

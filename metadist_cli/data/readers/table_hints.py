@@ -14,6 +14,7 @@ from typing import NamedTuple
 from metadist_cli.data.names import NAME
 from metadist_cli.data.readers.table_format import Format, Style, date, number
 
+TOTAL = re.compile(r"(?i)(grand |sub)?totals?|sum|summe|gesamt|insgesamt|average|mean|mittelwert|durchschnitt")
 _WORDS = "- -- --- – — . .. ... * ** none None NONE na n/a n.a. N.A. nil Null <NA> NaT missing Missing MISSING unknown"
 MARKS = frozenset(f"{_WORDS} Unknown UNKNOWN k.A. #N/A #VALUE! #DIV/0! #REF! #NAME? #NUM! #NULL!".split())
 _CURRENCY = (
@@ -24,14 +25,16 @@ _UNIT = (
     r"%|‰|°|°?[CFK]|[kmcµn]?m[²³23]?|[kmµn]?g|t|lbs?|oz|ft|in|mi|[mc]?[lL]|gal"
     r"|[mµn]?s|sec|min|h|hrs?|days?|d|weeks?|months?|years?|yrs?"
     r"|[kMG]?[WJ]h?|[kMG]?Hz|[kMG]?[bB]|[km]?V|[mk]?A|mm ?Hg|[kmM]?Pa|bar|bpm|rpm|cal|kcal"
+    r"|[kKMGTP]i?[bB]?|bn|[mM]io|[mM]rd"
     r"|[µmkn]?(?:g|mol|m|l|L)/(?:h|s|min|[dmµ]?[lL]|kg|m²|m³|day)"
 )
 _PARTS = re.compile(
     rf"(?P<sign>[-+−]?)\s*(?P<front>{_CURRENCY})?\s*(?P<second>[-+−]?)\s*"
     rf"(?P<number>[0-9](?:[0-9.,'’ \u00a0\u2009\u202f]*[0-9])?|[.,][0-9]+)(?P<exponent>[eE][-+]?[0-9]+)?"
-    rf"(?P<back>\s*(?:{_CURRENCY}|{_UNIT})|[\s\u00a0\u202f]+[^\W\d_][^\s\d]{{0,11}})?",
+    rf"(?P<back>\s*(?:{_CURRENCY}|{_UNIT})|[\s\u00a0\u202f]+[^\W\d_][^\s\d]{{0,11}}|(?P<letters>[^\W\d_]{{1,12}}))?",
     re.ASCII,
 )
+_SPANS = re.compile(r"[-+−]?\s*(?:[0-9]+ days?,? )?[-+]?[0-9]+:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]+)?)?", re.ASCII)
 _STYLES = [Style(mark, group) for group, mark in product((None, ",", ".", " ", "'"), ".,") if group != mark]
 _DAYS = (
     *("%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%Y/%m/%d", "%Y.%m.%d", "%d-%m-%Y", "%m-%d-%Y"),
@@ -78,9 +81,28 @@ def misfit(rows: Mapping[str, int]) -> tuple[str, str] | None:
     return odd[0], "numbers" if isinstance(best, Style) else "dates or times"
 
 
+def formats(texts: Sequence[str]) -> tuple[str, str] | None:
+    """(what the texts look like, what to do) where each is a number, date or duration, if not all of one format."""
+    negative = spans = False
+    for text in texts[:_SAMPLE]:
+        if not any(True for _ in _readings(text)):
+            bare = re.sub(r"^([^\w()]*)\((.+)\)$", r"\1\2", text)  # ($500) or $(500)
+            this = bare != text and any(True for _ in _readings(bare))
+            if not this and not _SPANS.fullmatch(text):
+                return None
+            negative, spans = negative or this, spans or not this
+    if negative:
+        return "numbers, some in parentheses", "write negative numbers with a minus sign, such as -500"
+    if spans:
+        return "durations", "write each as one number, such as 26.25 hours in place of 26:15:00"
+    return "numbers or dates of several formats", "write them all in one format"
+
+
 def _readings(text: str) -> Iterator[Style | str | None]:
     """The formats that read a text."""
     match = _PARTS.fullmatch(text)
+    if match and match["letters"]:  # such as 3A, which is rather a code
+        return iter(())
     symbols = tuple(part.strip() for part in (match["front"], match["back"]) if part) if match else ()
     forms = (*(one._replace(symbols=symbols) for one in _STYLES), *_DATES, *_WITH_TIMES)
     return (form for form in forms if _reads(form, text))
@@ -97,6 +119,8 @@ def _numbers(texts: Sequence[str], style: Style) -> tuple[str, list[Way]] | None
     found = [match for match in matches if match]
     symbols = sorted({part.strip() for match in found for part in (match["front"], match["back"]) if part})
     if symbols and not all(match["front"] or match["back"] for match in found):
+        return None
+    if any(match["letters"] for match in found) and (len(symbols) > 1 or len(found) < 2):  # such as 3A and 3B
         return None
     bare = [f"{m['sign']}{m['second']}{m['number']}{m['exponent'] or ''}" for m in found]
     readings: dict[tuple[float | None, ...], Style] = {}

@@ -12,12 +12,12 @@ import numpy as np
 from metadist_cli.core.errors import CONFIG, DATA, Problem
 from metadist_cli.data.names import NAME, nearest
 from metadist_cli.data.readers.members import Member
+from metadist_cli.data.readers.table_cells import Kind
 from metadist_cli.data.readers.table_columns import Table, read
 from metadist_cli.data.readers.table_features import Choice
 from metadist_cli.data.readers.table_files import choose, list_files
 from metadist_cli.data.readers.table_format import Format, fits
 from metadist_cli.data.readers.table_open import sheet
-from metadist_cli.data.readers.table_types import Kind
 
 
 class Opened(NamedTuple):
@@ -56,8 +56,11 @@ def check_names(option: str, wanted: Iterable[str], known: Sequence[str], where:
     for name in wanted:
         if name not in known and name != "*" and not (patterns and any(fits(column, [name]) for column in known)):
             hint = nearest(name[:NAME], [column[:NAME] for column in known])
-            if 2 * sum(bool(re.fullmatch(r"[-+]?[0-9.]+|\?", column)) for column in known) > len(known):
+            numbers = sum(bool(re.fullmatch(r"[-+]?[0-9.]+|\?", column)) for column in known)
+            if 2 * numbers > len(known):
                 hint = "its first line looks like data; if it is, name the columns: columns: [a, b, c]"
+            elif numbers:
+                hint += "; or, if its first line is data already, name the columns: columns: [a, b, c]"
             raise Problem(f"{where} has no column {name[:NAME]!r}", f"data.{option}", hint, CONFIG)
 
 

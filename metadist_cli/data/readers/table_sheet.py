@@ -51,6 +51,12 @@ def named(head: Sequence[str], where: str, hint: str) -> tuple[tuple[str, ...], 
     return names, frozenset(name for name, written in zip(names, head, strict=True) if not written)
 
 
+def not_header(line: str, lines: int, where: str) -> Problem:
+    """What to raise for a title or comment above the header. lines: how many there are."""
+    hint = f"remove the {lines} lines above the header" if lines > 1 else "remove this line"
+    return Problem(f"{line[:NAME]!r} stands above the columns and does not name them", where, hint, DATA)
+
+
 def too_wide(columns: int, where: str) -> Problem:
     """What to raise for far more columns than a table has."""
     message = f"this line has {columns:,} columns; a table has at most {COLUMNS:,}"

@@ -64,6 +64,12 @@ def by_value(table: Table, name: str, wanted: Sequence[str] | None) -> tuple[np.
         message = f"the target has {len(texts):,} values ({some})"
         hint = "write kind: regression if it is a measure, or set data.above; else list all in data.classes"
         raise Problem(message, poorest, hint, DATA)
+    alike: dict[str, str] = {}
+    for code, text in enumerate(texts):
+        if (first := alike.setdefault(text.casefold(), text)) != text:
+            message = f"the classes {first[:NAME]!r} and {text[:NAME]!r} differ in case alone"
+            hint = "write them alike, or, if they are different classes, list all in data.classes"
+            raise Problem(message, table.place(int((column.code == code).argmax()), name), hint, DATA)
     if rows.min() < 2:
         message = f"the class {texts[rows.argmin()][:NAME]!r} has one row, which cannot be learnt from and tested on"
         raise Problem(

@@ -22,13 +22,14 @@ import numpy as np
 
 from metadist_cli.core.errors import DATA, Problem
 from metadist_cli.data.readers.table_format import Format
-from metadist_cli.data.readers.table_sheet import COLUMNS, EQUAL, Sheet, named, no_rows, too_wide
+from metadist_cli.data.readers.table_sheet import COLUMNS, EQUAL, Sheet, named, no_rows, not_header, too_wide
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 _DELIMITERS = ",;\t|"
 _SAMPLE = 20  # rows that decide what separates the columns
+_ABOVE = 10  # lines of a title or comments that are recognised above a header
 _BATCH = 4096  # rows that are lists of Python at once
 
 
@@ -50,6 +51,8 @@ def delimited(data: bytes, where: str, form: Format) -> Sheet:
     Columns are separated by whichever of , ; tab and | splits the first rows evenly, else by blanks. Raises Problem.
     """
     count = len(form.columns) if form.columns else None
+    if form.columns is None:
+        _check_title(data, where)
     delimiter = form.delimiter or _delimiter(data, where, count)
     if delimiter == " ":
         text = io.StringIO(data.decode(), newline=None)
@@ -77,11 +80,40 @@ def _as_wide(head: list[str], following: list[list[str]]) -> list[str]:
     return head[:-1] if widths == {len(head) - 1} and not head[-1] else head
 
 
+def _sample(data: bytes, where: str) -> list[tuple[int, str]]:
+    """(number, text) of the first lines that are not blank, with x for what is in quotation marks."""
+    lines = enumerate(_lines_of(Text(data, where, 0, 0, (), {"delimiter": "\0"})), 1)
+    filled = ((number, line.strip("\r\n")) for number, (line, _) in lines if line.strip())
+    return [(number, re.sub(r'"[^"]*"', "x", line)) for number, line in islice(filled, _SAMPLE)]
+
+
+def _check_title(data: bytes, where: str) -> None:
+    """Raises Problem where the first lines are a title or comments: the lines below, not they, have columns."""
+    sample = _sample(data, where)
+    if len({len(line.split()) for _, line in sample}) == 1 and " " in sample[0][1].strip():
+        return  # blanks separate the columns
+    for above in range(1, min(_ABOVE, len(sample) - 2) + 1):
+        header, *rows = [line for _, line in sample[above:]]
+        for mark in _DELIMITERS:
+            between_digits = rf"(?<=\d){re.escape(mark)}(?=\d)"  # perhaps decimal commas, which no header has
+            even = {line.count(mark) for line in rows} == {header.count(mark)}
+            titles = (_is_title(line, header, mark) for _, line in sample[:above])
+            if even and mark in re.sub(between_digits, "", header) and all(titles):
+                raise not_header(sample[0][1], above, f"{where}:{sample[0][0]}")
+
+
+def _is_title(line: str, header: str, mark: str) -> bool:
+    """Whether a line above a header is not one itself: it may have marks at its end, as programs write them."""
+    if re.fullmatch(r"(?i)(sep=.|x)\s*", line):
+        return True
+    line = line.rstrip(mark + " ")
+    as_wide = any(line.count(other) and line.count(other) == header.count(other) for other in _DELIMITERS)
+    return not as_wide and (line.startswith("#") or mark not in line)
+
+
 def _delimiter(data: bytes, where: str, count: int | None) -> str:
     """What separates the columns, " " for runs of blanks. count: how many columns there should be."""
-    lines = _lines_of(Text(data, where, 0, 0, (), {"delimiter": "\0"}))
-    filled = (line for line, _ in lines if line.strip())
-    sample = [re.sub(r'"[^"]*"', "x", line.strip("\r\n")) for line in islice(filled, _SAMPLE)]
+    sample = [line for _, line in _sample(data, where)]
     first = sample[0] if sample else ""
     columns = {mark: first.count(mark) + 1 for mark in _DELIMITERS} | {" ": len(first.split())}
     fitting = [mark for mark, number in columns.items() if number == count]

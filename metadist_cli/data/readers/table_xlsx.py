@@ -6,7 +6,7 @@ The sizes in the zip directory are checked before anything is decompressed, rows
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date, datetime, time
 from functools import partial
@@ -18,7 +18,7 @@ from metadist_cli.data.names import NAME, nearest
 from metadist_cli.data.readers.folder import zipped
 from metadist_cli.data.readers.members import EACH, RATIO, SMALL
 from metadist_cli.data.readers.table_format import Format
-from metadist_cli.data.readers.table_sheet import EQUAL, Sheet, named, no_rows
+from metadist_cli.data.readers.table_sheet import EQUAL, Sheet, named, no_rows, not_header
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -40,12 +40,38 @@ def xlsx(data: bytes, where: str, form: Format) -> Sheet:
     number, head = next(rows(), (1, []))
     while head and not head[-1]:
         head.pop()
+    if form.columns is None and len(head) == 1 and all(len(row) > 1 and row[1] for _, row in islice(rows(), 1, 3)):
+        raise not_header(head[0], 1, f"{where}:{number}")
     skip = int(form.columns is None or list(form.columns) == head)
     if not skip:
         head = list(form.columns or map(str, range(1, len(head) + 1)))
     names, nameless = named(head, f"{where}:{number}", EQUAL)
     below = partial(_below, rows, skip, where, len(names))
-    return Sheet(names, nameless, partial(_cells, below, names), lambda: (number for number, _ in below()))
+
+    def cells(wanted: Sequence[str]) -> dict[str, pa.ChunkedArray]:
+        found = _cells(below, names, wanted)
+        empty = {names.index(name): name for name, column in found.items() if not any(column.to_pylist())}
+        if empty:
+            _check_formulas(_rows(data, where, form.sheet, values=False), empty, where)
+        return found
+
+    return Sheet(names, nameless, cells, lambda: (number for number, _ in below()))
+
+
+def _check_formulas(rows: Iterator[Row], empty: Mapping[int, str], where: str) -> None:
+    """Raises Problem where an empty column has formulas, whose values the file does not have.
+
+    Args:
+        rows: With formulas in place of their values.
+        empty: Names of columns without values, by their places.
+        where: The file.
+    """
+    for number, row in rows:
+        for at, name in empty.items():
+            if row[at : at + 1] and row[at].startswith("="):
+                message = f"{row[at][:NAME]!r} is a formula, and the file does not have its value"
+                hint = "open the file in a spreadsheet program and save it, or replace formulas by their values"
+                raise Problem(message, f"{where}:{number}:{name[:NAME]}", hint, DATA)
 
 
 def _cells(
@@ -75,12 +101,12 @@ def _below(rows: Callable[[], Iterator[Row]], skip: int, where: str, width: int)
         raise no_rows(where)
 
 
-def _rows(data: bytes, where: str, name: str | None) -> Iterator[Row]:
-    """The rows of a sheet that are not empty."""
+def _rows(data: bytes, where: str, name: str | None, values: bool = True) -> Iterator[Row]:
+    """The rows of a sheet that are not empty. values: of formulas, which otherwise stand for themselves."""
     import openpyxl
 
     with _readable(where):
-        book = openpyxl.load_workbook(io.BytesIO(data), read_only=True, data_only=True, keep_links=False)
+        book = openpyxl.load_workbook(io.BytesIO(data), read_only=True, data_only=values, keep_links=False)
         sheet = _sheet(book, where, name)
         cells = 0
         for number, row in enumerate(sheet.iter_rows(values_only=True), 1):
