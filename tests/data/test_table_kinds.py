@@ -432,7 +432,7 @@ KINDS: dict[str, Kind] = {
             "t.csv",
             lines([*title, *PLAIN]),
             X,
-            ["stands above the columns and does not name them"],
+            [f"{title[0]!r} stands above the columns and does not name them"],
             edit=lambda data, title=title: data.removeprefix(lines(title)),
         )
         for title in (
@@ -440,6 +440,7 @@ KINDS: dict[str, Kind] = {
             ["# exported, today, by me"],
             ["Report 2024"],
             ["Report 2024,"],
+            ['"Sales, 2024"'],
             ["# a", "", "# b, c, d"],
         )
     },

@@ -81,30 +81,36 @@ def _as_wide(head: list[str], following: list[list[str]]) -> list[str]:
 
 
 def _sample(data: bytes, where: str) -> list[tuple[int, str]]:
-    """(number, text) of the first lines that are not blank, with x for what is in quotation marks."""
+    """(number, text) of the first lines that are not blank."""
     lines = enumerate(_lines_of(Text(data, where, 0, 0, (), {"delimiter": "\0"})), 1)
     filled = ((number, line.strip("\r\n")) for number, (line, _) in lines if line.strip())
-    return [(number, re.sub(r'"[^"]*"', "x", line)) for number, line in islice(filled, _SAMPLE)]
+    return list(islice(filled, _SAMPLE))
+
+
+def _unquoted(line: str) -> str:
+    """The line with x for what is in quotation marks."""
+    return re.sub(r'"[^"]*"', "x", line)
 
 
 def _check_title(data: bytes, where: str) -> None:
     """Raises Problem where the first lines are a title or comments: the lines below, not they, have columns."""
     sample = _sample(data, where)
-    if len({len(line.split()) for _, line in sample}) == 1 and " " in sample[0][1].strip():
+    lines = [_unquoted(line) for _, line in sample]
+    if len({len(line.split()) for line in lines}) == 1 and " " in lines[0].strip():
         return  # blanks separate the columns
-    for above in range(1, min(_ABOVE, len(sample) - 2) + 1):
-        header, *rows = [line for _, line in sample[above:]]
+    for above in range(1, min(_ABOVE, len(lines) - 2) + 1):
+        header, *rows = lines[above:]
         for mark in _DELIMITERS:
             between_digits = rf"(?<=\d){re.escape(mark)}(?=\d)"  # perhaps decimal commas, which no header has
             even = {line.count(mark) for line in rows} == {header.count(mark)}
-            titles = (_is_title(line, header, mark) for _, line in sample[:above])
+            titles = (_is_title(line, header, mark) for line in lines[:above])
             if even and mark in re.sub(between_digits, "", header) and all(titles):
                 raise not_header(sample[0][1], above, f"{where}:{sample[0][0]}")
 
 
 def _is_title(line: str, header: str, mark: str) -> bool:
     """Whether a line above a header is not one itself: it may have marks at its end, as programs write them."""
-    if re.fullmatch(r"(?i)(sep=.|x)\s*", line):
+    if re.fullmatch(r"(?i)sep=.\s*", line):
         return True
     line = line.rstrip(mark + " ")
     as_wide = any(line.count(other) and line.count(other) == header.count(other) for other in _DELIMITERS)
@@ -113,7 +119,7 @@ def _is_title(line: str, header: str, mark: str) -> bool:
 
 def _delimiter(data: bytes, where: str, count: int | None) -> str:
     """What separates the columns, " " for runs of blanks. count: how many columns there should be."""
-    sample = [line for _, line in _sample(data, where)]
+    sample = [_unquoted(line) for _, line in _sample(data, where)]
     first = sample[0] if sample else ""
     columns = {mark: first.count(mark) + 1 for mark in _DELIMITERS} | {" ": len(first.split())}
     fitting = [mark for mark, number in columns.items() if number == count]
