@@ -7,13 +7,13 @@ from typing import NamedTuple
 
 from metadist_cli import config as configs
 from metadist_cli.config import Config
+from metadist_cli.config.checks import metrics_of_kind
 from metadist_cli.config.schema import Episodic
 from metadist_cli.core import seeds, tree
 from metadist_cli.core.errors import CONFIG, Problem
-from metadist_cli.core.losses import LOSSES, Loss
+from metadist_cli.core.losses import BALANCED_CROSS_ENTROPY, LOSSES, Loss
 from metadist_cli.core.optimizers import OPTIMIZERS
 from metadist_cli.data.sets import DATASETS, Dataset
-from metadist_cli.evaluation.metrics import METRICS
 from metadist_cli.federated.aggregators import AGGREGATORS
 from metadist_cli.federated.drift_corrections import DRIFTS
 from metadist_cli.federated.local_training import Algorithm
@@ -138,11 +138,17 @@ def assemble(config: Config, spec: Spec) -> Experiment:
         for where, way in (("task.way", config.task.way), ("finetune.task.way", config.finetune.task.way)):
             if way not in (None, 1):
                 raise Problem(f"`way` is {way}, but a regression task is one function", where, "use 1", CONFIG)
-    _check_metrics(config, spec)
+    for conflict in metrics_of_kind(config, spec.kind):
+        raise Problem(conflict.message, ".".join(map(str, conflict.path[:2])), conflict.hint, CONFIG)
     if config.pooled:
         # an epoch passes over all rows, but a task is no larger than on the smallest node
         spec = spec._replace(largest=spec.rows, nodes=1)
     loss = LOSSES[spec.kind]
+    if config.train.class_weights == "balanced":
+        if spec.kind == "regression":
+            message = "`class_weights` has no meaning for a regression"
+            raise Problem(message, "train.class_weights", "remove it", CONFIG)
+        loss = BALANCED_CROSS_ENTROPY
     model = configs.build(config.model, MODELS, spec.shape, outputs(config, spec))
     if config.execution.precision == "bf16":
         model = in_bf16(model)
@@ -170,15 +176,6 @@ def _server(config: Config) -> Server:
         configs.build(config.aggregate, AGGREGATORS),
         configs.build(config.aggregate.server, OPTIMIZERS),
     )
-
-
-def _check_metrics(config: Config, spec: Spec) -> None:
-    """Raises Problem if a metric does not apply to this kind of data."""
-    for name in config.finetune.metrics:
-        if METRICS[name].kind != spec.kind:
-            fitting = ", ".join(key for key, score in METRICS.items() if score.kind == spec.kind)
-            message = f"`{name}` is a metric for {METRICS[name].kind}, but the data set is for {spec.kind}"
-            raise Problem(message, "finetune.metrics", f"metrics for {spec.kind}: {fitting}", CONFIG)
 
 
 def _algorithm(config: Config, spec: Spec, learner: Learner) -> Algorithm:

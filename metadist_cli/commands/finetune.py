@@ -7,21 +7,40 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from metadist_cli.commands.support.finetune_outputs import Evaluation, Tasks, Trained, output_names, write_results
+from metadist_cli.commands.support.finetune_outputs import (
+    Chosen,
+    Evaluation,
+    Tasks,
+    Trained,
+    output_names,
+    write_results,
+)
+from metadist_cli.commands.support.methods import (
+    SAMPLE,
+    Part,
+    at_rate,
+    chosen,
+    classical,
+    headline,
+    judge,
+    local_only,
+    merged,
+    support_folds,
+    untrained,
+)
 from metadist_cli.commands.support.metrics_json import FORMAT, metrics_json
 from metadist_cli.commands.support.new_tasks import new_tasks
 from metadist_cli.commands.support.run_context import command, open_setting
 from metadist_cli.commands.support.user_task import task_folder, user_task
 from metadist_cli.config import Config, fingerprint, sections, variants
-from metadist_cli.core import seeds
 from metadist_cli.core.console import Console
 from metadist_cli.core.errors import DATA, Problem
 from metadist_cli.core.files import sha256
-from metadist_cli.evaluation.evaluate import Outcome, Protocol, chunk_size, evaluate
+from metadist_cli.evaluation.evaluate import Outcome
 from metadist_cli.experiment import Experiment, assemble, for_new_tasks, initial_state
 from metadist_cli.federated.personalization import Personal
 from metadist_cli.federated.rounds import sample_nodes
-from metadist_cli.runtime.execution import Setting, apart, row_bytes
+from metadist_cli.runtime.execution import Setting
 from metadist_cli.storage import checkpoints, node_files, node_states, run_directory, shard_files
 from metadist_cli.storage.run_directory import TRAINING, Run, basis
 
@@ -53,16 +72,7 @@ def finetune(config: Config, run: Run, console: Console, own: Path | None = None
         return found
     with command("finetune", config, run, setting.experiment) as result:
         began = time.monotonic()
-        methods = {"main": main, **others}
-        methods["scratch"] = _untrained(main)
-        longest = max(trained.experiment.algorithm.learner.inner_steps for trained in methods.values())
-        steps = longest if config.finetune.steps is None else config.finetune.steps
-        outcomes: dict[str, list[Outcome]] = {}
-        with console.progress("finetune: method", len(methods)) as progress:
-            for name, trained in methods.items():
-                outcomes[name] = [_judge(trained, task, steps, setting) for task in tasks]
-                progress.advance()
-        evaluation = Evaluation(setting, methods, tasks, outcomes, steps)
+        evaluation = _evaluated({"main": main, **others}, tasks, run, setting, console)
         metrics = metrics_json(evaluation)
         metrics |= {"task": "new" if own is None else folder.name, "inputs": inputs}
         metrics["seconds"] = {"evaluate": round(time.monotonic() - began, 3)}
@@ -73,13 +83,42 @@ def finetune(config: Config, run: Run, console: Console, own: Path | None = None
             f"finetune: {tasks[0].plan.query.shape[-1]} query rows predicted; they carry no labels, so no score"
         )
     else:
-        from metadist_cli.report import headline, narrow
+        from metadist_cli import report
 
-        for table in narrow(metrics):
+        for table in report.narrow(metrics):
             console.table(table.title, table.heads, table.rows)
-        console.say(headline(metrics))
+        console.say(report.headline(metrics))
     console.say(f"finetune: results in {folder}: {', '.join(metrics['files'])}, metrics.json")
     return metrics
+
+
+def _evaluated(
+    methods: dict[str, Trained], tasks: list[Tasks], run: Run, setting: Setting, console: Console
+) -> Evaluation:
+    """All methods on all tasks: the main model and the trained baselines, and what a node can do alone."""
+    config = setting.experiment.config
+    methods = {**methods, "scratch": untrained(methods["main"])}
+    longest = max(trained.experiment.algorithm.learner.inner_steps for trained in methods.values())
+    steps = longest if config.finetune.steps is None else config.finetune.steps
+    lead = headline(setting.experiment, tasks)
+    balanced = lead == "balanced_accuracy"
+    parts = _to_choose_by(config, run, setting, tasks) if config.finetune.tune else []
+    if parts:
+        methods["local-only"] = local_only(methods["main"], setting)
+    choices: dict[str, Chosen] = {}
+    outcomes: dict[str, list[Outcome]] = {}
+    with console.progress("finetune: method", len(methods)) as progress:
+        for name, trained in methods.items():
+            many = steps
+            if name not in ("main", "scratch") and (choice := chosen(trained, parts, setting, balanced)):
+                choices[name], many = choice, choice.steps
+                methods[name] = trained = at_rate(trained, choice.inner_lr)
+            outcomes[name] = [judge(trained, task, task.plan, many, setting) for task in tasks]
+            progress.advance()
+    texts = {"local-only": "the same model from a random start, trained on the support"} if parts else {}
+    for name, text, found in classical(setting.experiment, tasks, parts, balanced):
+        texts[name], outcomes[name] = text, found
+    return Evaluation(setting, methods, tasks, outcomes, steps, lead, choices, texts)
 
 
 def _trained(config: Config, run: Run, experiment: Experiment) -> Trained:
@@ -152,18 +191,31 @@ def _finished(folder: Path, inputs: str) -> dict[str, Any] | None:
     return metrics if current and there else None
 
 
+def _to_choose_by(config: Config, run: Run, setting: Setting, tasks: list[Tasks]) -> list[Part]:
+    """Folds of the new tasks' support; with one row a class, whole tasks of training nodes."""
+    if found := support_folds(tasks):
+        return found
+    try:
+        return merged([(task, task.plan) for task in _drawn(config, run, setting, "train", SAMPLE)])
+    except Problem:  # a training node may have too few rows for a new task
+        return []
+
+
 def _new_tasks(config: Config, run: Run, setting: Setting) -> list[Tasks]:
     """`episodes` tasks in total, spread evenly over the held-out shards."""
-    spec = setting.experiment.spec
-    shards = shard_files.read_shards(
-        run, setting.manifest, [n["node"] for n in setting.manifest["nodes"] if n["role"] == config.finetune.held_out]
-    )
-    if not shards:
+    found = _drawn(config, run, setting, config.finetune.held_out, config.finetune.episodes)
+    if not found:
         where = f"task.new.{config.finetune.held_out}"
-        raise Problem(
-            "this run holds nothing out for these tasks", where, f"set {where}, and choose another --name", DATA
-        )
-    episodes = config.finetune.episodes
+        hint = f"set {where}, and choose another --name"
+        raise Problem("this run holds nothing out for these tasks", where, hint, DATA)
+    return found
+
+
+def _drawn(config: Config, run: Run, setting: Setting, role: str, episodes: int) -> list[Tasks]:
+    """New tasks, `episodes` in total, spread evenly over the shards of a role."""
+    spec = setting.experiment.spec
+    nodes = [n["node"] for n in setting.manifest["nodes"] if n["role"] == role][:episodes]
+    shards = shard_files.read_shards(run, setting.manifest, nodes)
     homes = {
         s.node: s
         for s in shard_files.read_shards(run, setting.manifest, [s.home for s in shards if s.home is not None])
@@ -171,8 +223,6 @@ def _new_tasks(config: Config, run: Run, setting: Setting) -> list[Tasks]:
     tasks = []
     for i, shard in enumerate(shards):
         count = episodes // len(shards) + (i < episodes % len(shards))
-        if not count:
-            continue
         home = None if shard.home is None else homes[shard.home]
         rows, plan = new_tasks(config, spec, shard, home, count, setting.device)
         names = output_names(config, spec.classes, shard, plan)
@@ -180,23 +230,3 @@ def _new_tasks(config: Config, run: Run, setting: Setting) -> list[Tasks]:
             Tasks(shard, rows, plan, names, [*([] if home is None else home.row.tolist()), *shard.row.tolist()])
         )
     return tasks
-
-
-def _untrained(main: Trained) -> Trained:
-    """Another random initialization of the model than the one training began with."""
-    experiment = main.experiment
-    params, own = experiment.algorithm.start(seeds.generator(experiment.config.seed, "scratch"))
-    return main._replace(params=params, own=own, owns={})
-
-
-def _judge(trained: Trained, task: Tasks, steps: int, setting: Setting) -> Outcome:
-    experiment, config = trained.experiment, setting.experiment.config
-    wanted = config.finetune
-    _, kept = row_bytes(experiment.model, experiment.spec.shape)
-    support, query = task.plan.support.shape[-1], task.plan.query.shape[-1]
-    together = wanted.transductive or not experiment.model.mixes  # one by one gives the same, and costs far more
-    large = apart(experiment, setting.device, kept * max(support, query))
-    chunk = 1 if large else chunk_size(kept, support, query, together)
-    by = Protocol(steps, together, wanted.batch, chunk, setting.execution["threads"])
-    model = trained.model(task, setting.device)
-    return evaluate(experiment.algorithm.learner, experiment.loss, model, task.pool, task.plan, by)

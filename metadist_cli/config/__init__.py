@@ -15,11 +15,12 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from metadist_cli.config.checks import conflicts, variants
+from metadist_cli.config.checks import conflicts, variant, variants
 from metadist_cli.config.messages import nearest, problems
 from metadist_cli.config.positions import Location, Source, SourceMap, Span, clip, raise_all
 from metadist_cli.config.registry_sections import Section, options
-from metadist_cli.config.schema import Config, size
+from metadist_cli.config.schema import Config
+from metadist_cli.config.schema_running import size
 from metadist_cli.config.strict_yaml import MAX_BYTES, Dumper, parse_value
 from metadist_cli.config.strict_yaml import load as load_yaml
 from metadist_cli.core import files
@@ -36,6 +37,7 @@ __all__ = [
     "shipped",
     "size",
     "to_yaml",
+    "variant",
     "variants",
 ]
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from metadist_cli.config.positions import Path
 from metadist_cli.config.schema import Baseline, Config, Episodic, Local
 
-RESERVED = {"main", "scratch"}  # names of the main and the untrained model in reports
+RESERVED = {"main", "scratch", "local-only", "nearest", "linear", "constant"}  # names of other methods in reports
 
 
 class Conflict(NamedTuple):
@@ -163,15 +163,22 @@ def pooled_personalization(config: Config) -> Iterator[Conflict]:
 def metrics_of_the_data(config: Config) -> Iterator[Conflict]:
     from metadist_cli.evaluation.metrics import METRICS
 
-    names = config.finetune.metrics
-    kind = getattr(config.data, "kind", None) or (
-        METRICS[names[0]].kind if names else ""
-    )  # most data sets know it themselves
-    for i, name in enumerate(names):
-        if METRICS[name].kind != kind:
+    wanted = [*config.finetune.metrics, config.finetune.headline]
+    first = next((name for name in wanted if name in METRICS), None)
+    kind = getattr(config.data, "kind", None) or (METRICS[first].kind if first else "")  # most data sets know it
+    yield from metrics_of_kind(config, kind)
+
+
+def metrics_of_kind(config: Config, kind: str) -> Iterator[Conflict]:
+    """The metric that does not apply to data of this kind, if any."""
+    from metadist_cli.evaluation.metrics import METRICS
+
+    wanted = {("metrics", i): name for i, name in enumerate(config.finetune.metrics)}
+    for path, name in {**wanted, ("headline",): config.finetune.headline}.items():
+        if name in METRICS and METRICS[name].kind != kind:
             message = f"`{name}` is a metric for {METRICS[name].kind}, not for {kind}"
-            fitting = ", ".join(key for key, score in METRICS.items() if score.kind == kind)
-            yield Conflict(("finetune", "metrics", i), message, f"metrics for {kind}: {fitting}")
+            fitting = ", ".join(key for key, metric in METRICS.items() if metric.kind == kind)
+            yield Conflict(("finetune", *path), message, f"metrics for {kind}: {fitting}")
             return
 
 
@@ -213,10 +220,15 @@ def conflicts(config: Config) -> Iterator[Conflict]:
 
 def variants(config: Config) -> dict[str, Config]:
     """Each baseline as a full config by name: its sections replace those of the main model."""
-    return {name: _variant(config, baseline) for name, baseline in config.baselines.items()}
+    return {name: _replaced(config, baseline) for name, baseline in config.baselines.items()}
 
 
-def _variant(config: Config, baseline: Baseline) -> Config:
+def variant(config: Config, **sections: Any) -> Config:
+    """The config with some sections replaced, as a baseline with these sections would be."""
+    return _replaced(config, Baseline.model_validate(sections))
+
+
+def _replaced(config: Config, baseline: Baseline) -> Config:
     sections = {key: getattr(baseline, key) for key in type(baseline).model_fields}
     given = {key: section for key, section in sections.items() if section is not None}
     return config.model_copy(update=given | {"baselines": {}})

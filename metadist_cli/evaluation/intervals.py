@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -67,12 +67,13 @@ class Sources:
         (E,), and the sum of the squares beside the diagonal."""
         from scipy.sparse import csr_array
 
-        node = np.zeros(self.member.shape[0], dtype=np.int64) if self.nodes is None else self.nodes
+        member: Any = self.member  # SciPy's sparse arrays are typed as dense ones
+        node = np.zeros(member.shape[0], dtype=np.int64) if self.nodes is None else self.nodes
         _, code, size = np.unique(node, return_inverse=True, return_counts=True)
         home = csr_array((np.ones(len(code)), code, np.arange(len(code) + 1)))
-        mean = csr_array(home.T / size[:, None]) @ self.member  # (N, C)
-        gram = self.member.T @ self.member
-        own = self.member.sum(1) - 2 * (self.member * (home @ mean)).sum(1) + home @ (mean * mean).sum(1)
+        mean: Any = csr_array(home.T / size[:, None]) @ member  # (N, C)
+        gram = member.T @ member
+        own = member.sum(1) - 2 * (member * (home @ mean)).sum(1) + home @ (mean * mean).sum(1)
         between = ((mean @ mean.T).power(2) * size[:, None] * size).sum()
         squares = gram.power(2).sum() - 2 * size @ ((mean @ gram) * mean).sum(1) + between
         return own, float(squares - (own**2).sum())
@@ -134,7 +135,7 @@ def _shared(values: np.ndarray, sources: Sources) -> float:
     different tasks gives s (MINQUE with zero weights; Searle, Casella and McCulloch 1992, section 11.3).
     """
     own, pairs = sources.pairs
-    count, way = len(values), sources.member.sum() / len(values)
+    count, way = len(values), float(sources.member.sum()) / len(values)
     if pairs < 1e-9 * count**2:
         return 0.0
     residuals = _centred(values, sources.nodes)

@@ -47,7 +47,8 @@ class MetricValues(NamedTuple):
         values: (E,) of each task on which it is defined.
         rows: (E,) query rows of these tasks.
         sources: where they come from.
-        over_rows: on the rows of all tasks together; None where undefined.
+        over_rows: on the rows of all tasks together; None where undefined, and where no task has both classes, since
+            only differences between the tasks are left then.
         undefined: number of tasks on which it is undefined.
     """
 
@@ -74,8 +75,9 @@ def metric_per_task(
     found = np.array([values[i] for i in kept], dtype=np.float64)
     rows = np.array([len(answers[i][1]) for i in kept])
     lost = len(values) - len(kept)
+    pooled = metric_over_rows(name, answers, alike) if kept or not metrics.METRICS[name].varied else None
     those = sources.take(np.array(kept, dtype=np.int64)) if lost else sources
-    return MetricValues(found, rows, those, metric_over_rows(name, answers, alike), lost)
+    return MetricValues(found, rows, those, pooled, lost)
 
 
 def metric_over_rows(name: str, answers: Sequence[tuple[np.ndarray, np.ndarray]], alike: bool) -> float | None:

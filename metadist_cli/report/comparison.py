@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 from metadist_cli.evaluation.metrics import METRICS
 from metadist_cli.report.findings import (
-    LOCAL_ONLY,
     difference_text,
     few_sources,
     mean_text,
@@ -93,7 +92,7 @@ def _rows(metrics: dict) -> list[_Row]:
     found = []
     for m in methods(metrics):
         found.append(_Row(m.key, "after", m.label, m.detail, m.after))
-        if m.before and m.label != LOCAL_ONLY:
+        if m.before:
             found.append(_Row(m.key, "before", f"{m.label}, not adapted", "the global model, unchanged", m.before))
     return found
 

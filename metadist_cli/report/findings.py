@@ -10,7 +10,9 @@ from metadist_cli.core.errors import printable
 from metadist_cli.evaluation.metrics import METRICS
 from metadist_cli.report.canvas import Axis
 
-LOCAL_ONLY = "local-only"
+LOCAL = ("local-only", "linear", "nearest", "constant")  # what a node can do alone, in the order of the report
+UNTRAINED = "untrained"
+_DOMINATED = 10  # times the median, from which on a mean is that of a few tasks
 BETTER, WORSE, NOT_SIGNIFICANT, NO_VERDICT = "better", "worse", "not significant", "no verdict"
 _ADAPTATION = {  # by the verdict on the model before adaptation
     WORSE: "Adaptation improves it",
@@ -46,19 +48,31 @@ class Method(NamedTuple):
 
 
 def methods(metrics: dict) -> list[Method]:
-    """The evaluated methods: the run itself, its baselines by name, local-only."""
+    """The evaluated methods: the run itself, its baselines by name, what a node can do alone, and no training."""
     baselines = metrics.get("baselines") or {}
     short = metrics["learner"].split(",")[0]
     label = metrics["name"] if short in baselines else short
     found = [Method("main", label, metrics["learner"], metrics["before"], metrics["after"], metrics["per_step"])]
     for name, b in sorted(baselines.items()):
-        found.append(Method(name, name, b["learner"], b["before"], b["after"], b["per_step"]))
+        detail = b["learner"] + _choice(b)
+        found.append(Method(name, name, detail, b["before"], b["after"], b["per_step"]))
+    for name in LOCAL:
+        if local := (metrics.get("local") or {}).get(name):
+            found.append(Method(name, name, local["text"] + _choice(local), None, local["after"], local["per_step"]))
     if metrics.get("scratch"):
         steps = metrics.get("scratch_per_step") or []
-        before = next((s for s in steps if s["step"] == 0), None)
-        detail = "random initialization, same adaptation, no training"
-        found.append(Method("scratch", LOCAL_ONLY, detail, before, metrics["scratch"], steps))
+        detail = "a random start, adapted as the main model is"
+        found.append(Method("scratch", UNTRAINED, detail, None, metrics["scratch"], steps))
     return found
+
+
+def _choice(method: dict) -> str:
+    """How a baseline adapts where that was chosen for it."""
+    choice = method.get("chosen")
+    if not choice:
+        return ""
+    steps = f"{choice['steps']} step{'s' * (choice['steps'] != 1)}"
+    return f"; {steps} of {choice['inner_lr']:g}, chosen in the support"
 
 
 def verdict(stat: dict, metric: str) -> str:
@@ -82,7 +96,8 @@ def headline(metrics: dict) -> str:
     Args:
         metrics: the content of metrics.json.
     """
-    metric, (run, *others) = metrics["metric"], methods(metrics)
+    metric, (run, *others) = metrics["headline"], methods(metrics)
+    after = by_metric(run.after, metrics, metric)
     noun = "task" if run.after["n"] == 1 else "tasks"
     tasks = f"new {noun}" if metrics["task"] == "new" else f"{noun} of {metrics['task']}"
     steps = metrics["steps"]
@@ -90,19 +105,53 @@ def headline(metrics: dict) -> str:
     over = sources(metrics)
     whose = f" of {over}" if over else ""
     where = f"On {run.after['n']:,} {tasks}{whose} ({metrics['task_text']})"
-    within = within_text(run.after, metric, over)
-    said = [f"{where}, {run.label} reaches {_full(run.after, metric)} {when}{within and f' ({within})'}."]
+    within = within_text(after, metric, over)
+    said = _warnings(metrics, run, others)
+    said.append(f"{where}, {run.label} reaches {_full(after, metric)} {when}{within and f' ({within})'}.")
     if not metrics["interval"]["enough"]:
         said.append(few_sources(metrics))
     if run.before:
-        change = _ADAPTATION[verdict(run.before, metric)]
-        said.append(f"{change}: {with_unit(run.before, metric)} before.")
-    judged = [(verdict(o.after, metric), o) for o in others]
+        before = by_metric(run.before, metrics, metric)
+        said.append(f"{_ADAPTATION[verdict(before, metric)]}: {with_unit(before, metric)} before.")
+    stats = [(o.label, by_metric(o.after, metrics, metric)) for o in others]
     for word, start in _AGAINST.items():
-        named = [f"{o.label} ({with_unit(o.after, metric)})" for v, o in judged if v == word]
+        named = [f"{label} ({with_unit(stat, metric)})" for label, stat in stats if verdict(stat, metric) == word]
         if named:
             said.append(f"{start} {listed(named)}.")
     return printable(" ".join(said)).replace("\n", " ")
+
+
+def by_metric(stat: dict, metrics: dict, metric: str) -> dict:
+    """A method's results by this metric. stat: its results by the main metric, with the others inside."""
+    return stat if metric == metrics["metric"] else stat["metrics"][metric]
+
+
+def _warnings(metrics: dict, run: Method, others: Sequence[Method]) -> list[str]:
+    """What has to be known before any score is read."""
+    metric, found = metrics["metric"], []
+    constant = next((o for o in others if o.key == "constant"), None)
+    if constant and not _beaten(constant.after, metric):
+        unit = with_unit(constant.after, metric)
+        found.append(
+            f"{run.label} is no better than a constant answer by {METRICS[metric].title}: "
+            f"{with_unit(run.after, metric)}, and {unit} for {constant.detail}."
+        )
+    mean, median = run.after["mean"], run.after["median"]
+    if METRICS[metric].kind == "regression" and _finite(mean) and _finite(median) and mean > _DOMINATED * median:
+        found.append(
+            f"A few tasks dominate the mean: it is {number(mean / median)} times the median, so look at both."
+            if median > 0
+            else "A few tasks dominate the mean: the median is 0."
+        )
+    return found
+
+
+def _beaten(stat: dict, metric: str) -> bool:
+    """Whether a method is worse than the main model, at these nodes at least."""
+    found = verdict(stat, metric)
+    if found == NO_VERDICT and stat["difference"] is not None:
+        found = verdict(stat | {"difference": stat["difference"] | {"ci95": stat["difference"]["ci95_tasks"]}}, metric)
+    return found == WORSE
 
 
 def sources(metrics: dict) -> str:

@@ -14,10 +14,14 @@ _HOW = (
     "is no such interval, and no claim about others. The narrower interval for these nodes or classes covers further "
     "tasks of the same ones alone: 1.96 standard deviations of the tasks' values, divided by the square root of their "
     "number.",
-    "All methods get the same tasks and the same number of adaptation steps, so they are compared task by task. Better "
+    "All methods get the same tasks, so they are compared task by task. The step size and the number of steps of "
+    "supervised baselines and of local-only, and the options of the classical methods, are those that score best in "
+    "cross-validation inside the support of 20 new tasks; no query row is used. Better "
     "and worse are claimed only where the interval of the paired difference excludes zero. A single task, or a task "
     "with a non-finite value, leaves no interval and no verdict.",
-    "Local-only is what a node can do alone: the same model from a random initialization, adapted in the same way.",
+    "What a node can do alone is shown by methods that see its support only: local-only, the same model trained from a "
+    "random start; logistic (or ridge) regression; nearest neighbours; and constant, which always gives the same "
+    "answer. Untrained is a random start with the main model's own adaptation: what is left of it without training.",
 )
 _CENTRALIZED = (
     "Centralized: trained on the pooled rows of all training nodes as if they were one. It shows the cost of keeping "

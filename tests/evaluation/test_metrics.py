@@ -371,7 +371,7 @@ def test_wrong_names_and_kinds_are_reported_before_anything_is_written(lab: Lab)
     assert "`rmse` is a metric for regression, not for classification" in said
     for command in ("run", "partition"):
         said = lab(command, "finetune.metrics=[rmse]", code=3).err
-        assert "`rmse` is a metric for regression, but the data set is for classification" in said
+        assert "`rmse` is a metric for regression, not for classification" in said
         assert (
             "metrics for classification: accuracy, balanced_accuracy, macro_f1, auc, log_loss, brier, calibration_error"
             in said

@@ -193,7 +193,7 @@ def test_a_run_of_its_own(lab: Lab, plain: None):
     """One node, number 0, by every command; a baseline may be a federation."""
     pooled = ("pooled=true", "train.rounds=2")
     lab("run", *pooled, name="whole")
-    assert "2 of 1 nodes" in lab("run", *pooled, "--dry-run").out
+    assert "1 node x 2 tasks" in lab("run", *pooled, "--dry-run").out
     lab("partition", *pooled)
     assert "node 1 is not a training node" in lab("train", *pooled, "--nodes", "1", code=2).err
     for number in (1, 2):

@@ -50,6 +50,7 @@ def example_metrics(**changes):
         "name": "quickstart",
         "task": "new",
         "metric": "accuracy",
+        "headline": changes.get("metric", "accuracy"),
         "learner": "maml, second order",
         "model": "mlp 64-128-10",
         "round": 3,
@@ -152,7 +153,7 @@ def test_the_page_holds_the_figures_the_settings_and_every_picture(files):
     )
     for row in ("20.1 ± 0.4 -76.0 ± 0.5 worse", "fedavg supervised 78.0 ± 1.0 -18.1 ± 1.0 worse"):
         assert row in rows
-    assert "local-only random initialization, same adaptation, no training 45.0 ± 2.0 -51.1 ± 2.0 worse" in rows
+    assert "untrained a random start, adapted as the main model is 45.0 ± 2.0 -51.1 ± 2.0 worse" in rows
     assert "After adaptation 4 of 5 queries are correct (0 before)." in page.text
     assert "mean 92.0% and standard deviation 2.0% over nodes, range 90.0% to 94.0%" in page.text
     shown = [attrs["src"] for tag, attrs in page.tags if tag == "img"]
@@ -246,10 +247,10 @@ def test_an_error_counts_the_other_way_and_diverged_tasks_are_told():
     sentence = headline(metrics)
     assert "a mean squared error of 0.420 ± 0.040 (median 0.290; 0 of 600 tasks not finite)" in sentence
     assert "Adaptation improves it: 3.90 ± 0.20 before." in sentence
-    assert "No verdict against local-only (4 of 600 tasks not finite)." in sentence
+    assert "No verdict against untrained (4 of 600 tasks not finite)." in sentence
     page = Page(render("sinusoid", Results(metrics, [], example_shards(), curve_task()))["report.html"])
     assert "the global model, unchanged 3.90 ± 0.20 median 3.90; 0 of 600 not finite +3.48 ± 0.20 worse" in page.text
-    assert "no training not finite median 2.90; 4 of 600 not finite - no verdict" in page.text
+    assert "as the main model is not finite median 2.90; 4 of 600 not finite - no verdict" in page.text
     assert "0.250 after adaptation" in page.text, "a prediction that is 0.5 off has a squared error of 0.25"
     lost = headline(example_metrics(metric="mse", before=None, after=diverged, baselines={}, scratch=None))
     assert "a median squared error of 2.90 (4 of 600 tasks not finite, so no mean)" in lost
@@ -472,7 +473,7 @@ def test_further_scores_stand_beside_the_first():
 def test_every_node_has_its_row_where_there_are_few():
     page = Page(render("t", Results(scored_metrics(), [], example_shards(), None))["report.html"])
     nodes = page.text.split("New nodes ")[1].split("Adaptation to new tasks")[0]
-    assert "Node maml maml, not adapted central central, not adapted local-only" in nodes
+    assert "Node maml maml, not adapted central central, not adapted untrained" in nodes
     assert "node-2 1 task 80.0 80.0 -10.0 ± 2.0" in nodes
     assert "Node auc ↑ calibration_error ↓ node-0 0.770 - node-1" in nodes
     for count in (1, 13):
@@ -532,5 +533,37 @@ def test_few_nodes_or_classes_warrant_no_claim_about_others(over: dict[str, int]
     assert words in said
     assert "82.4% accuracy" in said
     assert "± 0.7% for th" in said
-    assert "No verdict against local-only" in said
+    assert "No verdict against untrained" in said
     assert tables(told)[0].note.startswith(words)
+
+
+def test_a_constant_answer_that_is_not_beaten_is_said_first():
+    """At 3% positives, accuracy praises what always says no; the headline has balanced accuracy then."""
+    balanced = {"balanced_accuracy": stat(0.5, 0.01)}
+    constant = {"text": "the most frequent class of the support", "chosen": None, "per_step": per_step(0.961)}
+    constant["after"] = stat(0.961, 0.004, less=(-0.001, 0.002), balanced_accuracy=stat(0.5, 0.0, less=(0.0, 0.01)))
+    changes = {"baselines": {}, "scratch": None, "before": None, "local": {"constant": constant}}
+    told = example_metrics(after=stat(0.962, 0.004, **balanced), headline="balanced_accuracy", **changes)
+    said = headline(told)
+    assert said.startswith(
+        "maml is no better than a constant answer by accuracy: 96.2 ± 0.4%, and 96.1 ± 0.4% for the most frequent class"
+    )
+    assert "maml reaches 50.0 ± 1.0% balanced accuracy" in said
+    assert "No significant difference from constant (50.0 ± 0.0%)" in said
+    constant["after"] = stat(0.7, 0.004, less=(-0.262, 0.002), balanced_accuracy=stat(0.5, 0.0, less=(-0.4, 0.01)))
+    assert headline(told).startswith("On 600 new tasks")
+
+
+def test_a_mean_that_few_tasks_make_is_said_to_be_so():
+    told = example_metrics(metric="mse", before=None, after=stat(12.7e9, 1e9, median=0.9), baselines={}, scratch=None)
+    assert headline(told).startswith("A few tasks dominate the mean: it is 1.41e+10 times the median")
+    told = example_metrics(metric="mse", before=None, after=stat(2.0, 0.1, median=0.9), baselines={}, scratch=None)
+    assert headline(told).startswith("On 600 new tasks")
+
+
+def test_what_was_chosen_for_a_baseline_is_told():
+    local = {"text": "the same model", "chosen": {"inner_lr": 0.3, "steps": 74}, "per_step": per_step(0.1, 0.7)}
+    told = example_metrics(local={"local-only": {**local, "after": stat(0.7, 0.02, less=(-0.2, 0.02))}})
+    assert "local-only\nthe same model; 74 steps of 0.3, chosen in the support" in [
+        row[0] for row in tables(told)[0].rows
+    ]

@@ -70,14 +70,29 @@ class Tasks(NamedTuple):
         return self.pool.y[torch.from_numpy(query).to(self.pool.y.device)].cpu().numpy()
 
 
+class Chosen(NamedTuple):
+    """The step size and the number of steps that were chosen for a baseline's adaptation."""
+
+    inner_lr: float
+    steps: int
+
+
 class Evaluation(NamedTuple):
-    """Every method on every new task. methods: "main", the baselines' names and "scratch"; outcomes: one a shard."""
+    """Every method on every new task.
+
+    methods: "main", the baselines' names, "scratch" and "local-only"; outcomes: one a shard, of these and of the
+    classical methods; steps: of adaptation; headline: the metric of the headline; chosen: how tuned baselines adapt
+    instead; local: what each of the methods is that a node can use alone.
+    """
 
     setting: Setting
     methods: dict[str, Trained]
     tasks: list[Tasks]
     outcomes: dict[str, list[Outcome]]
-    steps: int  # of adaptation
+    steps: int
+    headline: str
+    chosen: dict[str, Chosen]
+    local: dict[str, str]
 
     @property
     def config(self) -> Config:

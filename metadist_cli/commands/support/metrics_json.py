@@ -31,19 +31,21 @@ class _State(NamedTuple):
 
 def metrics_json(evaluation: Evaluation) -> dict[str, Any]:
     """The content of metrics.json; `metadist help files` explains its keys."""
-    setting, methods, tasks, outcomes, steps = evaluation
+    setting, methods, tasks, outcomes, steps, headline, chosen, texts = evaluation
     config, main, experiment = evaluation.config, methods["main"], setting.experiment
     scored = [task for task in tasks if task.labelled]  # without labels every figure is absent, never a number
     outcomes = {name: parts[: len(scored)] for name, parts in outcomes.items()}
     alike = not isinstance(config.task, Episodic) or tasks[0].plan.query.shape[2] * len(tasks) == 1
     sources = _sources(config, scored)
-    states = {name: _states(config, scored, parts, sources, alike) for name, parts in outcomes.items()}
+    names = list(config.finetune.metrics)
+    names += [headline] if headline not in (experiment.loss.metric, *names) else []
+    states = {name: _states(names, scored, parts, sources, alike) for name, parts in outcomes.items()}
     found = {name: _before_and_after(both, states["main"]) for name, both in states.items()}
     best = states["main"]["after"].main
-    per_step = {name: _per_step(parts, steps, best) for name, parts in outcomes.items()}
+    per_step = {name: _per_step(parts, best) for name, parts in outcomes.items()}
     few = len(scored) <= FEW
     per_node = [
-        _node(config, task, {name: parts[i] for name, parts in outcomes.items()}, alike, few)
+        _node(names, task, {name: parts[i] for name, parts in outcomes.items()}, alike, few)
         for i, task in enumerate(scored)
     ]
     after = np.array([n["after"] for n in per_node if n["after"] is not None])
@@ -54,6 +56,7 @@ def metrics_json(evaluation: Evaluation) -> dict[str, Any]:
         "format": FORMAT,
         "name": config.name,
         "metric": experiment.loss.metric,
+        "headline": headline,
         "learner": experiment.text,
         "model": experiment.model.text,
         "round": main.round,
@@ -74,11 +77,21 @@ def metrics_json(evaluation: Evaluation) -> dict[str, Any]:
                 "learner": trained.experiment.text,
                 "round": trained.round,
                 "global": trained.sha256,
+                "chosen": chosen[name]._asdict() if name in chosen else None,
                 **found[name],
                 "per_step": per_step[name],
             }
             for name, trained in methods.items()
-            if name not in ("main", "scratch")
+            if name not in ("main", "scratch", "local-only")
+        },
+        "local": {
+            name: {
+                "text": text,
+                "chosen": chosen[name]._asdict() if name in chosen else None,
+                "after": found[name]["after"],
+                "per_step": per_step[name],
+            }
+            for name, text in texts.items()
         },
         "per_node": per_node,
         "node_spread": spread and {k: float(v) for k, v in spread.items()},
@@ -99,13 +112,13 @@ def _sources(config: Config, tasks: list[Tasks]) -> Sources:
 
 
 def _states(
-    config: Config, tasks: list[Tasks], outcomes: list[Outcome], sources: Sources, alike: bool
+    names: Sequence[str], tasks: list[Tasks], outcomes: list[Outcome], sources: Sources, alike: bool
 ) -> dict[str, _State]:
     """A method on all tasks."""
     out = {}
     for when, step in _STEPS:
         answers = _answers(tasks, outcomes, step)
-        others = {name: metric_per_task(name, answers, sources, alike) for name in config.finetune.metrics}
+        others = {name: metric_per_task(name, answers, sources, alike) for name in names}
         out[when] = _State(_scores(outcomes, step, sources), others)
     return out
 
@@ -142,10 +155,10 @@ def _before_and_after(mine: dict[str, _State], main: dict[str, _State]) -> dict[
     return out
 
 
-def _node(config: Config, task: Tasks, outcomes: dict[str, Outcome], alike: bool, few: bool) -> dict[str, Any]:
+def _node(names: Sequence[str], task: Tasks, outcomes: dict[str, Outcome], alike: bool, few: bool) -> dict[str, Any]:
     """One new node; with all methods if there are few nodes."""
     mine = outcomes["main"]
-    methods = {name: _at_node(config, task, o, mine, alike) for name, o in outcomes.items()} if few else None
+    methods = {name: _at_node(names, task, o, mine, alike) for name, o in outcomes.items()} if few else None
     return {
         "node": task.shard.node if task.shard.home is None else task.shard.home,
         "name": task.shard.name,
@@ -156,20 +169,20 @@ def _node(config: Config, task: Tasks, outcomes: dict[str, Outcome], alike: bool
     }
 
 
-def _at_node(config: Config, task: Tasks, outcome: Outcome, main: Outcome, alike: bool) -> dict[str, Any]:
+def _at_node(names: Sequence[str], task: Tasks, outcome: Outcome, main: Outcome, alike: bool) -> dict[str, Any]:
     """{"before", "after"} of a method at a node; its further scores are of all of the node's query rows."""
     best = _scores([main], -1, _ALONE)
     out = {}
     for when, step in _STEPS:
         than = None if outcome is main and step else best
         answers = _answers([task], [outcome], step)
-        others = {name: metric_over_rows(name, answers, alike) for name in config.finetune.metrics}
+        others = {name: metric_over_rows(name, answers, alike) for name in names}
         out[when] = with_difference(_scores([outcome], step, _ALONE), than) | {"metrics": others}
     return out
 
 
-def _per_step(outcomes: list[Outcome], steps: int, best: MetricValues) -> list[dict[str, Any]]:
-    score = np.concatenate([np.zeros((0, steps + 1)), *(o.score for o in outcomes)])
+def _per_step(outcomes: list[Outcome], best: MetricValues) -> list[dict[str, Any]]:
+    score = np.concatenate([o.score for o in outcomes]) if outcomes else np.zeros((0, 1))
     return [{"step": step, **summary(column, best.rows, best.sources)} for step, column in enumerate(score.T)]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from metadist_cli.report.canvas import values
 from metadist_cli.report.curves import Panel, Series, curves_png
-from metadist_cli.report.findings import LOCAL_ONLY, axis, methods, sources, with_unit
+from metadist_cli.report.findings import UNTRAINED, axis, methods, sources, with_unit
 from metadist_cli.report.types import Picture, Results
 
 
@@ -16,7 +16,7 @@ def adaptation(results: Results) -> Picture:
     for m in found:
         points = m.per_step or [{"step": results.metrics["steps"] or 0, **m.after}]
         x, y, ci = (values([p[key] for p in points]) for key in ("step", "mean", "ci95"))
-        series.append(Series(m.label, x, scale * y, scale * ci, -1 if m.label == LOCAL_ONLY else len(series)))
+        series.append(Series(m.label, x, scale * y, scale * ci, -1 if m.label == UNTRAINED else len(series)))
     over = sources(results.metrics) or "tasks"
     ends = "; ".join(f"{m.label} {with_unit(m.after, metric)}" for m in found)
     return Picture(

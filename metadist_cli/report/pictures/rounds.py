@@ -6,14 +6,16 @@ import numpy as np
 
 from metadist_cli.report.canvas import Axis, values
 from metadist_cli.report.curves import POINTS, Panel, Series, curves_png
-from metadist_cli.report.findings import LOCAL_ONLY, axis, methods
+from metadist_cli.report.findings import axis, methods
 from metadist_cli.report.types import Picture, Results
 
 
 def rounds(results: Results) -> Picture | None:
     """The training curves; None without any round."""
     metric = results.metrics["metric"]
-    runs = {m.key: m.label for m in methods(results.metrics) if m.label != LOCAL_ONLY}
+    runs = {
+        m.key: m.label for m in methods(results.metrics) if m.key == "main" or m.key in results.metrics["baselines"]
+    }
     ordered = sorted(results.rounds, key=lambda r: r["round"])
     panels = []
     for key, measured in (("loss", Axis("training loss")), (metric, axis(metric))):
