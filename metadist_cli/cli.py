@@ -212,8 +212,11 @@ def validate(console: "Console", *, file: File, overrides: Overrides = None) -> 
 
     config = configs.load(file, overrides or ())
     console.say(f"{file}: valid")
+    notices = configs.notices(config)
+    for notice in notices:
+        console.warn(notice)
     console.detail(configs.to_yaml(config))
-    return {"valid": True, "config": config.resolved()}
+    return {"valid": True, "warnings": notices, "config": config.resolved()}
 
 
 @app.command("help", epilog="Example: metadist help data")

@@ -9,10 +9,12 @@ from metadist_cli import config as configs
 from metadist_cli.config import Config
 from metadist_cli.config.checks import metrics_of_kind
 from metadist_cli.config.schema import Episodic
+from metadist_cli.config.step_sizes import StepSize, rounds_of
 from metadist_cli.core import seeds, tree
 from metadist_cli.core.errors import CONFIG, Problem
-from metadist_cli.core.losses import BALANCED_CROSS_ENTROPY, LOSSES, Loss
-from metadist_cli.core.optimizers import OPTIMIZERS
+from metadist_cli.core.losses import BALANCED_CROSS_ENTROPY, LOSSES, Loss, in_units
+from metadist_cli.core.optimizers import OPTIMIZERS, Optimizer
+from metadist_cli.core.schedules import schedule
 from metadist_cli.data.sets import DATASETS, Dataset
 from metadist_cli.federated.aggregators import AGGREGATORS
 from metadist_cli.federated.drift_corrections import DRIFTS
@@ -27,23 +29,10 @@ from metadist_cli.models.types import in_bf16
 from metadist_cli.partition.held_out import HoldOut
 from metadist_cli.partition.partitioners import PARTITIONERS
 from metadist_cli.partition.shards import PartitionSpec, Shard, TaskSize, make_shards
+from metadist_cli.partition.spec import Spec
 from metadist_cli.tasks import episodes
 from metadist_cli.tasks.augmentation import AUGMENTS
 from metadist_cli.tasks.episodes import Sampler
-
-
-class Spec(NamedTuple):
-    """What models and tasks need to know about the data; stored in the partition manifest."""
-
-    kind: str  # classification | regression
-    shape: tuple[int, ...]  # of one row
-    divide: float  # models see the stored values divided by this
-    classes: tuple[str, ...]  # names
-    targets: int  # outputs of a regression, 0 for classification
-    smallest: int  # rows of the smallest training node
-    largest: int  # rows of the largest training node
-    rows: int  # rows of all training nodes
-    nodes: int  # number of training nodes
 
 
 class Experiment(NamedTuple):
@@ -98,6 +87,7 @@ def deal(config: Config, data: Dataset) -> list[Shard]:
         partition.rotate,
         partition.relabel,
         partition.scale,
+        partition.clip,
     )
     return make_shards(data, spec, config.seed)
 
@@ -110,15 +100,6 @@ def task_size(config: Config) -> TaskSize:
     support = task.support if isinstance(task.support, int) else 1
     query = task.query if isinstance(task.query, int) else 1
     return TaskSize(False, 0, support + query)
-
-
-def spec_of(data: Dataset, shards: list[Shard]) -> Spec:
-    """The Spec of a data set and its shards."""
-    rows = [len(s.label) for s in shards if s.role == "train"]
-    targets = 0 if data.target is None else data.target.shape[1]
-    return Spec(
-        data.kind, data.x.shape[1:], data.divide, data.classes, targets, min(rows), max(rows), sum(rows), len(rows)
-    )
 
 
 def assemble(config: Config, spec: Spec) -> Experiment:
@@ -143,7 +124,7 @@ def assemble(config: Config, spec: Spec) -> Experiment:
     if config.pooled:
         # an epoch passes over all rows, but a task is no larger than on the smallest node
         spec = spec._replace(largest=spec.rows, nodes=1)
-    loss = LOSSES[spec.kind]
+    loss = in_units(LOSSES[spec.kind], spec.target_deviation)
     if config.train.class_weights == "balanced":
         if spec.kind == "regression":
             message = "`class_weights` has no meaning for a regression"
@@ -160,7 +141,7 @@ def assemble(config: Config, spec: Spec) -> Experiment:
         spec,
         model,
         loss,
-        _algorithm(config, spec, learner),
+        _algorithm(config, spec, learner, steps),
         _server(config),
         sampler,
         steps,
@@ -174,17 +155,26 @@ def _server(config: Config) -> Server:
     return Server(
         chain([configs.build(uplink, UPLINKS) for uplink in uplinks]),
         configs.build(config.aggregate, AGGREGATORS),
-        configs.build(config.aggregate.server, OPTIMIZERS),
+        _optimizer(config.aggregate.server, config.train.rounds, 1),
     )
 
 
-def _algorithm(config: Config, spec: Spec, learner: Learner) -> Algorithm:
-    """Raises Problem if personalisation would leave no shared or no personal parameters."""
+def _optimizer(section: StepSize, rounds: int, steps: int) -> Optimizer:
+    """The optimizer of a section, with its schedule over so many rounds of so many steps."""
+    warmup, until = (round(rounds_of(amount, rounds) * steps) for amount in (section.warmup, section.over))
+    return configs.build(section, OPTIMIZERS, schedule(section.schedule, warmup, until, section.end))
+
+
+def _algorithm(config: Config, spec: Spec, learner: Learner, steps: int) -> Algorithm:
+    """What a node does, in so many steps a round.
+
+    Raises Problem if personalisation would leave no shared or no personal parameters.
+    """
     train = config.train
     drift, personal = configs.build(train.drift, DRIFTS), configs.build(train.personal, PERSONAL)
-    outer = configs.build(train.outer, OPTIMIZERS)
+    outer = _optimizer(train.outer, train.rounds, steps)
     augment = configs.build(train.augment, AUGMENTS, spec.shape, spec.kind)
-    algorithm = Algorithm(learner, outer, train.outer_state, drift, personal, augment)
+    algorithm = Algorithm(learner, outer, train.outer_state, drift, personal, augment, train.outer.clip)
     meta, stats = learner.init(seeds.generator(0))
     all_personal, some_personal = all(map(personal.keeps, meta)), any(map(personal.keeps, (*meta, *stats)))
     if personal.parts and (all_personal or not some_personal):

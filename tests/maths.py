@@ -14,6 +14,7 @@ from torch import Tensor
 from metadist_cli.core import seeds, tree
 from metadist_cli.core.losses import CROSS_ENTROPY, Loss
 from metadist_cli.core.optimizers import Optimizer
+from metadist_cli.core.schedules import schedule
 from metadist_cli.core.tree import Params
 from metadist_cli.federated.aggregators import AGGREGATORS, Aggregator
 from metadist_cli.federated.local_training import Algorithm
@@ -82,12 +83,13 @@ LEARNER_CASES: list[Case] = [
     ("reptile", {"inner_optimizer": "sgd", "inner_lr": 0.1, "inner_steps": 2}),
     ("supervised", {}),
 ]
+FALLING = schedule("linear", 0, 7, 0.0)
 OPTIMIZER_CASES: list[Case] = [
     ("sgd", {}),
-    ("sgd", {"lr": 0.3, "decay_steps": 7}),
+    ("sgd", {"lr": 0.3, "factor": FALLING}),
     ("momentum", {}),
     ("adam", {}),
-    ("adam", {"lr": 0.1, "beta1": 0.0, "decay_steps": 7}),
+    ("adam", {"lr": 0.1, "beta1": 0.0, "factor": FALLING}),
 ]
 DRIFT_CASES: list[Case] = [("none", {}), ("fedprox", {"mu": 0.3}), ("scaffold", {})]
 PERSONAL_CASES: list[Case] = [

@@ -7,24 +7,23 @@ from typing import Any, NamedTuple
 from metadist_cli.commands.partition import check_new_tasks, complete, show
 from metadist_cli.commands.support.feature_table import show_features
 from metadist_cli.commands.support.new_tasks import new_tasks
-from metadist_cli.config import Config
+from metadist_cli.config import Config, notices
 from metadist_cli.core import tree
 from metadist_cli.core.console import Console
 from metadist_cli.data.types import Feature
 from metadist_cli.experiment import (
     Experiment,
-    Spec,
     assemble_all,
     deal,
     initial_state,
     load_data,
-    spec_of,
     task_size,
     training_nodes,
 )
 from metadist_cli.federated.rounds import sample_nodes, shared_part
 from metadist_cli.partition.heterogeneity import Composition, label_skew, of_manifest, of_shards, per_node, summary
 from metadist_cli.partition.shards import Shard, account
+from metadist_cli.partition.spec import Spec, spec_of
 from metadist_cli.runtime.execution import resolve
 from metadist_cli.storage import run_directory, shard_files
 from metadist_cli.storage.run_directory import Run
@@ -75,6 +74,8 @@ def plan(config: Config, run: Run, console: Console) -> dict[str, Any]:
     one_each = shards.home is not None and config.finetune.task.support is None  # a node's rows are one task
     tasks = _count(shards.held_out if one_each else config.finetune.episodes, "new task")
     console.say(f"finetune: {tasks}, {shapes}")
+    for notice in notices(config):
+        console.warn(notice)
     closed = run.last_closed()
     console.say(f"{run.path}: {'no run yet' if closed < 0 else f'round {closed} is closed'}; nothing was written")
     return {
@@ -106,7 +107,7 @@ def _from_data(config: Config) -> _Shards:
     """The shards that `partition` would write."""
     data = load_data(config)
     shards = deal(config, data)
-    spec = spec_of(data, shards)
+    spec = spec_of(data, shards, config.partition.targets)
     check_new_tasks(config, spec, shards)
     nodes = [s.node for s in shards if s.role == "train"]
     held_out = [s for s in shards if s.role == config.finetune.held_out]

@@ -74,6 +74,8 @@ def finetune(config: Config, run: Run, console: Console, own: Path | None = None
         began = time.monotonic()
         evaluation = _evaluated({"main": main, **others}, tasks, run, setting, console)
         metrics = metrics_json(evaluation)
+        lost = {name: run_directory.divergence(run.baseline(name)) for name in variants(config)}
+        metrics["diverged"] = {name: reason for name, reason in lost.items() if reason}
         metrics |= {"task": "new" if own is None else folder.name, "inputs": inputs}
         metrics["seconds"] = {"evaluate": round(time.monotonic() - began, 3)}
         write_results(evaluation, run, folder, metrics)
@@ -159,6 +161,9 @@ def _baselines(config: Config, run: Run, setting: Setting, console: Console) -> 
     found = {}
     for name, variant in variants(config).items():
         place = run.baseline(name)
+        if reason := run_directory.divergence(place):
+            console.say(f"finetune: baseline {name} is left out: {reason}")
+            continue
         if place.last_closed() < min(1, variant.train.rounds):
             console.say(f"finetune: baseline {name} is left out, since it is not trained yet (metadist run trains it)")
             continue

@@ -16,7 +16,7 @@ from metadist_cli.core import files
 from metadist_cli.core.console import Console
 from metadist_cli.core.errors import CONFIG, USAGE, Problem
 from metadist_cli.data.sets import Dataset
-from metadist_cli.experiment import Spec, assemble_all, deal, load_data, spec_of
+from metadist_cli.experiment import assemble_all, deal, load_data
 from metadist_cli.partition.heterogeneity import (
     Composition,
     Skew,
@@ -27,6 +27,7 @@ from metadist_cli.partition.heterogeneity import (
     with_skew,
 )
 from metadist_cli.partition.shards import Shard, account
+from metadist_cli.partition.spec import Spec, spec_of
 from metadist_cli.runtime.execution import resolve
 from metadist_cli.storage import run_directory, shard_files
 from metadist_cli.storage.run_directory import Run
@@ -51,7 +52,7 @@ def partition(
         return _summary(manifest, run)
     data = load_data(config)
     shards = deal(config, data)
-    spec = spec_of(data, shards)
+    spec = spec_of(data, shards, config.partition.targets)
     experiment = assemble_all(config, spec)["main"]  # what does not fit is refused before anything is written
     resolve(experiment)  # and so is a device that this machine lacks
     _same_data(run, data)

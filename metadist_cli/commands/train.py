@@ -21,6 +21,7 @@ from metadist_cli.commands.support.training_run import (
     read_ready,
 )
 from metadist_cli.config import Config
+from metadist_cli.config.step_sizes import idle_rounds, stretches
 from metadist_cli.core import files
 from metadist_cli.core.console import Console
 from metadist_cli.core.errors import RETRY, USAGE, Problem
@@ -28,7 +29,7 @@ from metadist_cli.federated.updates import Updates
 from metadist_cli.runtime import memory
 from metadist_cli.runtime.torchrun import ranks
 from metadist_cli.runtime.workers import team
-from metadist_cli.storage import checkpoints, node_files
+from metadist_cli.storage import checkpoints, node_files, run_directory
 from metadist_cli.storage.checkpoints import GlobalModel
 from metadist_cli.storage.run_directory import Run, frozen_inputs
 
@@ -48,6 +49,7 @@ def train(config: Config, run: Run, console: Console, close_last: bool = False, 
     """
     training = open_training(config, run, console)
     rounds = config.train.rounds
+    _warn_of_schedules(config, run, console, label)
     with command(label, config, run, training.experiment) as result:
         model = newest(training)
         repair(run, training.first, training.up)
@@ -117,6 +119,7 @@ def train_nodes(
         The round, the nodes that were trained, and the names of their files.
     """
     training = open_training(config, run, console)
+    _warn_of_schedules(config, run, console, "train")
     nodes = which(sorted(training.weights))
     strangers = [n for n in nodes if n not in training.weights]
     if strangers:
@@ -153,6 +156,18 @@ def train_nodes(
         console.warn(f"round {number} was closed in the meantime, so these files are not used: {', '.join(late)}")
     console.say(f"train: round {number}, nodes {_named(todo)}: {', '.join(names)}")
     return {"round": number, "nodes": todo, "files": names, "late": late}
+
+
+def _warn_of_schedules(config: Config, run: Run, console: Console, label: str) -> None:
+    """Warn of rounds that would change nothing, and of a schedule that changes because train.rounds did."""
+    for text in idle_rounds(config):
+        console.warn(f"{label}: {text}")
+    before, closed = run_directory.rounds_asked(run), run.last_closed()
+    if stretches(config) and closed > 0 and before not in (None, config.train.rounds):
+        console.warn(
+            f"{label}: train.rounds was {before} and is {config.train.rounds}: from round {closed + 1} on, the step "
+            "size follows the longer run, unlike in a run that has this many rounds from the beginning"
+        )
 
 
 def _fresh(updates: Iterable[Updates], ready: dict[int, Updates]) -> Iterator[Updates]:

@@ -21,6 +21,7 @@ from metadist_cli.config.positions import Location, Source, SourceMap, Span, cli
 from metadist_cli.config.registry_sections import Section, options
 from metadist_cli.config.schema import Config
 from metadist_cli.config.schema_running import size
+from metadist_cli.config.step_sizes import idle_rounds
 from metadist_cli.config.strict_yaml import MAX_BYTES, Dumper, parse_value
 from metadist_cli.config.strict_yaml import load as load_yaml
 from metadist_cli.core import files
@@ -33,6 +34,7 @@ __all__ = [
     "fingerprint",
     "json_schema",
     "load",
+    "notices",
     "sections",
     "shipped",
     "size",
@@ -95,6 +97,14 @@ def shipped() -> dict[str, Path]:
     folders = (package / "configs", package.parent / "configs")
     folder = next((f for f in folders if f.is_dir()), folders[0])
     return {path.relative_to(folder).with_suffix("").as_posix(): path for path in sorted(folder.rglob("*.yaml"))}
+
+
+def notices(config: Config) -> list[str]:
+    """What is valid but hardly meant: a sentence for each schedule that leaves rounds in which nothing changes."""
+    found = idle_rounds(config)
+    for name, other in variants(config).items():
+        found += [f"baselines.{name}.{text}" for text in idle_rounds(other) if text not in found]
+    return found
 
 
 def to_yaml(config: Config) -> str:

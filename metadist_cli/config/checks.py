@@ -54,6 +54,12 @@ def relabelling(config: Config) -> Iterator[Conflict]:
         yield Conflict(("partition", "relabel"), message, "remove it, or use `kind: local` for the task")
 
 
+def clipping(config: Config) -> Iterator[Conflict]:
+    if config.partition.clip is not None and config.partition.scale == "none":
+        message = "`clip` limits standardized features, but `scale` is none"
+        yield Conflict(("partition", "clip"), message, "add `scale: train` or `scale: robust`, or remove it")
+
+
 def length_of_local_training(config: Config) -> Iterator[Conflict]:
     epochs = ("train", "local_epochs")
     if config.train.local_epochs is None:
@@ -64,6 +70,15 @@ def length_of_local_training(config: Config) -> Iterator[Conflict]:
     if isinstance(config.task, Episodic):
         message = "episodic tasks are sampled at random, so a node has no epochs"
         yield Conflict(epochs, message, "use `local_steps`, or `kind: local` for the task")
+
+
+def schedules(config: Config) -> Iterator[Conflict]:
+    for path in (("train", "outer"), ("aggregate", "server")):
+        section = getattr(getattr(config, path[0]), path[1])
+        for key, unset in (("over", 1.0), ("end", 0.0)):
+            if section.schedule == "constant" and getattr(section, key) != unset:
+                message = f"`{key}` has no effect: the step size is constant"
+                yield Conflict((*path, key), message, "add `schedule: linear` or `schedule: cosine`, or remove it")
 
 
 def node_count(config: Config) -> Iterator[Conflict]:
@@ -193,7 +208,9 @@ CHECKS: tuple[Callable[[Config], Iterator[Conflict]], ...] = (
     held_out_amounts,
     steps_of_the_head,
     relabelling,
+    clipping,
     length_of_local_training,
+    schedules,
     node_count,
     enough_nodes,
     support_and_query,

@@ -26,6 +26,10 @@ _NOUNS = {
 }
 _SIGNS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
 _PLAIN = {"integer": "a whole number", "number": "a number", "boolean": "true or false", "null": "null"}
+_REPLACED = {
+    "decay_steps": "write `schedule: linear` in its place: the step size falls to 0 over all rounds, "
+    "or over the first N with `over: N`",
+}
 _SWITCHES = {"yes", "no", "on", "off", "y", "n"}
 
 Node = dict[str, Any]  # a JSON Schema
@@ -154,7 +158,8 @@ class _Explainer:
         within = f"in {field.label}" if field.label else "at the top of the file"
         match kind:
             case "extra_forbidden":
-                return source_map.problem(path, f"unknown key `{key}` {within}", self.keys_hint(key, field), at="key")
+                hint = _REPLACED.get(key) or self.keys_hint(key, field)
+                return source_map.problem(path, f"unknown key `{key}` {within}", hint, at="key")
             case "key":
                 hint = "use 1 to 64 lowercase letters, digits, - and _, starting with a letter or digit"
                 return source_map.problem(path, f"`{key}` is not a valid name {within}", hint, at="key")

@@ -10,6 +10,7 @@ from pydantic import Field, model_serializer, model_validator
 from metadist_cli.config.registry_sections import FromRegistry, Model, Section
 from metadist_cli.config.schema_running import NAME, Amount, Execution, Finetune, Fraction, Positive
 from metadist_cli.config.schema_running import default_section as _default
+from metadist_cli.config.step_sizes import Outer, StepSize
 
 Selection = Positive | Fraction | Annotated[list[str], Field(min_length=1)]  # how many, which fraction, or which names
 
@@ -23,9 +24,19 @@ class Partition(Section):
         description="Degrees: each node's images are rotated by an angle of its own, within half of this either way.",
     )
     relabel: bool = Field(False, description="Each node numbers the classes in its own order.")
-    scale: Literal["none", "node", "train"] = Field(
+    scale: Literal["none", "node", "support", "train", "robust"] = Field(
         "none",
-        description="Standardize features (z-scores) by the training rows of each node, or of all training nodes.",
+        description="Standardize features (z-scores) by each node's training rows, or by those of all training nodes "
+        "(robust: by their median and quartiles). A held-out node has none: node takes all its rows, support the "
+        "task's support.",
+    )
+    clip: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="Largest standardized feature, either way, in standard deviations; null: no limit."
+    )
+    targets: Literal["train", "none"] = Field(
+        "train",
+        description="Standardize a regression's targets by those of the training nodes (scores and predictions are in "
+        "the data's units), or none.",
     )
 
 
@@ -93,7 +104,7 @@ class Train(Model):
     nodes_per_round: Literal["all"] | Positive | Fraction = Field(
         "all", description="Nodes per round: all, a number, or a fraction of the training nodes."
     )
-    outer: Annotated[Section, FromRegistry("optimizer", name="adam", lr=1e-3)] = _default(
+    outer: Annotated[Outer, FromRegistry("optimizer", Outer, name="adam", lr=1e-3)] = _default(
         "Optimizer for the outer steps on each node.", name="adam"
     )
     outer_state: Literal["reset", "keep", "average"] = Field(
@@ -123,7 +134,7 @@ class Train(Model):
 
 
 class Aggregate(Section):
-    server: Annotated[Section, FromRegistry("optimizer", name="sgd", lr=1.0)] = _default(
+    server: Annotated[StepSize, FromRegistry("optimizer", StepSize, name="sgd", lr=1.0)] = _default(
         "Server optimizer; sgd with lr 1 uses the aggregate unchanged.", name="sgd"
     )
 

@@ -61,6 +61,12 @@ class Problem(Exception):
         return f"{text}\n{len(self.all)} problems. Nothing was run." if self.others else text
 
 
+class Diverged(Problem):
+    """A node's training left the finite numbers. node: its number."""
+
+    node = 0
+
+
 def _render(p: Problem) -> str:
     head = f"{p.where}: {p.message}" if p.where else p.message
     lines = [printable(head)]

@@ -64,6 +64,22 @@ def grad_and_value(
     return run
 
 
+def clipped(gradient: Params, limit: float | None) -> Params:
+    """Shorten a gradient to a norm of at most `limit`, over all leaves together; differentiable, and None leaves it.
+
+    R. Pascanu, T. Mikolov, Y. Bengio, On the Difficulty of Training Recurrent Neural Networks, ICML 2013,
+    https://arxiv.org/abs/1211.5063, algorithm 1. A gradient within the limit keeps its bits.
+    """
+    if limit is None or not gradient:
+        return gradient
+    largest = torch.stack([v.detach().abs().amax() for v in gradient.values()]).amax()
+    unit = largest.clamp(min=limit)  # so that no square overflows
+    square = torch.stack([(v / unit).square().sum() for v in gradient.values()]).sum()
+    most = (limit / unit).square()
+    factor = torch.where(square > most, limit / unit * square.clamp(min=most).rsqrt(), 1.0)
+    return tree.apply(lambda v: v * factor, gradient)
+
+
 def transformed() -> bool:
     """Whether the caller runs inside a torch.func transformation or torch.compile."""
     stack = torch._C._functorch.peek_interpreter_stack  # pyright: ignore[reportAttributeAccessIssue]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -43,6 +43,19 @@ def _row_losses(out: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     # F.cross_entropy's nll_loss took 7% of a conv4 meta-step under vmap; F.one_hot fails inside vmap(grad)
     right = y[..., None] == torch.arange(out.shape[-1], device=out.device)
     return out.logsumexp(-1) - torch.where(right, out, 0.0).sum(-1), right
+
+
+def in_units(loss: Loss, deviation: Sequence[float]) -> Loss:
+    """The loss for targets that are standardised by this deviation: its metric is in the targets' own units.
+
+    Args:
+        loss: of a regression, unless the deviation is empty.
+        deviation: of each of the D targets; () where they are not standardised.
+    """
+    if not deviation:
+        return loss
+    unit = torch.tensor(deviation)
+    return loss._replace(score=lambda out, y: loss.score(out * unit.to(out), y * unit.to(out)))
 
 
 CROSS_ENTROPY = Loss("accuracy", _cross_entropy, lambda out, y: (out.argmax(-1) == y).float())

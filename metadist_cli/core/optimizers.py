@@ -16,12 +16,10 @@ from pydantic import Field
 from torch import Tensor
 
 from metadist_cli.core import tree
+from metadist_cli.core.schedules import Factor, constant
 from metadist_cli.core.tree import Params
 
 Lr = Annotated[float, Field(gt=0, description="Step size.")]
-Decay = Annotated[
-    int | None, Field(ge=1, description="Steps over which the step size falls linearly to 0; null: constant.")
-]
 Beta = Annotated[float, Field(ge=0, lt=1, description="Decay rate of the moving average.")]
 
 
@@ -43,12 +41,6 @@ class Optimizer(NamedTuple):
     toward: Callable[[Params, Params, Params, int | Tensor], tuple[Params, Params]]
 
 
-def _rate(lr: float, decay_steps: int | None, step: int | Tensor) -> float | Tensor:
-    if decay_steps is None:
-        return lr
-    return lr * (1 - torch.as_tensor(step).float() / decay_steps).clamp(min=0)
-
-
 def _down(rate: float | Tensor, params: Tensor, direction: Tensor) -> Tensor:
     """params - rate * direction, in one pass if the rate is a Python number."""
     return params - rate * direction if isinstance(rate, Tensor) else torch.sub(params, direction, alpha=rate)
@@ -66,28 +58,28 @@ def _by_direction(init: Callable, update: Callable) -> Optimizer:
     return Optimizer(init, update, toward)
 
 
-def sgd(*, lr: Lr = 1.0, decay_steps: Decay = None) -> Optimizer:
+def sgd(factor: Factor = constant, *, lr: Lr = 1.0) -> Optimizer:
     """Gradient descent; on the server with lr 1 it is FedAvg (McMahan et al. 2017, https://arxiv.org/abs/1602.05629)."""
 
     def update(direction: Params, state: Params, params: Params, step: int | Tensor) -> tuple[Params, Params]:
-        rate = _rate(lr, decay_steps, step)
+        rate = lr * factor(step)
         return tree.apply(partial(_down, rate), params, direction), state
 
     def toward(target: Params, state: Params, params: Params, step: int | Tensor) -> tuple[Params, Params]:
-        rate = _rate(lr, decay_steps, step)
+        rate = lr * factor(step)
         return tree.apply(lambda p, t: (1 - rate) * p + rate * t, params, target), state
 
     return Optimizer(lambda params: {}, update, toward)
 
 
-def momentum(*, lr: Lr = 0.1, beta: Beta = 0.9, decay_steps: Decay = None) -> Optimizer:
+def momentum(factor: Factor = constant, *, lr: Lr = 0.1, beta: Beta = 0.9) -> Optimizer:
     """Heavy-ball momentum, m = beta m + d (Polyak 1964); on the server it is FedAvgM (Hsu et al. 2019)."""
 
     def init(params: Params) -> Params:
         return tree.prefixed(m=tree.apply(torch.zeros_like, params))
 
     def update(direction: Params, state: Params, params: Params, step: int | Tensor) -> tuple[Params, Params]:
-        rate = _rate(lr, decay_steps, step)
+        rate = lr * factor(step)
         m = tree.apply(lambda m, d: beta * m + d, tree.part(state, "m"), direction)
         return tree.apply(partial(_down, rate), params, m), tree.prefixed(m=m)
 
@@ -95,12 +87,12 @@ def momentum(*, lr: Lr = 0.1, beta: Beta = 0.9, decay_steps: Decay = None) -> Op
 
 
 def adam(
+    factor: Factor = constant,
     *,
     lr: Lr = 1e-3,
     beta1: Beta = 0.9,
     beta2: Beta = 0.999,
     eps: Annotated[float, Field(gt=0, description="Added to the square root of the second moment.")] = 1e-8,
-    decay_steps: Decay = None,
 ) -> Optimizer:
     """Adam with bias correction (Kingma and Ba, ICLR 2015, https://arxiv.org/abs/1412.6980, algorithm 1).
 
@@ -113,7 +105,7 @@ def adam(
         return tree.prefixed(m=zeros, v=dict(zeros)) | {"count": any_leaf.new_zeros(())}
 
     def update(direction: Params, state: Params, params: Params, step: int | Tensor) -> tuple[Params, Params]:
-        rate = _rate(lr, decay_steps, step)
+        rate = lr * factor(step)
         count = state["count"] + 1
         m = tree.apply(lambda m, d: m + (1 - beta1) * (d - m), tree.part(state, "m"), direction)
         v = tree.apply(lambda v, d: v + (1 - beta2) * (d * d - v), tree.part(state, "v"), direction)

@@ -16,6 +16,8 @@ import numpy as np
 
 from metadist_cli.data.types import Rows
 
+_NORMAL = 1.3489795003921634  # standard deviations between the quartiles of a normal distribution
+
 
 class Moments(NamedTuple):
     """Of D columns, or of the C channels of signals, float64."""
@@ -41,11 +43,39 @@ def moments(parts: Sequence[np.ndarray]) -> Moments:
     return Moments(mean, np.where(deviation == 0, 1.0, deviation))
 
 
-def standardise(x: np.ndarray, by: Moments) -> np.ndarray:
-    """Rows x (n, D) or (n, C, L) in deviations from the mean, float32; 0 where a cell is missing."""
+def quartiles(parts: Sequence[np.ndarray]) -> Moments:
+    """Median and spread of the columns of all parts together, as `moments`, but moved by no single row.
+
+    The spread is the distance between the quartiles over 1.349, which for a normal distribution is the standard
+    deviation. A column whose quartiles are equal, such as a rare category, has its standard deviation.
+    """
+    columns = np.concatenate([np.moveaxis(part, 1, -1).reshape(-1, part.shape[1]) for part in parts])
+    plain = moments(parts)
+    found = [_quartiles(column[~np.isnan(column)]) for column in columns.T]
+    low, middle, high = np.array(found).T.reshape(3, *plain.mean.shape)
+    return Moments(middle, np.where(high > low, (high - low) / _NORMAL, plain.deviation))
+
+
+def _quartiles(values: np.ndarray) -> np.ndarray:
+    return np.quantile(values.astype(np.float64), (0.25, 0.5, 0.75)) if len(values) else np.zeros(3)
+
+
+SHARED = {"train": moments, "robust": quartiles}  # what describes the rows of all training nodes, by `partition.scale`
+
+
+def standardise(x: np.ndarray, by: Moments, clip: float | None = None) -> np.ndarray:
+    """Rows x (n, D) or (n, C, L) in deviations from the mean, float32; 0 where a cell is missing.
+
+    clip: the largest deviation either way; larger ones become this.
+    """
     scaled = ((x - by.mean) / by.deviation).astype(np.float32)
     scaled[np.isnan(scaled)] = 0
-    return scaled
+    return scaled if clip is None else scaled.clip(-clip, clip)
+
+
+def by_support(support: np.ndarray, x: np.ndarray, clip: float | None = None) -> np.ndarray:
+    """Rows x of a task, standardised by the task's support rows alone."""
+    return standardise(x, moments([support]), clip)
 
 
 def fill(x: np.ndarray, by: Moments) -> np.ndarray:

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.func import vmap
 
 from metadist_cli.core import tree
+from metadist_cli.core.gradients import clipped
 from metadist_cli.core.optimizers import Optimizer, in_parts
 from metadist_cli.core.tree import Params
 from metadist_cli.federated.drift_corrections import Drift
@@ -39,7 +40,7 @@ class Algorithm(NamedTuple):
     """What a node needs to know: the learner, and what a round makes of it.
 
     outer_state: reset | keep | average, what becomes of the outer optimiser's state between rounds.
-    augment: what changes in the tasks before they are trained on.
+    augment: what changes in the tasks before they are trained on. clip: the largest norm of a step's direction.
     A node's leaves are "meta/", "stats/", "outer/" and "control/" (shared, but for what `personal` keeps), "node/" (its
     control variate) and "mine/" (Ditto). tasks_at_once: how many of a step's tasks are one program; None: all.
     compiled: torch.compile makes one kernel of a block's step. replayed: steps are recorded once and replayed, with the
@@ -52,6 +53,7 @@ class Algorithm(NamedTuple):
     drift: Drift
     personal: Personal
     augment: Augment = unchanged
+    clip: float | None = None
     tasks_at_once: int | None = None
     compiled: bool = False
     replayed: bool = True
@@ -139,6 +141,7 @@ def node_step(
 
     gradient = partial(_mean_gradient, algorithm, episodes, task_seeds, step)
     direction, stats, metrics = gradient(carry.meta, carry.stats)
+    direction = clipped(direction, algorithm.clip)
     corrected, work = algorithm.drift.correct(algorithm.common(direction), algorithm.common(carry.meta), carry.drift)
     meta, outer = algorithm.optimizer.update(direction | corrected, carry.outer, carry.meta, step)
     if algorithm.personal.part_steps:
@@ -188,7 +191,7 @@ def _own_model(algorithm: Algorithm, mine: Params, gradient: Callable, step: Ten
     own, stats, start = (tree.part(mine, name) for name in ("meta", "stats", "start"))
     direction, stats, _ = gradient(own, stats)
     pull = algorithm.personal.pull
-    direction = tree.apply(lambda d, v, w: d + pull * (v - w), direction, own, start)
+    direction = tree.apply(lambda d, v, w: d + pull * (v - w), clipped(direction, algorithm.clip), own, start)
     own, outer = algorithm.optimizer.update(direction, tree.part(mine, "outer"), own, step)
     return tree.prefixed(meta=own, stats=stats, outer=outer, start=start)
 

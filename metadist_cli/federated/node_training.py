@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.func import vmap
 
 from metadist_cli.core import seeds, tree
-from metadist_cli.core.errors import SYSTEM, Problem
+from metadist_cli.core.errors import SYSTEM, Diverged, Problem
 from metadist_cli.core.replay import Replayed
 from metadist_cli.core.threads import side_by_side
 from metadist_cli.core.tree import Params
@@ -98,7 +98,8 @@ def run_nodes(
         The updates of a block or of a part of it, in the pool's order, encoded by the uplink.
 
     Raises:
-        Problem: a node diverges, or does not fit into memory by itself.
+        Diverged: a node's parameters are no longer finite.
+        Problem: a node does not fit into memory by itself.
     """
     batched = limit.block > 1 or work.algorithm.compiled
 
@@ -141,11 +142,9 @@ def _check_finite(updates: Updates) -> None:
     if _finite(updates):
         return
     node = next(node for i, node in enumerate(updates.nodes) if not _finite(updates.take([i])))
-    raise Problem(
-        "training diverged: the parameters or the loss are no longer finite numbers",
-        f"node {node}",
-        "lower train.outer.lr, or learner.inner_lr where there is one, or look at the node's rows",
-    )
+    problem = Diverged("training diverged: the parameters or the loss are no longer finite numbers", f"node {node}")
+    problem.node = node
+    raise problem
 
 
 def _finite(updates: Updates) -> bool:

@@ -14,7 +14,7 @@ from pydantic import Field
 from metadist_cli.core.losses import Loss
 from metadist_cli.core.optimizers import sgd
 from metadist_cli.learners.inner_loop import InnerLoop, by_descent
-from metadist_cli.learners.types import InnerLr, InnerSteps, Learner
+from metadist_cli.learners.types import InnerClip, InnerLr, InnerSteps, Learner
 from metadist_cli.models.types import HEAD, Model
 
 
@@ -25,7 +25,8 @@ def anil(
     first_order: Annotated[bool, Field(description="Omit the derivative through the inner loop.")] = False,
     inner_lr: InnerLr = 0.1,
     inner_steps: InnerSteps = 5,
+    clip: InnerClip = None,
 ) -> Learner:
     """meta_gradient = d loss(query; meta with its output layer adapted to the support) / d meta."""
-    inner = InnerLoop(model, loss, sgd(lr=inner_lr), lambda name: name.startswith(HEAD), first_order)
+    inner = InnerLoop(model, loss, sgd(lr=inner_lr), lambda name: name.startswith(HEAD), first_order, clip=clip)
     return by_descent(inner, inner_steps, f"anil, {'first' if first_order else 'second'} order")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from metadist_cli.core import seeds, tree
-from metadist_cli.core.gradients import grad_and_value
+from metadist_cli.core.gradients import clipped, grad_and_value
 from metadist_cli.core.losses import Loss
 from metadist_cli.core.optimizers import Optimizer
 from metadist_cli.core.tree import Params
@@ -39,6 +39,7 @@ class InnerLoop(NamedTuple):
         proximal: inner_lr times the weight of half the squared distance from the start, which is added to the SUM of
             the rows' losses, so that it matters less the more rows there are. Biases are exempt, as in any penalised
             regression.
+        clip: the largest norm of a step's gradient, over all parameters that adapt.
     """
 
     model: Model
@@ -47,6 +48,7 @@ class InnerLoop(NamedTuple):
     adapts: Callable[[str], bool] = everything
     first_order: bool = False
     proximal: float = 0.0
+    clip: float | None = None
 
 
 class InnerRates(NamedTuple):
@@ -88,7 +90,7 @@ def descend(
             return inner.loss.value(out, y), new
 
         gradient, (_, stats) = grad_and_value(support_loss, constant=inner.first_order)(free)
-        free, state = inner.optimizer.update(gradient, state, free, step)
+        free, state = inner.optimizer.update(clipped(gradient, inner.clip), state, free, step)
         if inner.proximal:  # the implicit step of a quadratic, stable for any weight
             share = inner.proximal / len(support.x)
             free |= {k: (v + share * begin[k]) / (1 + share) for k, v in free.items() if v.ndim > 1}

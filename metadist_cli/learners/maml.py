@@ -23,7 +23,7 @@ from metadist_cli.core.optimizers import Optimizer, sgd
 from metadist_cli.core.tree import Params
 from metadist_cli.learners.dual_gradient import dual_gradient
 from metadist_cli.learners.inner_loop import InnerLoop, InnerRates, by_descent
-from metadist_cli.learners.types import InnerLr, InnerSteps, Learner
+from metadist_cli.learners.types import InnerClip, InnerLr, InnerSteps, Learner
 from metadist_cli.models.types import NORM, Model
 
 
@@ -45,6 +45,7 @@ def maml(
     multi_step: Annotated[
         int, Field(ge=0, description="Outer steps over which the losses after earlier inner steps fade out (MAML++).")
     ] = 0,
+    clip: InnerClip = None,
 ) -> Learner:
     """meta_gradient = d loss(query; meta adapted to the support) / d meta."""
 
@@ -61,9 +62,9 @@ def maml(
     text = f"maml, {'first' if first_order else 'second'} order" + (", learned rates" if learn_rates else "")
     weights = fading if multi_step and inner_steps > 1 else None
     text += ", multi-step" if weights else ""
-    inner = InnerLoop(model, loss, sgd(lr=inner_lr), adapts, first_order)
+    inner = InnerLoop(model, loss, sgd(lr=inner_lr), adapts, first_order, clip=clip)
     learner = by_descent(inner, inner_steps, text, InnerRates(rates, by_step) if learn_rates else None, weights)
-    if learn_rates or model.upper is None:
+    if learn_rates or clip or model.upper is None:  # the dual form has no gradient of the first layer's weights
         return learner
     dual = dual_gradient(inner, model.upper, inner_steps, weights, learner.meta_gradient)
     return learner._replace(meta_gradient=dual)

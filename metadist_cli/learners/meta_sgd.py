@@ -18,7 +18,7 @@ from metadist_cli.core.losses import Loss
 from metadist_cli.core.optimizers import Optimizer, sgd
 from metadist_cli.core.tree import Params
 from metadist_cli.learners.inner_loop import InnerLoop, InnerRates, by_descent
-from metadist_cli.learners.types import InnerLr, InnerSteps, Learner
+from metadist_cli.learners.types import InnerClip, InnerLr, InnerSteps, Learner
 from metadist_cli.models.types import Model
 
 
@@ -31,6 +31,7 @@ def meta_sgd(
     ] = False,
     inner_lr: InnerLr = 0.1,
     inner_steps: InnerSteps = 1,
+    clip: InnerClip = None,
 ) -> Learner:
     """meta_gradient = d loss(query; params - rates * gradient) / d (params, rates)."""
 
@@ -43,6 +44,6 @@ def meta_sgd(
 
         return sgd()._replace(update=update)
 
-    inner = InnerLoop(model, loss, sgd(lr=inner_lr), first_order=first_order)
+    inner = InnerLoop(model, loss, sgd(lr=inner_lr), first_order=first_order, clip=clip)
     text = f"meta-sgd, {'first' if first_order else 'second'} order"
     return by_descent(inner, inner_steps, text, InnerRates(init, optimizer))

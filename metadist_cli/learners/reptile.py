@@ -20,7 +20,7 @@ from metadist_cli.core.losses import Loss
 from metadist_cli.core.optimizers import adam, sgd
 from metadist_cli.core.tree import Params
 from metadist_cli.learners.inner_loop import InnerLoop, descend
-from metadist_cli.learners.types import Adapted, InnerLr, InnerSteps, Learner, predict_with, scores
+from metadist_cli.learners.types import Adapted, InnerClip, InnerLr, InnerSteps, Learner, predict_with, scores
 from metadist_cli.models.types import Model
 from metadist_cli.tasks.types import Episode, Examples
 
@@ -37,9 +37,11 @@ def reptile(
     inner_optimizer: Annotated[
         Literal["adam", "sgd"], Field(description="adam: with beta1 = 0, and its second moment kept between tasks.")
     ] = "adam",
+    clip: InnerClip = None,
 ) -> Learner:
     """meta_gradient = meta - (meta after inner_steps on the whole episode, support and query together)."""
-    inner = InnerLoop(model, loss, adam(lr=inner_lr, beta1=0.0) if inner_optimizer == "adam" else sgd(lr=inner_lr))
+    optimizer = adam(lr=inner_lr, beta1=0.0) if inner_optimizer == "adam" else sgd(lr=inner_lr)
+    inner = InnerLoop(model, loss, optimizer, clip=clip)
 
     def init(generator: torch.Generator) -> tuple[Params, Params]:
         params, stats = model.init(generator)

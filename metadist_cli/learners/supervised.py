@@ -18,7 +18,7 @@ from metadist_cli.core.losses import Loss
 from metadist_cli.core.optimizers import sgd
 from metadist_cli.core.tree import Params
 from metadist_cli.learners.inner_loop import InnerLoop, descend
-from metadist_cli.learners.types import Adapted, InnerLr, InnerSteps, Learner, predict_with, scores
+from metadist_cli.learners.types import Adapted, InnerClip, InnerLr, InnerSteps, Learner, predict_with, scores
 from metadist_cli.models.types import Model
 from metadist_cli.tasks.types import Episode, Examples
 
@@ -37,9 +37,10 @@ def supervised(
             "relative to the sum of the rows' losses.",
         ),
     ] = 0.0,
+    clip: InnerClip = None,
 ) -> Learner:
     """meta_gradient = the gradient of the loss on all rows of the step, support and query together."""
-    inner = InnerLoop(model, loss, sgd(lr=inner_lr), proximal=inner_lr * pull)
+    inner = InnerLoop(model, loss, sgd(lr=inner_lr), proximal=inner_lr * pull, clip=clip)
 
     def adapt(
         meta: Params, stats: Params, support: Examples, seed: Tensor, steps: int, batch: int | None = None

@@ -15,6 +15,9 @@ from metadist_cli.models.types import Model
 from metadist_cli.tasks.types import Episode, Examples
 
 InnerLr = Annotated[float, Field(gt=0, description="Inner-loop learning rate, for a loss averaged over rows.")]
+InnerClip = Annotated[
+    float | None, Field(gt=0, description="Largest norm of an inner step's gradient; null: no limit.")
+]
 InnerSteps = Annotated[int, Field(ge=0, description="Inner-loop steps during training.")]
 
 

@@ -92,7 +92,7 @@ def conv4(
             x = x.to(memory_format=torch.channels_last)
         for i in range(_DEPTH):
             stride = 2 if pool == "stride" else 1
-            x = F.conv2d(x, params[f"conv{i}.weight"], params[f"conv{i}.bias"], stride=stride, padding=1)
+            x = _convolved(x, params[f"conv{i}.weight"], params[f"conv{i}.bias"], stride)
             x, running = normalise(f"norm{i}", norm, params, stats, x, train)
             new |= running
             if pool == "max":  # before the monotonic activation, which then has a quarter of the work
@@ -103,3 +103,10 @@ def conv4(
 
     text = f"conv4 {'-'.join(map(str, widths))} ({pool}, {head}, norm {norm})"
     return with_head(initial, features, outputs, text, norm == "batch")
+
+
+def _convolved(x: Tensor, weight: Tensor, bias: Tensor, stride: int) -> Tensor:
+    """A 3x3 convolution, in float32 where torch's gradient in bf16 is not finite: on a CPU, to a single position."""
+    if x.dtype == torch.bfloat16 and x.device.type == "cpu" and max(x.shape[-2:]) <= stride:  # in torch 2.13
+        return F.conv2d(x.float(), weight.float(), bias.float(), stride=stride, padding=1).bfloat16()
+    return F.conv2d(x, weight, bias, stride=stride, padding=1)

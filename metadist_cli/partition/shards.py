@@ -11,11 +11,12 @@ from PIL import Image
 
 from metadist_cli.core import seeds
 from metadist_cli.core.errors import CONFIG, Problem
-from metadist_cli.data.standardise import fill, gaps, moments, standardise
+from metadist_cli.data.standardise import Moments, gaps, standardise
 from metadist_cli.data.types import Dataset, Rows, Windows, stack, take
 from metadist_cli.partition.assign import assign_classes, assign_rows, class_runs, classes_of, rows_by_class
 from metadist_cli.partition.held_out import ROLES, HoldOut, class_roles, node_roles, row_roles, rows_needed
 from metadist_cli.partition.partitioners import Partitioner
+from metadist_cli.partition.scale import scaled
 from metadist_cli.tasks.episodes import Pool
 
 
@@ -66,7 +67,9 @@ class PartitionSpec(NamedTuple):
         rotate: rotate each node's images by an angle of its own, uniform in +-rotate/2 degrees.
         relabel: let each node number the classes in its own random order.
         scale: "none"; "node": standardise each feature by its mean and deviation over the node's own training rows
-            (held-out rows of a training node by that node's); "train": over the rows of all training nodes.
+            (held-out rows of a training node by that node's); "support": the same, but leave the rows of held-out nodes
+            and classes to their tasks; "train": over the rows of all training nodes; "robust": by their quartiles.
+        clip: the largest standardised value, either way.
     """
 
     partitioner: Partitioner
@@ -76,6 +79,7 @@ class PartitionSpec(NamedTuple):
     rotate: float = 0.0
     relabel: bool = False
     scale: str = "none"
+    clip: float | None = None
 
 
 def make_shards(data: Dataset, spec: PartitionSpec, seed: int) -> list[Shard]:
@@ -124,16 +128,19 @@ def make_shards(data: Dataset, spec: PartitionSpec, seed: int) -> list[Shard]:
             rows = np.sort(np.concatenate([rows_of[c] for c in kept]))
             shards.append(_shard(data, rows, len(shards), f"new classes ({role})", role))
     _check(shards, data, task)
-    return _scaled(shards, spec.scale) if spec.scale != "none" or any(gaps(s.x) for s in shards) else shards
+    return scaled(shards, spec.scale, spec.clip) if spec.scale != "none" or any(gaps(s.x) for s in shards) else shards
 
 
-def pool(shards: Sequence[Shard], divide: float, device: torch.device | str = "cpu") -> Pool:
+def pool(
+    shards: Sequence[Shard], divide: float, device: torch.device | str = "cpu", targets: Moments | None = None
+) -> Pool:
     """The rows of some shards, concatenated on a device, for samplers to draw from.
 
     Args:
         shards: one or more.
         divide: by which inputs are divided when a task is gathered, e.g. 255 for bytes.
         device: to hold the rows.
+        targets: by which a regression's targets are standardised; None: they are not.
 
     Returns:
         The pool; its nodes are in the order of the shards.
@@ -147,6 +154,7 @@ def pool(shards: Sequence[Shard], divide: float, device: torch.device | str = "c
     if isinstance(x, Windows):  # as a view of the source: a window is made when a task is
         rows, places = rows.unfold(0, x.length, 1), torch.from_numpy(x.start).to(device)
     y = np.concatenate([s.target for s in shards if s.target is not None]) if shards[0].target is not None else label
+    y = y if targets is None else standardise(y, targets)
     return Pool(
         rows,
         torch.from_numpy(y).to(device),
@@ -229,14 +237,6 @@ def _rotate_and_relabel(shard: Shard, data: Dataset, spec: PartitionSpec, seed: 
             x=take(shard.x, sort), label=label[sort], row=shard.row[sort], labels=tuple(int(i) for i in order)
         )
     return shard
-
-
-def _scaled(shards: list[Shard], scale: str) -> list[Shard]:
-    if scale == "node":
-        own = {s.node: moments([s.x[:]]) for s in shards if s.home is None}
-        return [s._replace(x=standardise(s.x[:], own[s.node if s.home is None else s.home])) for s in shards]
-    shared = moments([s.x[:] for s in shards if s.role == "train"])
-    return [s._replace(x=(standardise if scale == "train" else fill)(s.x[:], shared)) for s in shards]
 
 
 def _check(shards: list[Shard], data: Dataset, task: TaskSize) -> None:

@@ -43,6 +43,8 @@ def notes(metrics: dict) -> list[str]:
     found = [*_HOW, _TOGETHER if metrics["transductive"] else _ALONE]
     if any("pooled rows" in m.detail for m in methods(metrics)):
         found.append(_CENTRALIZED)
+    for name, reason in metrics.get("diverged", {}).items():
+        found.append(f"{name} is missing because its training diverged: {reason}.")
     if metrics["after"]["metrics"]:
         found.append(_other_metrics(list(metrics["after"]["metrics"])))
     return found + ([_DIVERGED] if METRICS[metrics["metric"]].kind == "regression" else [])

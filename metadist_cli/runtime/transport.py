@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 
 from metadist_cli.core import files, tree
-from metadist_cli.core.errors import RETRY, Problem
+from metadist_cli.core.errors import RETRY, Diverged, Problem
 from metadist_cli.core.tree import Params
 
 
@@ -81,14 +81,14 @@ def receive(channel: Channel) -> tuple[dict[str, Any], dict[str, Params]]:
     except (EOFError, OSError) as error:
         raise _gone() from error
     if "problem" in header:
-        raise Problem(**header["problem"])
+        raise (Diverged if header["diverged"] else Problem)(**header["problem"])
     return header, parts
 
 
 def packed_problem(problem: Problem) -> bytes:
     """The message from which `receive` raises this problem."""
     fields = {"message": problem.message, "where": problem.where, "hint": problem.hint, "code": problem.code}
-    return packed({"problem": fields})
+    return packed({"problem": fields, "diverged": isinstance(problem, Diverged)})
 
 
 def _gone() -> Problem:

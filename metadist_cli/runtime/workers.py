@@ -24,14 +24,15 @@ import torch
 from metadist_cli.config import Config
 from metadist_cli.core import seeds, tree
 from metadist_cli.core.console import Console
-from metadist_cli.core.errors import BUG, Problem
+from metadist_cli.core.errors import BUG, Diverged, Problem
 from metadist_cli.core.tree import Params
 from metadist_cli.experiment import Experiment, assemble
 from metadist_cli.federated.node_training import MemoryLimit, NodeWork, in_blocks, run_nodes
 from metadist_cli.federated.updates import Updates
 from metadist_cli.partition.pooled import union
-from metadist_cli.partition.shards import Shard, pool
+from metadist_cli.partition.shards import Shard
 from metadist_cli.runtime import memory
+from metadist_cli.runtime.divergence import explained
 from metadist_cli.runtime.execution import Setting, computed, device, settle
 from metadist_cli.runtime.torchrun import ranks
 from metadist_cli.runtime.transport import Channel, Pipe, Rank, packed, packed_problem, receive, send, unpacked
@@ -86,12 +87,16 @@ class Member:
         def kept(node: int) -> Params:
             return {k: v.to(device) for k, v in order.kept[node].items()}
 
-        for some in run_nodes(work, self._rows(nodes, device), kept, self.limit, self.execution["threads"]):
-            yield some._replace(shared=_home(some.shared), own=_home(some.own))
+        rows = self._rows(nodes, device)
+        try:
+            for some in run_nodes(work, rows, kept, self.limit, self.execution["threads"]):
+                yield some._replace(shared=_home(some.shared), own=_home(some.own))
+        except Diverged as problem:
+            raise explained(problem, experiment, rows) from None
 
     def _rows(self, nodes: list[int], device: torch.device) -> Pool:
         if self._pool is None or self._pool[0] != nodes:
-            rows = pool(self._held(nodes), self.experiment.spec.divide, device)
+            rows = self.experiment.spec.pool(self._held(nodes), device)
             self._pool = nodes, rows
         return self._pool[1]
 

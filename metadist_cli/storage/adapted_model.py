@@ -13,9 +13,9 @@ from metadist_cli.config import Config
 from metadist_cli.core import files
 from metadist_cli.core.errors import Problem
 from metadist_cli.core.tree import part, prefixed
-from metadist_cli.experiment import Spec
 from metadist_cli.learners.types import Adapted
 from metadist_cli.models import MODELS, Model
+from metadist_cli.partition.spec import Spec
 
 _LIMIT = 16 << 30
 
@@ -46,9 +46,12 @@ class AdaptedModel(NamedTuple):
             return model.apply(params, stats, scaled, False, torch.zeros((), dtype=torch.int64))[0].numpy()
 
     def predict(self, x: np.ndarray) -> np.ndarray:
-        """Class names (n,), or values (n, targets) of a regression."""
+        """Class names (n,), or values (n, targets) of a regression in the units of the data."""
         out = self.outputs(x)
-        return np.array(self.classes)[out.argmax(-1)] if self.classes else out
+        if self.classes:
+            return np.array(self.classes)[out.argmax(-1)]
+        by = [np.array(self.header[key]) for key in ("target_deviation", "target_mean") if self.header.get(key)]
+        return (out * by[0] + by[1]).astype(np.float32) if by else out
 
 
 def pack_adapted(
@@ -62,6 +65,8 @@ def pack_adapted(
         "outputs": outputs,
         "divide": spec.divide,
         "classes": list(classes),
+        "target_mean": list(spec.target_mean),
+        "target_deviation": list(spec.target_deviation),
         "global": source,
     }
     tensors = {k: v.detach().cpu() for k, v in prefixed(params=adapted.params, stats=adapted.stats).items()}

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from metadist_cli import config as configs
 from metadist_cli.config import Config
 from metadist_cli.core import files
-from metadist_cli.core.errors import Problem
+from metadist_cli.core.errors import Diverged, Problem
 
 PACK = 1000  # nodes a file: one stacked file is 7x cheaper to write and 45x to read than a file a node (measured)
 _JSON_MAX = 1 << 30
@@ -94,6 +94,27 @@ def save_config(config: Config, run: Run) -> None:
     path = run.path / "config.yaml"
     if not path.exists() or files.read(path, _JSON_MAX, "config").decode() != text:
         files.write(path, text)
+
+
+def rounds_asked(run: Run) -> int | None:
+    """train.rounds of the last command in this run; None before the first."""
+    path = run.path / "config.yaml"
+    return configs.load(path).train.rounds if path.exists() else None
+
+
+def note_divergence(run: Run, problem: Diverged | None) -> None:
+    """Write down that a baseline's training diverged; None: that it has not."""
+    path = run.path / "diverged.json"
+    if problem is None:
+        path.unlink(missing_ok=True)
+    else:
+        files.write(path, files.to_json({"message": f"{problem.where}: {problem.message}"}))
+
+
+def divergence(run: Run) -> str | None:
+    """How a baseline's training diverged; None where it did not."""
+    path = run.path / "diverged.json"
+    return str(read_json(path, "note")["message"]) if path.exists() else None
 
 
 def read_json(path: Path, what: str) -> Any:

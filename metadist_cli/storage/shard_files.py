@@ -15,11 +15,11 @@ from metadist_cli.core import files
 from metadist_cli.core.errors import Problem
 from metadist_cli.core.tree import Params
 from metadist_cli.data.sets import Dataset
-from metadist_cli.data.standardise import moments
+from metadist_cli.data.standardise import SHARED
 from metadist_cli.data.types import Feature, Windows, stack, take
-from metadist_cli.experiment import Spec
 from metadist_cli.partition.assign import class_runs
 from metadist_cli.partition.shards import Shard, account
+from metadist_cli.partition.spec import Spec
 from metadist_cli.storage.run_directory import PACK, SHARDS, Run, basis
 
 
@@ -40,8 +40,8 @@ def write_shards(
         stored[name] = {"sha256": files.sha256(packed), "bytes": len(packed)}
         entries += _entries(pack, name)
     scale = {}
-    if config.partition.scale == "train":  # what a task of the user's own is to be scaled by
-        found = moments([data.x[s.row] for s in shards if s.role == "train"])
+    if config.partition.scale in SHARED:  # what a task of the user's own is to be scaled by
+        found = SHARED[config.partition.scale]([data.x[s.row] for s in shards if s.role == "train"])
         scale = {"scale": {"mean": found.mean.tolist(), "deviation": found.deviation.tolist()}}
     return {
         "format": 1,
@@ -112,7 +112,8 @@ def spec_in(manifest: dict[str, Any]) -> Spec:
         spec = manifest["spec"]
         nodes = sum(node["role"] == "train" for node in manifest["nodes"])
         fields = {"rows": manifest["rows"]["train"], "nodes": nodes, **spec}  # version 0.1.0 has these two here only
-        return Spec(**{**fields, "shape": tuple(spec["shape"]), "classes": tuple(manifest["classes"])})
+        moments = {key: tuple(spec.get(key, ())) for key in ("target_mean", "target_deviation")}
+        return Spec(**{**fields, "shape": tuple(spec["shape"]), "classes": tuple(manifest["classes"]), **moments})
     except (KeyError, TypeError):
         raise _unreadable() from None
 

@@ -31,6 +31,8 @@ class Pool(NamedTuple):
         row_start, row_count: (N,) each node's slice of the R rows.
         class_start, class_count: (N,) each node's slice of the C classes below.
         first_row, rows: (C,) each class's slice of the R rows; a class of two nodes counts twice.
+        by_support: (support rows, rows) -> rows, where the inputs of a task are scaled by its own support; None: they
+            are scaled already.
         place: (R,) position of each row in x where rows overlap, as the windows of a text do; None: row i is x[i].
     """
 
@@ -45,6 +47,7 @@ class Pool(NamedTuple):
     first_row: np.ndarray
     rows: np.ndarray
     place: Tensor | None = None
+    by_support: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
 
     def take(self, places: np.ndarray) -> Pool:
         """The pool restricted to some nodes. places: indices into `nodes`."""
@@ -250,12 +253,21 @@ def gather(pool: Pool, support: np.ndarray, query: np.ndarray, labels: tuple[np.
         return (x if x.is_floating_point() and pool.divide == 1 else x / pool.divide), _taken(pool.y, at)
 
     (support_x, support_y), (query_x, query_y) = rows(support), rows(query)
+    if pool.by_support is not None:
+        support_x, query_x = (_scaled(pool.by_support, support_x, x, support.ndim - 1) for x in (support_x, query_x))
     if labels is not None:
         support_y, query_y = (
             torch.from_numpy(values).to(device).expand(*index.shape)
             for values, index in zip(labels, (support, query), strict=True)
         )
     return Episode(support_x, support_y, query_x, query_y)
+
+
+def _scaled(by_support: Callable, support: Tensor, rows: Tensor, lead: int) -> Tensor:
+    """The rows of tasks, each scaled by its support; both have `lead` leading axes of tasks."""
+    flat = ([*leaf.cpu().numpy().reshape(-1, *leaf.shape[lead:])] for leaf in (support, rows))
+    scaled = np.stack([by_support(own, x) for own, x in zip(*flat, strict=True)])
+    return torch.from_numpy(scaled).reshape(rows.shape).to(rows.device)
 
 
 def _taken(leaf: Tensor, at: Tensor) -> Tensor:

@@ -40,7 +40,7 @@ def loops_work(told: config.Config, images: Path) -> dict[str, Any]:
         "lr": learner.inner_lr,
         "first_order": learner.first_order,
         "outer_lr": train.outer.lr,
-        "decay_steps": train.outer.decay_steps,
+        "decay_steps": train.outer.over * train.local_steps,
         "episodes": told.finetune.episodes,
         "new_steps": told.finetune.steps,
     }

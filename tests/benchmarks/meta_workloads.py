@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from metadist_cli.config import Config
-from metadist_cli.experiment import Experiment, Spec, assemble
+from metadist_cli.experiment import Experiment, assemble
+from metadist_cli.partition.spec import Spec
 from metadist_cli.tasks.episodes import Episode, Pool, TaskIndices
 
 BATCHES = 2  # different steps, in turn

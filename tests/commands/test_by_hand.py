@@ -48,8 +48,8 @@ def test_settings_that_must_matter(lab: Lab):
 
 
 def test_schedules_go_on_from_round_to_round(lab: Lab):
-    """2 local steps a round, a rate that is 0 after 2 steps: nothing moves any more after round 1."""
-    outer = "train.outer={name: sgd, lr: 0.1, decay_steps: 2}"
+    """A rate that is 0 after one round: nothing moves any more."""
+    outer = "train.outer={name: sgd, lr: 0.1, schedule: linear, over: 1}"
     assert node_by_node(lab, outer, name="node") == by_hand(lab, outer, "execution.block=1", name="hand")
     weights = [files.unpack(lab.checkpoint(n, "node"), "")[0]["meta/head.weight"].tolist() for n in range(4)]
     assert weights[0] != weights[1] == weights[2] == weights[3]

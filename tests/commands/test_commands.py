@@ -15,6 +15,7 @@ import sys
 import termios
 import time
 import tomllib
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -244,6 +245,54 @@ def test_more_rounds_and_fewer(lab: Lab):
     assert "round 5 is closed" in said
     still(lab, "train", *settings, "train.rounds=4")
     assert lab.run().joinpath("config.yaml").read_text().count("rounds: 4")
+
+
+FALLING = "train.outer={name: sgd, lr: 0.1, schedule: linear}"
+
+
+def moves(lab: Lab, name: str, rounds: int) -> list[float]:
+    """How far the global model moved in each round."""
+    weights = [load(lab.checkpoint(number, name))["meta/head.weight"] for number in range(rounds + 1)]
+    return [float((new - old).norm()) for old, new in pairwise(weights)]
+
+
+@pytest.mark.parametrize("length", ["train.local_steps=4", "train={local_epochs: 2, batch: 30, outer: {name: sgd}}"])
+def test_a_schedule_falls_over_all_rounds_however_many_and_long(lab: Lab, length: str):
+    learner = ("learner={name: supervised}", length, FALLING)
+    for rounds in (3, 6):
+        done = lab("run", *learner, f"train.rounds={rounds}", name=f"of-{rounds}")
+        assert "warning" not in done.out + done.err
+        found = moves(lab, f"of-{rounds}", rounds)
+        assert found[0] > 2 * found[-1] > 0
+
+
+def test_rounds_in_which_the_step_size_is_0_are_reported_and_change_nothing(lab: Lab):
+    early, text = (
+        (FALLING, "train.outer.over=2", "train.rounds=4"),
+        "0 from round 3 on, so 2 of 4 rounds change nothing",
+    )
+    for command in (("train",), ("train", "--nodes", "0"), ("run", "--dry-run")):
+        if command[0] == "train":
+            lab("partition", *early)
+        done = lab(*command, *early)
+        assert text in " ".join((done.out + done.err).split()), command
+    lab("run", *early, name="early")
+    assert [move > 0 for move in moves(lab, "early", 4)] == [True, True, False, False]
+    told = lab("run", "aggregate.server={name: sgd, schedule: cosine, over: 0.5}", "train.rounds=4", name="server")
+    assert text in " ".join((told.out + told.err).split())
+    assert [move > 0 for move in moves(lab, "server", 4)] == [True, True, False, False]
+
+
+def test_a_schedule_that_more_rounds_stretch_is_reported(lab: Lab):
+    lab("run", FALLING)
+    told = lab("run", FALLING, "train.rounds=5")
+    assert "train.rounds was 3 and is 5: from round 4 on" in " ".join((told.out + told.err).split())
+    assert all(move > 0 for move in moves(lab, "tiny", 5))
+    again = lab("run", FALLING, "train.rounds=5")
+    assert "train.rounds was" not in again.out + again.err
+    lab("run", name="constant")
+    told = lab("run", "train.rounds=5", name="constant")
+    assert "train.rounds was" not in told.out + told.err
 
 
 def test_a_run_by_its_folder(lab: Lab):

@@ -374,7 +374,7 @@ def test_every_resolved_value_can_be_given_as_an_override(here_once: None, tree:
 def _consistent(tree: dict[str, Any]) -> dict[str, Any]:
     """The tree without the keys that can conflict with others."""
     tree = copy.deepcopy(tree)
-    tree.setdefault("partition", {}).update(nodes=8, relabel=False)
+    tree.setdefault("partition", {}).update(nodes=8, relabel=False, clip=None)
     tree["task"].pop("query", None)
     tree["task"]["new"] = {"from": "nodes", "test": 3}
     for key in ("task", "metrics"):
@@ -382,6 +382,9 @@ def _consistent(tree: dict[str, Any]) -> dict[str, Any]:
     for section in (tree, *tree.get("baselines", {}).values()):
         for key in ("local_epochs", "nodes_per_round", "batch", "personal"):
             (section.get("train") or {}).pop(key, None)
+        for steps in ((section.get("train") or {}).get("outer"), (section.get("aggregate") or {}).get("server")):
+            for key in ("over", "end", "schedule"):
+                (steps or {}).pop(key, None)
     return tree
 
 

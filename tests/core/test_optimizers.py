@@ -10,6 +10,7 @@ from torch.func import vmap
 
 from metadist_cli.core import tree
 from metadist_cli.core.optimizers import OPTIMIZERS, Optimizer
+from metadist_cli.core.schedules import schedule
 from metadist_cli.core.tree import Params
 
 every = pytest.mark.parametrize("case", OPTIMIZER_CASES, ids=name_of)
@@ -60,7 +61,7 @@ def test_pure_and_the_same_under_vmap(case: Case) -> None:
 def test_toward_is_update_with_the_difference(case: Case) -> None:
     optimizer, old, new = of(case), params(), {"w": rand(4, 3, seed=3), "b": rand(3, seed=4)}
     state = optimizer.init(old)
-    within = 4 * EPS if "decay_steps" in case[1] else 1e-14  # a decayed step size is a float32
+    within = 4 * EPS if "factor" in case[1] else 1e-14  # a decayed step size is a float32
     for step in range(3):
         one, state_one = optimizer.toward(new, state, old, step)
         two, state_two = optimizer.update(tree.apply(torch.sub, old, new), state, old, step)
@@ -107,14 +108,14 @@ def test_first_adam_step_is_exact_in_float32() -> None:
 
 
 @pytest.mark.parametrize("as_tensor", [False, True])
-def test_decay_falls_linearly_to_zero(as_tensor: bool) -> None:
-    decay = of(("sgd", {"lr": 0.5, "decay_steps": 4}))
+def test_a_linear_schedule_falls_to_zero(as_tensor: bool) -> None:
+    decay = of(("sgd", {"lr": 0.5, "factor": schedule("linear", 0, 4, 0.0)}))
     at, one = {"w": torch.zeros(1)}, {"w": torch.ones(1)}
     steps = [torch.tensor(s) if as_tensor else s for s in (0, 1, 2, 3, 4, 9)]
     assert [float(decay.update(one, {}, at, s)[0]["w"]) for s in steps] == [-0.5, -0.375, -0.25, -0.125, 0, 0]
     assert [float(decay.toward(one, {}, at, s)[0]["w"]) for s in steps] == [0.5, 0.375, 0.25, 0.125, 0, 0]
     for name in ("momentum", "adam"):
-        plain, decayed = of((name, {"lr": 0.5})), of((name, {"lr": 0.5, "decay_steps": 4}))
+        plain, decayed = of((name, {"lr": 0.5})), of((name, {"lr": 0.5, "factor": schedule("linear", 0, 4, 0.0)}))
         full = plain.update(one, plain.init(at), at, steps[3])[0]["w"]
         quarter = decayed.update(one, decayed.init(at), at, steps[3])[0]["w"]
         assert float(quarter) == pytest.approx(float(full) / 4, rel=8 * EPS)

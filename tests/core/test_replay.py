@@ -33,6 +33,7 @@ from torch.func import grad, vmap
 from metadist_cli.core import replay
 from metadist_cli.core.optimizers import OPTIMIZERS
 from metadist_cli.core.replay import Replayed
+from metadist_cli.core.schedules import schedule
 from metadist_cli.federated.aggregators import AGGREGATORS
 from metadist_cli.federated.drift_corrections import DRIFTS
 from metadist_cli.federated.local_training import Algorithm
@@ -216,7 +217,7 @@ def pool_of(model: Case) -> Pool:
 
 
 def algorithm(case: Case, model: Case, personal: str = "none", drift: str = "none", outer: str = "adam") -> Algorithm:
-    learner, opt = learner_of(case, model_of(model)), OPTIMIZERS[outer](lr=0.05, decay_steps=30)
+    learner, opt = learner_of(case, model_of(model)), OPTIMIZERS[outer](schedule("linear", 0, 30, 0.0), lr=0.05)
     return Algorithm(learner, opt, "average", DRIFTS[drift](), PERSONAL[personal]())
 
 

@@ -23,11 +23,11 @@ from metadist_cli.core.errors import CONFIG, DATA, Problem
 from metadist_cli.data.readers.characters import LEAF, lay
 from metadist_cli.data.sets.text import text
 from metadist_cli.data.types import Dataset, Group, Windows, build, stack, take
-from metadist_cli.experiment import spec_of
 from metadist_cli.partition.held_out import HoldOut
 from metadist_cli.partition.partitioners import PARTITIONERS
 from metadist_cli.partition.pooled import union
 from metadist_cli.partition.shards import PartitionSpec, TaskSize, make_shards, pool
+from metadist_cli.partition.spec import spec_of
 from metadist_cli.storage import run_directory, shard_files
 from metadist_cli.storage.adapted_model import load_adapted
 from metadist_cli.tasks.episodes import gather, local

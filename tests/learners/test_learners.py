@@ -271,6 +271,14 @@ def minibatches(seed: Tensor, n: int, batch: int | None, steps: int) -> list[Ten
     return list(order[: steps * batch].split(batch))
 
 
+def shortened(leaves: Params, limit: float | None) -> None:
+    """Make the gradients at most so long, all of them together."""
+    norm = sum(float(v.grad.square().sum()) for v in leaves.values()) ** 0.5
+    for leaf in leaves.values():
+        leaf.grad *= min(1.0, limit / norm) if limit else 1.0
+
+
+@pytest.mark.parametrize("clip", [None, 0.3])
 @pytest.mark.parametrize("batch", [None, 4, 5])
 @pytest.mark.parametrize(
     ("kind", "oracle"),
@@ -279,10 +287,12 @@ def minibatches(seed: Tensor, n: int, batch: int | None, steps: int) -> list[Ten
         ("sgd", lambda p: torch.optim.SGD(p, lr=0.01)),
     ],
 )
-def test_reptile_is_meta_minus_what_torch_ends_with(kind: str, oracle: Callable, batch: int | None) -> None:
+def test_reptile_is_meta_minus_what_torch_ends_with(
+    kind: str, oracle: Callable, batch: int | None, clip: float | None
+) -> None:
     """Two tasks one after the other: weights are set back, Adam's second moment goes on (the released code)."""
     model = model_of(("mlp", {"hidden": [7], "activation": "softplus"}))
-    options = {"inner_optimizer": kind, "inner_lr": 0.01, "inner_steps": 5, "inner_batch": batch}
+    options = {"inner_optimizer": kind, "inner_lr": 0.01, "inner_steps": 5, "inner_batch": batch, "clip": clip}
     learner = learner_of(("reptile", options), model)
     meta, stats = learner.init(seeds.generator(0))
     meta, stats = double(meta), double(stats)
@@ -297,6 +307,7 @@ def test_reptile_is_meta_minus_what_torch_ends_with(kind: str, oracle: Callable,
         for rows in minibatches(seed, 14, batch, 5):
             torch_optimizer.zero_grad()
             F.cross_entropy(plain_forward(leaves, x[rows], "mlp", "none"), y[rows]).backward()
+            shortened(leaves, clip)
             torch_optimizer.step()
         assert gap(direction, {k: meta[k] - v.detach() for k, v in leaves.items()}) < 1e-12
 
@@ -358,10 +369,11 @@ def test_either_side_may_be_empty_where_both_are_one(name: str, empty: str) -> N
 
 @pytest.mark.parametrize("model_case", SMOOTH, ids=name_of)
 @pytest.mark.parametrize("name", ["maml", "supervised"])
-def test_fine_tuning_is_gradient_descent(name: str, model_case: Case) -> None:
+@pytest.mark.parametrize("clip", [None, 0.1])
+def test_fine_tuning_is_gradient_descent(name: str, model_case: Case, clip: float | None) -> None:
     """The same for MAML and for FedAvg, so that their figures can stand side by side."""
     model, e = model_of(model_case), episode()
-    learner = learner_of((name, {"inner_lr": 0.3}), model)
+    learner = learner_of((name, {"inner_lr": 0.3, "clip": clip}), model)
     meta, stats = started(learner)
     params, running = dict(meta), stats
     for item in learner.adapt(meta, stats, e.support, SEED, 2, None):
@@ -370,6 +382,7 @@ def test_fine_tuning_is_gradient_descent(name: str, model_case: Case) -> None:
         leaves = {k: v.detach().requires_grad_() for k, v in params.items()}
         out, running = model.apply(leaves, running, e.support_x, True, SEED)
         F.cross_entropy(out, e.support_y).backward()
+        shortened(leaves, clip)
         params = {k: v.detach() - 0.3 * v.grad for k, v in leaves.items()}
 
 

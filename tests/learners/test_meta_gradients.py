@@ -55,6 +55,10 @@ MORE: list[Case] = [
     ("anil", {"first_order": True}),
     ("ridge", {"penalty": 0.2, "learn_scale": False, "scale": 1.0}),
     ("svm", {"learn_scale": False, "scale": 1.0}),
+    ("maml", {"clip": 0.2, "inner_steps": 2}),
+    ("maml", {"clip": 0.2, "first_order": True, "adapt_norm": False}),
+    ("anil", {"clip": 0.1, "inner_steps": 2}),
+    ("meta_sgd", {"clip": 0.2}),
 ]
 
 
@@ -113,8 +117,12 @@ def loss_of(case: Case, model: Model, learner: Learner, stats: Params, e: Episod
         for step in range(learner.inner_steps):
             value = F.cross_entropy(forward(params, e.support_x), e.support_y)
             slopes = torch.autograd.grad(value, list(params.values()), create_graph=not constant)
+            rates = {k: RATES[name](meta, k, step, options) for k in params}
+            short = shortening(
+                [s for s, rate in zip(slopes, rates.values(), strict=True) if torch.as_tensor(rate).any()], options
+            )
             moves = zip(params.items(), slopes, strict=True)
-            params = {k: v - RATES[name](meta, k, step, options) * slope for (k, v), slope in moves}
+            params = {k: v - rates[k] * short * slope for (k, v), slope in moves}
             losses.append(F.cross_entropy(forward(params, e.query_x), e.query_y))
         weights = multi_step_weights(learner.inner_steps, options.get("multi_step", 0), int(STEP))
         return sum(w * loss for w, loss in zip(weights, losses, strict=True))
@@ -129,6 +137,12 @@ def loss_of(case: Case, model: Model, learner: Learner, stats: Params, e: Episod
         return F.cross_entropy(forward(meta, x), y)
 
     return descended if name in RATES else solved if name in HEADS else plain
+
+
+def shortening(slopes: list[Tensor], options: dict[str, Any]) -> Tensor | float:
+    """What makes a gradient at most `clip` long."""
+    norm = torch.linalg.vector_norm(torch.cat([s.flatten() for s in slopes]))
+    return options["clip"] / norm if norm > options.get("clip", torch.inf) else 1.0
 
 
 def multi_step_weights(steps: int, fading: int, step: int) -> list[float]:

@@ -34,8 +34,9 @@ from metadist_cli.core import seeds, tree
 from metadist_cli.core.errors import CONFIG, Problem
 from metadist_cli.core.tree import Params
 from metadist_cli.federated.aggregators import AGGREGATORS
-from metadist_cli.models import MODELS
+from metadist_cli.models import MODELS, Model
 from metadist_cli.models.layers import normalise
+from metadist_cli.models.types import in_bf16
 
 every = pytest.mark.parametrize("case", MODEL_CASES, ids=name_of)
 
@@ -48,6 +49,27 @@ def started(case: Case, seed: int = 0) -> tuple[Params, Params]:
 
 def test_every_model_is_tested() -> None:
     assert covered(MODEL_CASES, MODELS)
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (2, 2), (1, 16), (5, 7)])
+@pytest.mark.parametrize("width", [4, 16, 64])
+def test_gradients_in_bf16_are_near_float32_where_an_image_shrinks_to_one_position(
+    shape: tuple[int, int], width: int
+) -> None:
+    """Torch's gradient of such a convolution is not finite in half of the calls on a CPU."""
+    plain = model_of(("conv4", {"width": width, "affine": "both"}), shape)
+    x, y = rand(20, *shape).float(), torch.arange(20) % WAY
+
+    def slopes(model: Model, params: Params) -> Tensor:
+        leaves = {k: v.clone().requires_grad_() for k, v in params.items()}
+        loss = F.cross_entropy(model.apply(leaves, {}, x, True, SEED)[0], y)
+        return torch.cat([v.flatten() for v in torch.autograd.grad(loss, list(leaves.values()))])
+
+    for seed in range(10):
+        params, _ = plain.init(seeds.generator(seed))
+        exact, low = slopes(plain, params), slopes(in_bf16(plain), params)
+        assert low.isfinite().all()
+        assert F.cosine_similarity(low, exact, dim=0) > 0.9
 
 
 # ---------------------------------------------------------------------------------------------------- contract

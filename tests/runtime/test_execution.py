@@ -18,9 +18,10 @@ from metadist_cli.config.schema import Config
 from metadist_cli.core import seeds, tree
 from metadist_cli.core.gradients import grad_and_value, transformed
 from metadist_cli.core.tree import Params
-from metadist_cli.experiment import Experiment, Spec, assemble
+from metadist_cli.experiment import Experiment, assemble
 from metadist_cli.models.layers import normalise
 from metadist_cli.models.types import Model, in_bf16
+from metadist_cli.partition.spec import Spec
 from metadist_cli.runtime.execution import apart, row_bytes, sizes
 from metadist_cli.tasks.types import Episode
 

@@ -63,10 +63,12 @@ class Tasks(NamedTuple):
     labelled: bool = True
 
     def truths(self) -> np.ndarray:
-        """(E, Q) labels of the query rows, or their targets (E, Q, out)."""
+        """(E, Q) labels of the query rows, or their targets (E, Q, out) in the units of the data."""
         query = self.plan.query[0, 0]
         if self.plan.labels is not None:
             return np.broadcast_to(self.plan.labels[1], query.shape)
+        if self.shard.target is not None:  # not the pool's, which are standardised; its last rows are the shard's
+            return self.shard.target[query - (len(self.pool.y) - len(self.shard.target))]
         return self.pool.y[torch.from_numpy(query).to(self.pool.y.device)].cpu().numpy()
 
 
@@ -218,6 +220,8 @@ def _examples(setting: Setting, task: Tasks, outcome: Outcome) -> Any:
     plan, spec = task.plan, setting.experiment.spec
     episode = gather(task.pool, plan.support[0, 0, 0], plan.query[0, 0, 0], plan.labels)
     support_x, support_y, query_x, query_y = (leaf.cpu().numpy() for leaf in episode)
+    if spec.kind == "regression":
+        support_y, query_y = (spec.in_units(torch.from_numpy(y)).numpy() for y in (support_y, query_y))
     if spec.kind == "classification":
         kind = "image" if len(spec.shape) == 2 else "vector"
         before, after = outcome.first[0].argmax(-1).numpy(), outcome.out[0].argmax(-1).numpy()

@@ -29,7 +29,10 @@ Part = tuple[Tasks, TaskIndices]  # tasks of a shard
 def judge(
     trained: Trained, tasks: Tasks, plan: TaskIndices, steps: int, setting: Setting, loss: Loss | None = None
 ) -> Outcome:
-    """Adapt a model to the tasks of a plan on a shard, and score it, by the experiment's loss or another."""
+    """Adapt a model to the tasks of a plan on a shard, and score it, by the experiment's loss or another.
+
+    Outputs and scores are in the units of the data.
+    """
     experiment, wanted = trained.experiment, setting.experiment.config.finetune
     _, kept = row_bytes(experiment.model, experiment.spec.shape)
     support, query = plan.support.shape[-1], plan.query.shape[-1]
@@ -38,7 +41,8 @@ def judge(
     chunk = 1 if large else chunk_size(kept, support, query, together)
     by = Protocol(steps, together, wanted.batch, chunk, setting.execution["threads"])
     model = trained.model(tasks, setting.device)
-    return evaluate(experiment.algorithm.learner, loss or experiment.loss, model, tasks.pool, plan, by)
+    found = evaluate(experiment.algorithm.learner, loss or experiment.loss, model, tasks.pool, plan, by)
+    return _in_units(found, experiment)
 
 
 def untrained(main: Trained) -> Trained:
@@ -148,7 +152,13 @@ def _fitted(
         outs.append(out)
         scores.append(experiment.loss.score(out, episode.query_y.cpu()).double().mean())
     out = torch.stack(outs)
-    return Outcome(torch.stack(scores).numpy()[:, None], out, out)
+    return _in_units(Outcome(torch.stack(scores).numpy()[:, None], out, out), experiment)
+
+
+def _in_units(outcome: Outcome, experiment: Experiment) -> Outcome:
+    """The outputs in the units of the data."""
+    units = experiment.spec.in_units
+    return outcome._replace(first=units(outcome.first), out=units(outcome.out))
 
 
 def support_folds(tasks: Sequence[Tasks]) -> list[Part]:

@@ -63,7 +63,7 @@ def metrics_json(evaluation: Evaluation) -> dict[str, Any]:
         "global": main.sha256,
         "seed": config.seed,
         "device": str(setting.device),
-        "task_text": _task_text(config, tasks),
+        "task_text": _task_text(evaluation),
         "interval": {"over": sources.over, "enough": sources.enough},
         "episodes": sum(task.plan.query.shape[2] for task in tasks),
         "steps": steps,
@@ -190,7 +190,17 @@ def _or_none(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-def _task_text(config: Config, tasks: Sequence[Tasks]) -> str:
+def _task_text(evaluation: Evaluation) -> str:
+    """What a new task is, and whether its features were scaled by its queries too."""
+    config, shard = evaluation.config, evaluation.tasks[0].shard
+    text = _sizes_text(config, evaluation.tasks)
+    held_out = shard.home is None and shard.node < len(evaluation.setting.manifest["nodes"])  # not a user's own task
+    if config.partition.scale == "node" and held_out:
+        return f"{text}; features scaled by all rows of the new node, queries included"
+    return text
+
+
+def _sizes_text(config: Config, tasks: Sequence[Tasks]) -> str:
     task = tasks[0]
     if task.shard.home is not None:
         few = config.finetune.task.support

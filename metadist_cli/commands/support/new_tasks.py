@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 
 from metadist_cli.config import Config
 from metadist_cli.config.schema import Episodic
 from metadist_cli.core.errors import CONFIG, Problem
-from metadist_cli.experiment import Spec
-from metadist_cli.partition.shards import Shard, pool
+from metadist_cli.data.standardise import by_support
+from metadist_cli.partition.shards import Shard
+from metadist_cli.partition.spec import Spec
 from metadist_cli.tasks import episodes
 from metadist_cli.tasks.episodes import Pool, Sampler, TaskIndices
 
@@ -22,9 +25,13 @@ def new_tasks(
     all would be alike) or as many as finetune.task.support says. Raises Problem if the shard has too few rows.
     """
     if home is None:
-        rows = pool([shard], spec.divide, device)
+        rows = spec.pool([shard], device)
+        if config.partition.scale == "support":
+            rows = rows._replace(by_support=partial(by_support, clip=config.partition.clip))
+        if config.partition.scale == "support":
+            rows = rows._replace(by_support=partial(by_support, clip=config.partition.clip))
         return rows, _fresh(config, spec, len(shard.label), count)(rows, "new")
-    rows, support = pool([home, shard], spec.divide, device), config.finetune.task.support
+    rows, support = spec.pool([home, shard], device), config.finetune.task.support
     if support is None:
         return rows, episodes.held_out_rows(config.seed, 1, None)(rows, "new")
     few = episodes.counts(len(home.label), support, "rest")[0]

@@ -12,10 +12,10 @@ from metadist_cli.commands.support.finetune_outputs import Tasks
 from metadist_cli.config import Config
 from metadist_cli.config.schema import Episodic
 from metadist_cli.core import seeds
-from metadist_cli.data.standardise import Moments, moments, standardise
+from metadist_cli.data.standardise import Moments, by_support, standardise
 from metadist_cli.data.user_task.task import read_task
 from metadist_cli.data.user_task.types import TaskFormat
-from metadist_cli.partition.shards import Shard, pool
+from metadist_cli.partition.shards import Shard
 from metadist_cli.runtime.execution import Setting
 from metadist_cli.storage.shard_files import features_in
 from metadist_cli.tasks.episodes import TaskIndices
@@ -36,7 +36,7 @@ def user_task(config: Config, setting: Setting, path: Path) -> Tasks:
     seed = np.array([[[seeds.key(config.seed, "own task")]]])
     plan = TaskIndices(places[..., :support], places[..., support:], np.ones((1, 1), dtype=bool), seed)
     rows = ["support"] * support + list(task.query_names)
-    return Tasks(shard, pool([shard], spec.divide, setting.device), plan, task.classes, rows, task.query_y is not None)
+    return Tasks(shard, spec.pool([shard], setting.device), plan, task.classes, rows, task.query_y is not None)
 
 
 def _format(config: Config, setting: Setting) -> TaskFormat:
@@ -56,10 +56,10 @@ def _scaled(config: Config, manifest: dict[str, Any], support: np.ndarray, x: np
     """The rows, scaled as those of the run's nodes: the task is a node, and its support the node's training rows."""
     if config.partition.scale == "none":
         return x
-    if config.partition.scale == "node":
-        return standardise(x, moments([support]))
+    if config.partition.scale in ("node", "support"):
+        return by_support(support, x, config.partition.clip)
     scale = manifest["scale"]
-    return standardise(x, Moments(np.array(scale["mean"]), np.array(scale["deviation"])))
+    return standardise(x, Moments(np.array(scale["mean"]), np.array(scale["deviation"])), config.partition.clip)
 
 
 def task_folder(path: Path) -> str:
