@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from metadist_cli.commands.support.round_log import collect_node_metrics
 from metadist_cli.commands.support.run_context import command
 from metadist_cli.commands.support.training_run import Training, close_frozen, open_training
 from metadist_cli.config import Config
@@ -62,6 +63,8 @@ def aggregate(
         model = checkpoints.read_global(run, closed, training.first)
         inputs = _freeze(training, model, min_nodes, console, again)
         model = close_frozen(training, model, inputs)
+        if config.train.node_metrics:
+            collect_node_metrics(run)
         result |= {"round": number, "closed": True, "global": model.sha256}
         result |= {"dropped": inputs["dropped"], "metrics": model.header["metrics"]}
         result |= {"late": late} if late else {}

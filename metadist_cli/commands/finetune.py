@@ -30,10 +30,12 @@ from metadist_cli.commands.support.methods import (
 )
 from metadist_cli.commands.support.metrics_json import FORMAT, metrics_json
 from metadist_cli.commands.support.new_tasks import new_tasks
+from metadist_cli.commands.support.node_scores import node_scores
 from metadist_cli.commands.support.run_context import command, open_setting
 from metadist_cli.commands.support.user_task import task_folder, user_task
 from metadist_cli.config import Config, fingerprint, sections, variants
 from metadist_cli.core.console import Console
+from metadist_cli.core.csv_tables import as_csv, as_parquet
 from metadist_cli.core.errors import DATA, Problem
 from metadist_cli.core.files import sha256
 from metadist_cli.evaluation.evaluate import Outcome
@@ -78,7 +80,7 @@ def finetune(config: Config, run: Run, console: Console, own: Path | None = None
         metrics["diverged"] = {name: reason for name, reason in lost.items() if reason}
         metrics |= {"task": "new" if own is None else folder.name, "inputs": inputs}
         metrics["seconds"] = {"evaluate": round(time.monotonic() - began, 3)}
-        write_results(evaluation, run, folder, metrics)
+        write_results(evaluation, run, folder, metrics, _tables(evaluation) if own is None else {})
         result |= {key: metrics[key] for key in ("metric", "before", "after", "scratch")}
     if not tasks[0].labelled:
         console.say(
@@ -121,6 +123,13 @@ def _evaluated(
     for name, text, found in classical(setting.experiment, tasks, parts, balanced):
         texts[name], outcomes[name] = text, found
     return Evaluation(setting, methods, tasks, outcomes, steps, lead, choices, texts)
+
+
+def _tables(evaluation: Evaluation) -> dict[str, bytes]:
+    rows = node_scores(evaluation)
+    return {"nodes.csv": as_csv(rows)} | (
+        {"nodes.parquet": as_parquet(rows)} if evaluation.config.finetune.parquet else {}
+    )
 
 
 def _trained(config: Config, run: Run, experiment: Experiment) -> Trained:

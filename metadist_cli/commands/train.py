@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from metadist_cli.commands.support.round_log import job_seconds, note_job, repair, round_metrics
+from metadist_cli.commands.support.round_log import collect_node_metrics, job_seconds, note_job, repair, round_metrics
 from metadist_cli.commands.support.run_context import command
 from metadist_cli.commands.support.stopwatch import Stopwatch
 from metadist_cli.commands.support.training_run import (
@@ -90,6 +90,8 @@ def train(config: Config, run: Run, console: Console, close_last: bool = False, 
                 if ready:
                     kept |= training.kept(model.round + 1, ready)
                 progress.advance(1, **{name: f"{value:.3f}" for name, value in model.header["metrics"].items()})
+        if config.train.node_metrics:
+            collect_node_metrics(run)
         result |= {
             "round": model.round,
             "open": rounds if model.round < rounds else None,

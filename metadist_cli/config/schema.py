@@ -124,6 +124,9 @@ class Train(Model):
         "Random changes to the rows of a training task each time it is sampled.", name="none"
     )
     keep_nodes: Literal["none", "last", "all"] = Field("none", description="Rounds whose node files are kept.")
+    node_metrics: bool = Field(
+        False, description="Write each node's training loss and score in each round to rounds.csv."
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -51,7 +51,10 @@ class Finetune(Model):
         description="Metric of the headline and its verdicts; auto: accuracy (in regression: mse), or "
         "balanced_accuracy where the most frequent class alone comes a quarter of the way from chance to 100%.",
     )
-    predictions: bool = Field(False, description="Write every prediction to a file.")
+    predictions: bool = Field(
+        False, description="Write every prediction to predictions.csv, those of other methods to predictions/."
+    )
+    parquet: bool = Field(False, description="Write the table of scores by node and method (nodes.csv) as Parquet too.")
     tune: bool = Field(
         True,
         description="Evaluate what a node can do alone, and choose by cross-validation in the support what that and "

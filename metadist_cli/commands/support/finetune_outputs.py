@@ -124,7 +124,9 @@ def _names(config: Config, classes: tuple[str, ...], task: Tasks, i: int) -> tup
     return output_names(config, classes, task.shard, task.plan._replace(support=task.plan.support[:, :, i : i + 1]))
 
 
-def write_results(evaluation: Evaluation, run: Run, folder: Path, metrics: dict[str, Any]) -> None:
+def write_results(
+    evaluation: Evaluation, run: Run, folder: Path, metrics: dict[str, Any], tables: dict[str, bytes]
+) -> None:
     """Write finetune/<task>/: models, predictions and report, then metrics.json, which is the commit.
 
     Args:
@@ -132,16 +134,21 @@ def write_results(evaluation: Evaluation, run: Run, folder: Path, metrics: dict[
         run: where the rounds' metrics are.
         folder: where to write.
         metrics: the content of metrics.json; gets the names of the other files.
+        tables: further files by name.
     """
     from metadist_cli.report import Results, render
 
     config, setting, tasks = evaluation.config, evaluation.setting, evaluation.tasks
     outcomes = evaluation.outcomes["main"]
-    written: dict[str, bytes] = {}
+    written = dict(tables)
     if config.finetune.save != "none":
         written |= _adapted_models(evaluation, every=config.finetune.save == "all")
     if config.finetune.predictions or metrics["task"] != "new":
-        written["predictions.csv"] = _predictions(setting.experiment.spec.classes, config, tasks, outcomes)
+        classes = setting.experiment.spec.classes
+        written["predictions.csv"] = _predictions(classes, config, tasks, outcomes)
+        others = {name: parts for name, parts in evaluation.outcomes.items() if name != "main"}
+        for name, parts in others.items():
+            written[f"predictions/{name}.csv"] = _predictions(classes, config, tasks, parts)
     rounds = [{"run": "main", **line} for line in round_metrics(run)]
     for name in metrics["baselines"]:
         rounds += [{"run": name, **line} for line in round_metrics(run.baseline(name))]
@@ -158,8 +165,9 @@ def write_results(evaluation: Evaluation, run: Run, folder: Path, metrics: dict[
 
 def _forget(folder: Path) -> None:
     """Remove results of other settings, their commit first: a kill must not mix the files of two settings."""
-    for pattern in ("metrics.json", "*.safetensors", "adapted/*.safetensors", "*.csv", "*.html", "*.png"):
-        for path in folder.glob(pattern):
+    (folder / "metrics.json").unlink(missing_ok=True)
+    for kind in ("safetensors", "csv", "parquet", "html", "png"):
+        for path in (*folder.glob(f"*.{kind}"), *folder.glob(f"*/*.{kind}")):
             path.unlink(missing_ok=True)
 
 

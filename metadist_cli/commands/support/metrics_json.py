@@ -117,7 +117,7 @@ def _states(
     """A method on all tasks."""
     out = {}
     for when, step in _STEPS:
-        answers = _answers(tasks, outcomes, step)
+        answers = answers_of(tasks, outcomes, step)
         others = {name: metric_per_task(name, answers, sources, alike) for name in names}
         out[when] = _State(_scores(outcomes, step, sources), others)
     return out
@@ -129,7 +129,7 @@ def _scores(outcomes: list[Outcome], step: int, sources: Sources) -> MetricValue
     return MetricValues(values, rows, sources, summary(values, rows, sources)["over_rows"])
 
 
-def _answers(tasks: list[Tasks], outcomes: list[Outcome], step: int) -> Answers:
+def answers_of(tasks: list[Tasks], outcomes: list[Outcome], step: int) -> Answers:
     """Of every task, with the classes as the data set numbers them."""
     found: Answers = []
     for task, outcome in zip(tasks, outcomes, strict=True):
@@ -175,7 +175,7 @@ def _at_node(names: Sequence[str], task: Tasks, outcome: Outcome, main: Outcome,
     out = {}
     for when, step in _STEPS:
         than = None if outcome is main and step else best
-        answers = _answers([task], [outcome], step)
+        answers = answers_of([task], [outcome], step)
         others = {name: metric_over_rows(name, answers, alike) for name in names}
         out[when] = with_difference(_scores([outcome], step, _ALONE), than) | {"metrics": others}
     return out

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from metadist_cli.core import files
+from metadist_cli.core.csv_tables import as_csv, joined_csv
 from metadist_cli.core.errors import Problem
 from metadist_cli.core.tree import Params
-from metadist_cli.federated.updates import Updates
+from metadist_cli.federated.updates import Updates, joined
 from metadist_cli.storage import checkpoints
 from metadist_cli.storage.run_directory import Run
 
@@ -60,6 +61,23 @@ def job_seconds(run: Run, number: int, used: Collection[str]) -> float | None:
             if isinstance(written, list) and isinstance(seconds, float) and 0 <= seconds < _LONGEST:
                 known += [seconds] if any(name in used for name in written if isinstance(name, str)) else []
     return sum(known) if known else None
+
+
+def write_node_metrics(run: Run, number: int, reports: list[Updates]) -> None:
+    """Write a row for each node of a round, before the round is closed."""
+    every = joined(reports)
+    rows = [
+        {"round": number, "node": node, "rows": weight} | {name: values[i] for name, values in every.metrics.items()}
+        for i, (node, weight) in enumerate(zip(every.nodes, every.weights, strict=True))
+    ]
+    files.write(run.round(number) / "nodes.csv", as_csv(sorted(rows, key=lambda row: row["node"])))
+
+
+def collect_node_metrics(run: Run) -> None:
+    """Join the rows of all closed rounds in rounds.csv."""
+    closed = (run.round(number) / "nodes.csv" for number in range(1, run.last_closed() + 1))
+    if tables := [path.read_bytes() for path in closed if path.exists()]:
+        files.write(run.path / "rounds.csv", joined_csv(tables))
 
 
 def _line(line: dict[str, Any]) -> str:

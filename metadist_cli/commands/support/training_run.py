@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
-from metadist_cli.commands.support.round_log import job_files, job_seconds, mean_metrics, note, sizes
+from metadist_cli.commands.support.round_log import (
+    job_files,
+    job_seconds,
+    mean_metrics,
+    note,
+    sizes,
+    write_node_metrics,
+)
 from metadist_cli.commands.support.run_context import open_setting
 from metadist_cli.commands.support.stopwatch import Stopwatch
 from metadist_cli.config import Config
@@ -184,6 +191,8 @@ def commit(
     run, number = training.run, result.number
     with clock("files"):
         node_states.write_state(run, number, result.reports)
+        if training.experiment.config.train.node_metrics:
+            write_node_metrics(run, number, result.reports)
         metrics = mean_metrics(result.reports, ("loss", training.experiment.loss.metric))
         header = {"parent": model.sha256, "nodes": result.nodes, "dropped": dropped or [], "metrics": metrics}
         closed = checkpoints.write_global(run, number, result.params, header)
