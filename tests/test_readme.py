@@ -29,7 +29,7 @@ OMNIGLOT = ("images_background", "images_evaluation")
 # What makes long commands short: appended to commands that name the config ("" names all).
 SHORTER = {
     "": "execution.threads=1",
-    "quickstart": "train.local_steps=2 finetune.episodes=20 baselines.fedavg.train.rounds=1",
+    "quickstart": "train.local_steps=2 finetune.episodes=20",
     "run configs/quickstart": "train.rounds=2",
     "run quickstart": "train.rounds=2",
     "sinusoid-maml": "data.functions=300 task.new.test=100 train.local_steps=2 finetune.episodes=20",
@@ -374,7 +374,7 @@ def test_keys_of_metrics(quickstart: Path):
         for name in re.findall(r"`(\w+)`", names):
             told[name] = words(inside)
     assert set(told) == set(metrics)
-    metrics["baselines"] = list(metrics["baselines"].values())
+    metrics |= {key: list(metrics[key].values()) for key in ("baselines", "local")}
     for name, inside in told.items():
         value = metrics[name][0] if isinstance(metrics[name], list) else metrics[name]
         if isinstance(value, dict):
@@ -392,13 +392,16 @@ def everything(tmp_path_factory, quickstart: Path) -> list[Path]:
     """Runs that leave behind every kind of file: closed and open rounds, node state, all models."""
     place = Place(tmp_path_factory.mktemp("everything") / "place")
     place.shell("""
+        metadist run configs/tiny.yaml "seeds=[0, 1]" --name several
         set -- configs/tiny.yaml train.outer_state=keep finetune.predictions=true finetune.save=all
+        set -- "$@" finetune.parquet=true train.node_metrics=true
+        set -- "$@" "baselines={wild: {learner: {name: supervised}, train: {outer: {name: sgd, lr: 1e+30}}}}"
         metadist run "$@"
         metadist train "$@" train.rounds=3
         metadist aggregate "$@" train.rounds=3
         metadist train "$@" train.rounds=4
     """)
-    return [quickstart, place.folder / "runs" / "tiny"]
+    return [quickstart, place.folder / "runs" / "tiny", place.folder / "runs" / "several"]
 
 
 def test_files_of_a_run(everything: list[Path]):

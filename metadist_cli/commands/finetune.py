@@ -35,7 +35,6 @@ from metadist_cli.commands.support.run_context import command, open_setting
 from metadist_cli.commands.support.user_task import task_folder, user_task
 from metadist_cli.config import Config, fingerprint, sections, variants
 from metadist_cli.core.console import Console
-from metadist_cli.core.csv_tables import as_csv, as_parquet
 from metadist_cli.core.errors import DATA, Problem
 from metadist_cli.core.files import sha256
 from metadist_cli.evaluation.evaluate import Outcome
@@ -44,6 +43,7 @@ from metadist_cli.federated.personalization import Personal
 from metadist_cli.federated.rounds import sample_nodes
 from metadist_cli.runtime.execution import Setting
 from metadist_cli.storage import checkpoints, node_files, node_states, run_directory, shard_files
+from metadist_cli.storage.csv_tables import as_csv, as_parquet
 from metadist_cli.storage.run_directory import TRAINING, Run, basis
 
 

@@ -203,6 +203,12 @@ def baseline_names(config: Config) -> Iterator[Conflict]:
         yield Conflict(("baselines", name), message, "choose another name")
 
 
+def different_seeds(config: Config) -> Iterator[Conflict]:
+    seeds = config.seeds or []
+    if len(set(seeds)) < len(seeds):
+        yield Conflict(("seeds",), "a seed is in the list twice", "write each seed once")
+
+
 CHECKS: tuple[Callable[[Config], Iterator[Conflict]], ...] = (
     held_out_classes,
     held_out_amounts,
@@ -220,6 +226,7 @@ CHECKS: tuple[Callable[[Config], Iterator[Conflict]], ...] = (
     pooled_personalization,
     metrics_of_the_data,
     baseline_names,
+    different_seeds,
 )
 
 

@@ -12,6 +12,7 @@ from metadist_cli.config.schema_running import NAME, Amount, Execution, Finetune
 from metadist_cli.config.schema_running import default_section as _default
 from metadist_cli.config.step_sizes import Outer, StepSize
 
+Seed = Annotated[int, Field(ge=0)]
 Selection = Positive | Fraction | Annotated[list[str], Field(min_length=1)]  # how many, which fraction, or which names
 
 
@@ -169,7 +170,10 @@ class Config(Model):
         description="Name of the run and its folder: lowercase letters, digits, - and _.",
         json_schema_extra={"default": "the file's name"},
     )
-    seed: Annotated[int, Field(ge=0)] = Field(0, description="Seed of all randomness.")
+    seed: Seed = Field(0, description="Seed of all randomness.")
+    seeds: Annotated[list[Seed], Field(min_length=2)] | None = Field(
+        None, description="Several seeds: every command works on a run for each, and the spread over them is shown."
+    )
     data: Annotated[Section, FromRegistry("data set", name="digits")] = _default("Data set.", name="digits")
     task: Annotated[Episodic | Local, Field(discriminator="kind")] = Field(description="How tasks are made.")
     partition: Annotated[Partition, FromRegistry("partitioner", Partition, name="iid")] = _default(

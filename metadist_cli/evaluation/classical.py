@@ -62,16 +62,16 @@ def linear(x: np.ndarray, y: np.ndarray, query: np.ndarray, outputs: int, option
     if y.ndim > 1:
         return Ridge(alpha=1 / option).fit(x, y).predict(query).reshape(len(query), outputs)
     classes = np.unique(y)
-    found = np.full((len(query), outputs), -np.inf)
+    found = np.zeros((len(query), outputs))
     if len(classes) == 1:
-        found[:, classes] = 0.0
+        found[:, classes] = 1.0
     else:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
             weight = "balanced" if balanced else None
             model = LogisticRegression(C=option, max_iter=200, class_weight=weight).fit(x, y)
-        found[:, classes] = model.predict_log_proba(query)
-    return np.maximum(found, np.log(1e-6))  # a class without a support row is unlikely, not impossible
+        found[:, classes] = model.predict_proba(query)
+    return np.log(np.maximum(found, 1e-6))  # a class without a support row is unlikely, not impossible
 
 
 def _smoothed(votes: np.ndarray) -> np.ndarray:

@@ -33,7 +33,7 @@ SCENE = [
 ]
 SHORTER = {
     "tiny": [],
-    "quickstart": ["train.rounds=2", "baselines.fedavg.train.rounds=1", "finetune.episodes=20"],
+    "quickstart": ["train.rounds=2", "finetune.episodes=20"],
     "sinusoid-maml": [
         *("data.functions=300", "task.new.test=100", "train.rounds=2", "train.local_steps=2"),
         "finetune.episodes=20",

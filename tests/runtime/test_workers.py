@@ -317,3 +317,13 @@ def descendants(pid: int) -> list[int]:
         except OSError:
             continue
     return found
+
+
+def test_ranks_meet_again_for_every_seed(lab: Lab):
+    several = "seeds=[0, 1]"
+    lab("run", ONE, several, name="calm")
+    done = torchrun(2, *lab.arguments("run", ONE, several))
+    assert done.returncode == 0, done.stderr
+    for seed in (0, 1):
+        last = f"seed-{seed}/rounds/0003/global.safetensors"
+        assert (lab.run() / last).read_bytes() == (lab.run("calm") / last).read_bytes()

@@ -23,6 +23,7 @@ from typer.models import ArgumentInfo
 from metadist_cli.core.errors import BUG, INTERRUPTED, TERMINATED, Problem
 
 if TYPE_CHECKING:
+    from metadist_cli.config import Config
     from metadist_cli.core.console import Console
 
 File = Annotated[
@@ -82,19 +83,28 @@ def experiment(body: Callable[..., dict[str, Any]]) -> Callable[..., None]:
 
         config = configs.load(file, overrides or (), name)
         path = Path(file) if (Path(file) / "config.yaml").is_file() and name is None else runs_dir / config.name
-        run = Run.at(path)
-        with among_ranks(lambda leader: serve(leader, path)) as leads:
-            if not leads:
-                return {}
-            if dry_run:
-                from metadist_cli.commands.dry_run import plan
 
-                return plan(config, run, console)
-            console.open_log(path / "log.txt")
-            result = body(config, run, console, **options)
-            if step := result.get("next"):
-                console.say(f"next: metadist {step} {_again(file, overrides, runs_dir, name)}")
-            return result
+        def once(config: "Config", path: Path) -> dict[str, Any] | None:
+            run = Run.at(path)
+            with among_ranks(lambda leader: serve(leader, path)) as leads:
+                if not leads:
+                    return None
+                if dry_run:
+                    from metadist_cli.commands.dry_run import plan
+
+                    return plan(config, run, console)
+                console.open_log(path / "log.txt")
+                return body(config, run, console, **options)
+
+        if config.seeds is None:
+            result = once(config, path)
+        else:
+            from metadist_cli.commands.support.seeds import over_seeds
+
+            result = over_seeds(config, path, once, console, dry_run)
+        if result and (step := result.get("next")):
+            console.say(f"next: metadist {step} {_again(file, overrides, runs_dir, name)}")
+        return result or {}
 
     return command(_with_options(work, body))
 

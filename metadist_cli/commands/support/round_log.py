@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from metadist_cli.core import files
-from metadist_cli.core.csv_tables import as_csv, joined_csv
 from metadist_cli.core.errors import Problem
 from metadist_cli.core.tree import Params
 from metadist_cli.federated.updates import Updates, joined
 from metadist_cli.storage import checkpoints
+from metadist_cli.storage.csv_tables import as_csv, joined_csv
 from metadist_cli.storage.run_directory import Run
 
 _JOB_MAX = 1 << 20  # bytes
