@@ -29,7 +29,8 @@ EACH = {
     "hospitals": tuple(f"task.new.test=[{name}]" for name in ("cleveland", "hungarian", "switzerland", "va")),
 }
 # method in metrics.json, when, and what it is
-LOCAL = ("scratch", "after", "local only: a random start, adapted")
+UNTRAINED = ("scratch", "after", "untrained, adapted as the main model")
+ALONE = ("local-only", "linear", "nearest", "constant")
 MAIN = (("main", "before", "global, not adapted"), ("main", "after", "**global, adapted**"))
 
 
@@ -53,9 +54,10 @@ def collect(scene: str, runs: Path) -> dict[str, Any] | None:
     found = [[json.loads(_path(p).read_text()) for p in places(scene, s, runs).values()] for s in seeds]
     one = found[0][0]
     scores = [one["metric"], *one["after"]["metrics"]]
-    methods = [LOCAL, *MAIN]
+    methods = [*MAIN]
     for name in one["baselines"]:
         methods += [(name, "before", f"{name}, not adapted"), (name, "after", f"{name}, adapted")]
+    methods += [(name, "after", f"alone: {name}") for name in ALONE if name in one["local"]] + [UNTRAINED]
     rows = []
     for key, when, label in methods:
         stats = [[_stat(metrics, key, when) for metrics in runs_] for runs_ in found]
@@ -89,7 +91,7 @@ def _path(run: Path) -> Path:
 def _stat(metrics: dict[str, Any], key: str, when: str) -> dict[str, Any]:
     if key == "scratch":
         return metrics["scratch"]
-    return (metrics if key == "main" else metrics["baselines"][key])[when]
+    return (metrics if key == "main" else metrics["baselines"].get(key) or metrics["local"][key])[when]
 
 
 def _score(stat: dict[str, Any], score: str, metrics: dict[str, Any]) -> float:
@@ -103,7 +105,7 @@ def table(found: dict[str, Any]) -> str:
     """Markdown of one scene."""
     scores = list(found["rows"][0]["scores"])
     heads = [f"{name} {'↑' if METRICS[name].higher_is_better else '↓'}" for name in scores]
-    lines = [f"| {' | '.join(['method', *heads, 'beside global, adapted'])} |", "|---" * (len(heads) + 2) + "|"]
+    lines = [f"| {' | '.join(['method', *heads, 'from global, adapted'])} |", "|---" * (len(heads) + 2) + "|"]
     for row in found["rows"]:
         cells = [_cell(row["scores"][score]) for score in scores]
         lines.append(f"| {' | '.join([row['label'], *cells, _verdict(row['gaps'], found['metric'])])} |")
@@ -119,13 +121,13 @@ def _cell(values: list[float]) -> str:
 
 
 def _verdict(gaps: list[dict[str, Any]] | None, metric: str) -> str:
-    """better or worse where the paired interval leaves 0 out on the same side in every run."""
+    """better or worse where the paired interval over nodes or classes leaves 0 out on the same side in every run."""
     if gaps is None:
         return "-"
+    if any(g["ci95"] is None for g in gaps):
+        return f"{statistics.fmean(g['mean'] for g in gaps):+.3f}, no claim"
     sign = 1 if METRICS[metric].higher_is_better else -1
-    sides = {
-        0 if g["ci95"] is None or abs(g["mean"]) <= g["ci95"] else (1 if sign * g["mean"] > 0 else -1) for g in gaps
-    }
+    sides = {0 if abs(g["mean"]) <= g["ci95"] else (1 if sign * g["mean"] > 0 else -1) for g in gaps}
     word = {1: "better", -1: "worse"}.get(sides.pop(), "not significant") if len(sides) == 1 else "not significant"
     return f"{statistics.fmean(g['mean'] for g in gaps):+.3f}, {word}"
 
