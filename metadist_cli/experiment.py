@@ -160,13 +160,13 @@ def _server(config: Config) -> Server:
 
 
 def _optimizer(section: StepSize, rounds: int, steps: int) -> Optimizer:
-    """The optimizer of a section, with its schedule over so many rounds of so many steps."""
+    """The optimizer of a section, with its schedule over `rounds` rounds of `steps` steps."""
     warmup, until = (round(rounds_of(amount, rounds) * steps) for amount in (section.warmup, section.over))
     return configs.build(section, OPTIMIZERS, schedule(section.schedule, warmup, until, section.end))
 
 
 def _algorithm(config: Config, spec: Spec, learner: Learner, steps: int) -> Algorithm:
-    """What a node does, in so many steps a round.
+    """What a node does in a round of `steps` steps.
 
     Raises Problem if personalisation would leave no shared or no personal parameters.
     """

@@ -40,7 +40,7 @@ class Outer(StepSize):
 
 
 def rounds_of(amount: float, rounds: int) -> float:
-    """The rounds that `over` or `warmup` means in a run of so many rounds."""
+    """The rounds that `over` or `warmup` means in a run of `rounds` rounds."""
     return amount if isinstance(amount, int) else amount * rounds
 
 

@@ -10,7 +10,7 @@ omniglot: all of `metadist run omniglot-maml` beside all of launches_reference.p
 one core, one thread. Judging, both adapt two models to every new task, the trained one and a random one, and answer
 its query before and after each step; metadist adapts to the first task once more, for the model that it saves. Both
 find the images decoded, metadist in its cache. Nothing is timed unless the loop's meta-gradient is metadist's, in
-float64, and no figure is told where one has done more tasks, rows or adaptations than the other, or has more weights.
+float64, and no figure is given where one has done more tasks, rows or adaptations than the other, or has more weights.
 ranks: omniglot-maml at two nodes of 16 tasks: one process on one core, two ranks of torchrun and two workers on two.
 hashes: the last global checkpoint of tiny from one process, workers, ranks, and by hand, with `execution.block=1`; all
 cores, no repeats.

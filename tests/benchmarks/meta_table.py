@@ -42,7 +42,7 @@ time."""
 
 
 def best(samples: list[dict[str, Any]], *variants: str, cores: int = 2) -> list[dict[str, Any]]:
-    """The fastest lane of these variants in each window, of those on so many cores at most."""
+    """The fastest lane of these variants in each window, of those on at most this many cores."""
     windows: dict[int, list[dict[str, Any]]] = {}
     for sample in samples:
         if sample["variant"] in variants and sample["processes"] * sample["threads"] <= cores:

@@ -336,7 +336,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("rows", nargs="*", choices=[[], *(row.config for row in ROWS)], help="configs; default: all")
-    parser.add_argument("--seeds", type=int, help="the first so many seeds of each row")
+    parser.add_argument("--seeds", type=int, help="use only the first N seeds of each row")
     arguments(parser, "papers")
     told = parser.parse_args()
     runs = told.runs_dir.resolve()

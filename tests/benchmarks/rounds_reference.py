@@ -14,11 +14,11 @@ from torch.nn.functional import cross_entropy
 
 Weights = dict[str, Tensor]
 LR, INNER_LR, BATCH = 0.1, 0.05, 32
-CHUNK, WHOLE = 1000, 10_000  # nodes that are run at once where there are more than so many
+CHUNK, WHOLE = 1000, 10_000  # nodes that are run at once where there are more
 
 
 def rows(work: dict[str, Any]) -> tuple[Tensor, Tensor]:
-    """x (nodes, rows, 64) and y of the first nodes of a file, or, where metadist makes its own data, drawn anew."""
+    """x (nodes, rows, 64) and y of the first nodes of a file, or, where metadist makes its own data, drawn again."""
     nodes, each = work["nodes"], work["rows"]
     if work["data"] is None:
         rng = np.random.default_rng(0)
