@@ -6,7 +6,7 @@
 First metadist's meta-gradient is compared with the loop's, in float64; a difference ends the script. Then every way is
 timed in a process of its own, pinned to its cores (the last of those at hand: `taskset -c 2,3` chooses), warmed up, one
 after the other and --repeats times round, for machines are not equally fast from minute to minute: a ratio is taken
-within a round. A library's meta-gradient must agree too. A single thread is measured by its CPU time; of several, blocks in
+within a round. A library's meta-gradient must agree too. A single thread counts its CPU time; of several, blocks in
 which others used the cores are dropped.
 Writes --out and the table between the marks of --readme; --table times nothing.
 """
