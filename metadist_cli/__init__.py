@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 
 
 def load(path: str | Path) -> AdaptedModel:
-    """An adapted model that `metadist finetune` wrote: its `predict(x)` gives class names, or values."""
+    """An adapted model that `metadist finetune` wrote: its `predict(rows)` gives class names, or values."""
     from metadist_cli.storage.adapted_model import (
         load_adapted,  # torch takes seconds to import, `metadist --help` must not
     )

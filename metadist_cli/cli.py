@@ -204,6 +204,31 @@ def finetune(
     return finetune(config, run, console, task)
 
 
+@app.command(epilog="Example: metadist predict runs/quickstart/finetune/new my_digits.npz --out predictions.csv")
+@command
+def predict(
+    console: "Console",
+    *,
+    model: Annotated[
+        Path, typer.Argument(metavar="MODEL", help="An adapted.safetensors that finetune wrote, or its folder.")
+    ],
+    rows: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE",
+            help="Rows in the data set's own columns and units: a table such as .csv or .parquet, an .npz, or images.",
+        ),
+    ],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="The .csv file to write (default: standard output).")
+    ] = None,
+) -> dict[str, Any]:
+    """Predict new rows with an adapted model; neither the run nor its data are needed."""
+    from metadist_cli.commands.predict import predict
+
+    return predict(model, rows, out, console)
+
+
 @app.command(epilog="Example: metadist validate configs/quickstart.yaml train.rounds=20")
 @command
 def validate(console: "Console", *, file: File, overrides: Overrides = None) -> dict[str, Any]:

@@ -352,7 +352,7 @@ def test_command_lines_in_the_text_are_valid(line: str):
     assert {word for word in words if word.startswith("-")} <= known
     if name == "help":
         assert set(words) <= {*topics.TOPICS, "TOPIC"}
-    elif words and words[0] != "CONFIG" and not words[0].startswith("-"):
+    elif words and words[0] not in ("CONFIG", "MODEL") and not words[0].startswith("-"):
         config.load(words[0], [word for word in words[1:] if "=" in word])
 
 

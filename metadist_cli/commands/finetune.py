@@ -122,7 +122,8 @@ def _evaluated(
     texts = {"local-only": "the same model from a random start, trained on the support"} if parts else {}
     for name, text, found in classical(setting.experiment, tasks, parts, balanced):
         texts[name], outcomes[name] = text, found
-    return Evaluation(setting, methods, tasks, outcomes, steps, lead, choices, texts)
+    in_units = {name: [t.in_units(o) for t, o in zip(tasks, found, strict=True)] for name, found in outcomes.items()}
+    return Evaluation(setting, methods, tasks, in_units, steps, lead, choices, texts)
 
 
 def _tables(evaluation: Evaluation) -> dict[str, bytes]:
@@ -227,7 +228,7 @@ def _new_tasks(config: Config, run: Run, setting: Setting) -> list[Tasks]:
 
 def _drawn(config: Config, run: Run, setting: Setting, role: str, episodes: int) -> list[Tasks]:
     """New tasks, `episodes` in total, spread evenly over the shards of a role."""
-    spec = setting.experiment.spec
+    spec, preprocessing = setting.experiment.spec, shard_files.preprocessing_in(setting.manifest)
     nodes = [n["node"] for n in setting.manifest["nodes"] if n["role"] == role][:episodes]
     shards = shard_files.read_shards(run, setting.manifest, nodes)
     homes = {
@@ -240,7 +241,7 @@ def _drawn(config: Config, run: Run, setting: Setting, role: str, episodes: int)
         home = None if shard.home is None else homes[shard.home]
         rows, plan = new_tasks(config, spec, shard, home, count, setting.device)
         names = output_names(config, spec.classes, shard, plan)
-        tasks.append(
-            Tasks(shard, rows, plan, names, [*([] if home is None else home.row.tolist()), *shard.row.tolist()])
-        )
+        by = preprocessing if rows.by_support else preprocessing.settled(shard.scale)
+        numbers = [*([] if home is None else home.row.tolist()), *shard.row.tolist()]
+        tasks.append(Tasks(shard, rows, plan, by.changed(angle=shard.angle), names, numbers))
     return tasks

@@ -10,11 +10,12 @@ taken in double precision. NaN stands for a missing cell: it has no part in them
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from metadist_cli.data.types import Rows
+if TYPE_CHECKING:
+    from metadist_cli.data.types import Rows
 
 _NORMAL = 1.3489795003921634  # standard deviations between the quartiles of a normal distribution
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple, cast
+from typing import Any, ClassVar, NamedTuple, cast
 
 import numpy as np
+
+from metadist_cli.data.preprocessing import Preprocessing
 
 _PIECE = 16 << 20  # numbers that are copied in one go
 
@@ -124,6 +126,7 @@ class Dataset(NamedTuple):
     rotated: np.ndarray  # (C,) bool, a rotated copy of its base
     rotate_held_out: bool  # whether rotated classes stay where their base is held out for new tasks
     sha256: str  # of all the above
+    preprocessing: Preprocessing  # from raw rows to x, and from outputs to targets; its scale is not yet fitted
     features: tuple[Feature, ...] = ()  # in the order of x; () where rows have no named parts
 
 
@@ -143,11 +146,13 @@ def build(
     rotated: np.ndarray | None = None,
     rotate_held_out: bool = True,
     features: tuple[Feature, ...] = (),
+    raw: Mapping[str, Any] | None = None,
 ) -> Dataset:
     """A Dataset with the plain case filled in (every class its own base, none rotated) and its hash.
 
-    x (n, ...), label and row_role (n,), target (n, out), base, role and rotated (C,). The hash covers everything but
-    what features are called, so that two copies of a data set, however they were read, are known to be equal.
+    x (n, ...), label and row_role (n,), target (n, out), base, role and rotated (C,); raw: fields of Preprocessing that
+    say how x came from raw rows. The hash covers everything but what features are called and how rows were written, so
+    that two copies of a data set, however they were read, are known to be equal.
     """
     count = len(classes)
     base = np.arange(count) if base is None else base
@@ -182,8 +187,17 @@ def build(
         rotated,
         rotate_held_out,
         digest.hexdigest(),
+        _preprocessing(kind, x.shape[1:], divide, classes, raw or {}),
         features,
     )
+
+
+def _preprocessing(
+    kind: str, shape: tuple[int, ...], divide: float, classes: tuple[str, ...], raw: Mapping[str, Any]
+) -> Preprocessing:
+    names = classes if kind == "classification" else ()
+    fields = {"kind": kind, "shape": shape, "divide": float(divide), "classes": tuple(names)}
+    return Preprocessing(**fields, **raw)
 
 
 def _pieces(array: np.ndarray | Cast) -> Iterator[memoryview]:

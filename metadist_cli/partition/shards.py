@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
 
 from metadist_cli.core import seeds
 from metadist_cli.core.errors import CONFIG, Problem
+from metadist_cli.data.preprocessing import rotate
 from metadist_cli.data.standardise import Moments, gaps, standardise
 from metadist_cli.data.types import Dataset, Rows, Windows, stack, take
 from metadist_cli.partition.assign import assign_classes, assign_rows, class_runs, classes_of, rows_by_class
@@ -34,6 +34,7 @@ class Shard(NamedTuple):
         angle: degrees by which the node's images are rotated.
         labels: (C,) the node's own number for each class of the data set; None where it uses the data set's.
         home: for held-out rows of a training node, that node's number; otherwise None.
+        scale: mean and deviation of the node's features with `scale: node` or `support`; otherwise None.
     """
 
     node: int
@@ -46,6 +47,7 @@ class Shard(NamedTuple):
     angle: float = 0.0
     labels: tuple[int, ...] | None = None
     home: int | None = None
+    scale: Moments | None = None
 
 
 class TaskSize(NamedTuple):
@@ -128,7 +130,9 @@ def make_shards(data: Dataset, spec: PartitionSpec, seed: int) -> list[Shard]:
             rows = np.sort(np.concatenate([rows_of[c] for c in kept]))
             shards.append(_shard(data, rows, len(shards), f"new classes ({role})", role))
     _check(shards, data, task)
-    return scaled(shards, spec.scale, spec.clip) if spec.scale != "none" or any(gaps(s.x) for s in shards) else shards
+    if spec.scale == "none" and not any(gaps(s.x) for s in shards):
+        return shards
+    return scaled(shards, data.preprocessing, spec.scale, spec.clip)
 
 
 def pool(
@@ -223,11 +227,7 @@ def _rotate_and_relabel(shard: Shard, data: Dataset, spec: PartitionSpec, seed: 
     if spec.rotate:
         if shard.x.ndim != 3 or shard.x.dtype != np.uint8:
             raise Problem("only single-channel images can be rotated", "partition.rotate", "remove it", CONFIG)
-        rotated = [  # corners fill with the image's own background
-            np.asarray(Image.fromarray(image).rotate(angle, Image.Resampling.BILINEAR, fillcolor=image[0, 0].item()))
-            for image in shard.x
-        ]
-        shard = shard._replace(x=np.stack(rotated), angle=angle)
+        shard = shard._replace(x=rotate(shard.x[:], angle), angle=angle)
     if spec.relabel:
         if data.kind != "classification":
             raise Problem("a regression has no classes to relabel", "partition.relabel", "remove it", CONFIG)

@@ -1,7 +1,9 @@
-"""An adapted model as a file of its own: usable without the run, the data and the config."""
+"""An adapted model as a file of its own: the whole way from raw rows to predictions, without the run and its data."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,85 +11,167 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metadist_cli.config import Config
 from metadist_cli.core import files
 from metadist_cli.core.errors import Problem
-from metadist_cli.core.tree import part, prefixed
+from metadist_cli.core.tree import Params, part, prefixed
+from metadist_cli.data.new_rows import as_inputs, rows_in_memory
+from metadist_cli.data.preprocessing import Preprocessing, read_preprocessing
+from metadist_cli.experiment import Experiment
 from metadist_cli.learners.types import Adapted
 from metadist_cli.models import MODELS, Model
-from metadist_cli.partition.spec import Spec
+from metadist_cli.models.types import in_bf16
 
 _LIMIT = 16 << 30
+_WHERE = "load the adapted.safetensors that finetune wrote"
 
 
 class AdaptedModel(NamedTuple):
-    """A model that has adapted to one task. classes: names of its outputs, () for a regression."""
+    """A model that has adapted to one task.
 
-    classes: tuple[str, ...]
-    params: dict[str, Tensor]
+    Each row is computed alone, so that its prediction has the same bits whichever rows are beside it. With
+    `norm: batch` it is computed together with the task's support, which the file then holds, as in the evaluation; or
+    with `finetune.transductive`, together with all rows.
+    """
+
+    preprocessing: Preprocessing
+    params: Params  # params/NAME and stats/NAME; support: (n, *shape) stored inputs, where a model needs them
     header: dict[str, Any]
 
-    def outputs(self, x: np.ndarray) -> np.ndarray:
-        """Raw outputs (n, outputs) for rows x (n, ...) on the scale of the data set (uint8 images 0..255, say).
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the outputs; () for a regression."""
+        return self.preprocessing.classes
 
-        With `norm: batch` the rows of x are normalised together, so that an output depends on the other rows.
-        Raises Problem if the rows' shape is not the model's.
+    def outputs(self, rows: Any) -> np.ndarray:
+        """Raw outputs (n, outputs) of the network.
+
+        Args:
+            rows: in the data set's own columns and units: a mapping of columns by name, such as a data frame; or an
+                array (n, *shape) of features in their order (uint8 images 0..255, say).
+
+        Raises:
+            Problem: the rows do not fit the data set.
         """
-        rows = torch.as_tensor(np.asarray(x))
-        shape = tuple(self.header["shape"])
-        if tuple(rows.shape[1:]) != shape:
-            raise Problem(f"rows of shape {tuple(rows.shape[1:])}, not {shape}", "x", "reshape them")
-        if not torch.isfinite(rows).all():
-            raise Problem("rows hold values that are not finite", "x", "leave them out, or fill them in")
-        model = _model(self.header)
-        params, stats = part(self.params, "params"), part(self.params, "stats")
-        with torch.no_grad():
-            scaled = rows.float() / self.header["divide"]
-            return model.apply(params, stats, scaled, False, torch.zeros((), dtype=torch.int64))[0].numpy()
+        return self.raw(as_inputs(rows_in_memory(rows, self.preprocessing), self.preprocessing))
 
-    def predict(self, x: np.ndarray) -> np.ndarray:
-        """Class names (n,), or values (n, targets) of a regression in the units of the data."""
-        out = self.outputs(x)
-        if self.classes:
-            return np.array(self.classes)[out.argmax(-1)]
-        by = [np.array(self.header[key]) for key in ("target_deviation", "target_mean") if self.header.get(key)]
-        return (out * by[0] + by[1]).astype(np.float32) if by else out
+    def probabilities(self, rows: Any) -> np.ndarray:
+        """(n, classes) float32, of the classes in the order of `classes`. rows: as for `outputs`."""
+        return probabilities(self.outputs(rows))
+
+    def predict(self, rows: Any) -> np.ndarray:
+        """Class names (n,), or values (n, targets) in the data set's units. rows: as for `outputs`."""
+        out = self.outputs(rows)
+        return np.array(self.classes)[out.argmax(-1)] if self.classes else self.preprocessing.predictions(out)
+
+    def raw(self, inputs: np.ndarray) -> np.ndarray:
+        """(n, outputs) of inputs (n, *shape) that are scaled, but not yet divided."""
+        model, params, stats = _model(self.header), part(self.params, "params"), part(self.params, "stats")
+        support = self.params.get("support")
+
+        def apply(x: Tensor) -> Tensor:
+            x = x.float() / self.preprocessing.divide
+            return model.apply(params, stats, x, False, torch.zeros((), dtype=torch.int64))[0]
+
+        x = torch.from_numpy(np.require(inputs, requirements=["C", "W"]))
+        with torch.no_grad(), _one_thread():
+            if self.header["together"]:
+                return apply(x).numpy()
+            alone = [row[None] if support is None else torch.cat([support, row[None].to(support.dtype)]) for row in x]
+            return torch.stack([apply(rows)[-1] for rows in alone]).numpy()
+
+
+def probabilities(out: np.ndarray) -> np.ndarray:
+    """Softmax of outputs (n, classes), float32, of each row alone."""
+    return np.stack([torch.from_numpy(row).softmax(-1).numpy() for row in out])
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Another number of threads may give other last bits."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def pack_adapted(
-    config: Config, spec: Spec, outputs: int, adapted: Adapted, classes: tuple[str, ...], source: str
+    experiment: Experiment, adapted: Adapted, preprocessing: Preprocessing, support: Tensor, source: str
 ) -> bytes:
-    """The bytes of an adapted model; source: SHA-256 of the global checkpoint that it started from."""
+    """The bytes of an adapted model.
+
+    Args:
+        experiment: with the model as it is for this task.
+        adapted: to the task.
+        preprocessing: of the task's rows, with the names of its classes.
+        support: (n, *shape) inputs as stored, kept only where predictions depend on them.
+        source: SHA-256 of the global checkpoint that it started from.
+    """
+    config, model = experiment.config, experiment.model
     header = {
-        "format": 1,
+        "format": 2,
         "model": config.model.model_dump(mode="json"),
-        "shape": list(spec.shape),
-        "outputs": outputs,
-        "divide": spec.divide,
-        "classes": list(classes),
-        "target_mean": list(spec.target_mean),
-        "target_deviation": list(spec.target_deviation),
+        "outputs": model.outputs,
+        "bf16": config.execution.precision == "bf16",
+        "together": model.mixes and config.finetune.transductive,
+        "preprocessing": preprocessing.model_dump(mode="json"),
         "global": source,
     }
     tensors = {k: v.detach().cpu() for k, v in prefixed(params=adapted.params, stats=adapted.stats).items()}
+    if model.mixes and not header["together"]:
+        tensors["support"] = support.cpu()
     return files.pack(tensors, header)
 
 
 def load_adapted(path: str | Path) -> AdaptedModel:
     """Read an adapted model. Raises Problem(DATA) if the file is damaged or not an adapted model."""
-    tensors, header = files.unpack(files.read(path, _LIMIT, "adapted model"), str(path))
+    data = files.read(path, _LIMIT, "adapted model")
+    if Path(path).suffix != ".safetensors":
+        raise Problem("this is not an adapted model", str(path), _WHERE)
+    return unpack_adapted(data, str(path))
+
+
+def unpack_adapted(data: bytes, where: str) -> AdaptedModel:
+    """The same of the file's bytes. where: the file, for messages."""
+    tensors, header = files.unpack(data, where)
+    if header.get("format") == 1 and "divide" in header:
+        message = "an earlier version of metadist wrote this model, without its preprocessing"
+        raise Problem(message, where, "run metadist finetune again")
+    if header.get("format") != 2 or not isinstance(header.get("preprocessing"), dict):
+        raise Problem("this is not an adapted model", where, _WHERE)
+    by = read_preprocessing(header["preprocessing"], where)
     try:
-        params, stats = _model(header).init(torch.Generator().manual_seed(0))
-        usable = header["divide"] > 0 and len(header["classes"]) in (0, header["outputs"])
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError):  # a header made by a stranger
+        model = _model(header)
+        params, stats = model.init(torch.Generator().manual_seed(0))
+        usable = len(by.classes) in ((0,) if by.kind == "regression" else (header["outputs"],))
+        usable &= by.scale != "node" and type(header["together"]) is bool
+        usable &= len(by.target_mean) in (0, header["outputs"])
+    except (
+        KeyError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        RuntimeError,
+        OverflowError,
+    ):  # a header made by a stranger
         params, stats, usable = {}, {}, False
     if not usable:
-        raise Problem("this is not an adapted model", str(path), "load the adapted.safetensors that finetune wrote")
-    files.check(tensors, prefixed(params=params, stats=stats), str(path))
-    return AdaptedModel(tuple(header["classes"]), tensors, header)
+        raise Problem("this is not an adapted model", where, _WHERE)
+    wanted = prefixed(params=params, stats=stats)
+    if model.mixes and not header["together"] and "support" in tensors:
+        found = tensors["support"]
+        kind = found.dtype if found.dtype == torch.uint8 else torch.float32
+        wanted["support"] = torch.empty((len(found) if found.ndim else 1, *by.shape), dtype=kind)
+    elif model.mixes and not header["together"]:
+        raise Problem("the support that this model needs is missing", where, "run metadist finetune again")
+    files.check(tensors, wanted, where)
+    return AdaptedModel(by, tensors, header)
 
 
 def _model(header: dict[str, Any]) -> Model:
     """The network that a header describes."""
     options = {k: v for k, v in header["model"].items() if k != "name"}
-    return MODELS[header["model"]["name"]](tuple(header["shape"]), header["outputs"], **options)
+    shape = tuple(header["preprocessing"]["shape"])
+    model = MODELS[header["model"]["name"]](shape, header["outputs"], **options)
+    return in_bf16(model) if header["bf16"] else model

@@ -14,10 +14,12 @@ from metadist_cli.config import Config
 from metadist_cli.core import files
 from metadist_cli.core.errors import Problem
 from metadist_cli.core.tree import Params
+from metadist_cli.data.preprocessing import Preprocessing, read_preprocessing
 from metadist_cli.data.sets import Dataset
-from metadist_cli.data.standardise import SHARED
+from metadist_cli.data.standardise import Moments
 from metadist_cli.data.types import Feature, Windows, stack, take
 from metadist_cli.partition.assign import class_runs
+from metadist_cli.partition.scale import fit
 from metadist_cli.partition.shards import Shard, account
 from metadist_cli.partition.spec import Spec
 from metadist_cli.storage.run_directory import PACK, SHARDS, Run, basis
@@ -39,13 +41,11 @@ def write_shards(
             files.write(run.shards / name, packed)
         stored[name] = {"sha256": files.sha256(packed), "bytes": len(packed)}
         entries += _entries(pack, name)
-    scale = {}
-    if config.partition.scale in SHARED:  # what a task of the user's own is to be scaled by
-        found = SHARED[config.partition.scale]([data.x[s.row] for s in shards if s.role == "train"])
-        scale = {"scale": {"mean": found.mean.tolist(), "deviation": found.deviation.tolist()}}
+    by = fit(data, shards, config.partition.scale, config.partition.clip)
+    by = by.changed(target_mean=spec.target_mean, target_deviation=spec.target_deviation)
     return {
         "format": 1,
-        **scale,
+        "preprocessing": by.model_dump(mode="json"),
         "data": {"name": config.data.name, "sha256": data.sha256},
         "basis": basis(config, SHARDS),
         "spec": {**spec._asdict(), "classes": len(spec.classes)},
@@ -70,6 +70,16 @@ def features_in(manifest: dict[str, Any]) -> tuple[Feature, ...]:
         raise _unreadable() from None
 
 
+def preprocessing_in(manifest: dict[str, Any]) -> Preprocessing:
+    """How rows become inputs. Raises Problem(DATA) for the manifest of an earlier version, which does not say it."""
+    where = "shards/manifest.json"
+    if "preprocessing" not in manifest:
+        message = "an earlier version of metadist made these shards, and did not note how rows become inputs"
+        hint = "delete shards/manifest.json and run `metadist partition` again: rounds that are trained remain"
+        raise Problem(message, where, hint)
+    return read_preprocessing(manifest["preprocessing"], where)
+
+
 def _pack_shards(pack: list[Shard]) -> Params:
     x = stack([s.x for s in pack])
     rows = {"source": x.source, "start": x.start.astype(np.int32)} if isinstance(x, Windows) else {"x": x}
@@ -80,6 +90,10 @@ def _pack_shards(pack: list[Shard]) -> Params:
     }
     if pack[0].target is not None:
         columns["target"] = np.concatenate([s.target for s in pack if s.target is not None])
+    if found := [s.scale for s in pack if s.scale is not None]:
+        none = Moments(*(np.full_like(found[0].mean, np.nan) for _ in Moments._fields))  # of nodes without a scale
+        scales = [none if s.scale is None else s.scale for s in pack]
+        columns |= {"mean": np.stack([s.mean for s in scales]), "deviation": np.stack([s.deviation for s in scales])}
     return {name: torch.from_numpy(column) for name, column in columns.items()}
 
 
@@ -159,5 +173,9 @@ def _read_shard(entry: dict[str, Any], pack: dict[str, np.ndarray], shape: list[
         x = take(Windows(pack["source"], pack["start"], shape[0]), np.arange(rows.start, rows.stop))
     target = pack["target"][rows] if "target" in pack else None
     labels = tuple(entry["labels"]) if "labels" in entry else None
-    own = (entry.get("angle", 0.0), labels, entry.get("home"))
+    scale = None
+    if "mean" in pack:
+        place = entry["node"] - int(re.findall("[0-9]+", entry["file"])[0])  # in a file of consecutive nodes
+        scale = None if np.isnan(pack["mean"][place]).any() else Moments(pack["mean"][place], pack["deviation"][place])
+    own = (entry.get("angle", 0.0), labels, entry.get("home"), scale)
     return Shard(entry["node"], entry["name"], entry["role"], x, pack["label"][rows], target, pack["row"][rows], *own)

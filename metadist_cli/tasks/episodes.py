@@ -248,8 +248,7 @@ def gather(pool: Pool, support: np.ndarray, query: np.ndarray, labels: tuple[np.
     device = pool.x.device
 
     def rows(index: np.ndarray) -> tuple[Tensor, Tensor]:
-        at = torch.from_numpy(np.ascontiguousarray(index)).to(device)
-        x = _taken(pool.x, at if pool.place is None else pool.place[at])
+        at, x = torch.from_numpy(np.ascontiguousarray(index)).to(device), stored(pool, index)
         return (x if x.is_floating_point() and pool.divide == 1 else x / pool.divide), _taken(pool.y, at)
 
     (support_x, support_y), (query_x, query_y) = rows(support), rows(query)
@@ -268,6 +267,12 @@ def _scaled(by_support: Callable, support: Tensor, rows: Tensor, lead: int) -> T
     flat = ([*leaf.cpu().numpy().reshape(-1, *leaf.shape[lead:])] for leaf in (support, rows))
     scaled = np.stack([by_support(own, x) for own, x in zip(*flat, strict=True)])
     return torch.from_numpy(scaled).reshape(rows.shape).to(rows.device)
+
+
+def stored(pool: Pool, rows: np.ndarray) -> Tensor:
+    """x of some rows of the pool, (n, *row shape), as stored: not divided, and not scaled by a task's support."""
+    at = torch.from_numpy(np.ascontiguousarray(rows)).to(pool.x.device)
+    return _taken(pool.x, at if pool.place is None else pool.place[at])
 
 
 def _taken(leaf: Tensor, at: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from runner import Lab, environment, proc
 from texts import PEAK, members, samples, spelt
 
 from metadist_cli.core.errors import CONFIG, DATA, Problem
+from metadist_cli.data.new_rows import rows_in_memory
 from metadist_cli.data.readers.characters import LEAF
 from metadist_cli.data.sets.leaf import leaf
 from metadist_cli.data.types import Dataset, Windows
@@ -372,6 +373,14 @@ def test_from_rows_judges_on_leafs_test_part(crowd: Make) -> None:
     folder = lab.run() / "finetune" / "new"
     assert json.loads((folder / "metrics.json").read_text())["episodes"] == 6
     assert len((folder / "predictions.csv").read_text().splitlines()) == 1 + 24
+
+
+def test_free_text_is_cut_and_padded_by_the_preprocessing_too(tmp_path: Path) -> None:
+    users = {"u": {"x": ["so it is", "so be it, then", "é is so"], "y": [0, 1, 0]}}
+    told = {"users": ["u"], "num_samples": [3], "user_data": users}
+    (tmp_path / "all.json").write_text(json.dumps(told))
+    data = leaf(0, path=str(tmp_path / "all.json"), length=10)
+    np.testing.assert_array_equal(rows_in_memory(users["u"]["x"], data.preprocessing), data.x[:])
 
 
 def test_from_nodes_holds_users_out_with_all_their_rows(crowd: Make) -> None:

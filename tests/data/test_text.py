@@ -395,6 +395,10 @@ def test_a_model_of_characters_is_used_outside(written: Lab) -> None:
     shown = np.array([[LEAF.index(c) for c in "To be, or "]], dtype=np.uint8)
     assert model.classes[:2] == ("newline", "space")
     assert model.predict(shown)[0] in model.classes
+    assert model.outputs(["To be, or "]).tolist() == model.outputs(shown).tolist()
+    for wrong, message in (("To be", "5 characters, a row of this data set has 10"), ("To be, ör ", "'ö' is not one")):
+        with pytest.raises(Problem, match=message):
+            model.predict([wrong])
 
 
 def test_a_task_of_ones_own_is_a_table_of_character_numbers(written: Lab) -> None:

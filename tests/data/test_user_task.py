@@ -22,6 +22,7 @@ from safetensors.numpy import save_file
 
 from metadist_cli.core.errors import DATA, Problem
 from metadist_cli.data.names import natural
+from metadist_cli.data.preprocessing import Column, Preprocessing
 from metadist_cli.data.readers import images
 from metadist_cli.data.user_task import arrays
 from metadist_cli.data.user_task import table as tables
@@ -31,12 +32,12 @@ from metadist_cli.data.user_task.types import TaskFormat
 DIGITS = tuple("0123456789")
 
 
-TWO_WAYS = TaskFormat("classification", (4, 4), 16.0, None, 2)  # images of 4x4 stored as 0..16
+TWO_WAYS = {"kind": "classification", "shape": (4, 4), "divide": 16.0}  # images of 4x4 stored as 0..16
 
 
-def read(path: Path, **other: Any) -> UserTask:
+def read(path: Path, outputs: int | None = 2, shot: int = 1, **rows: Any) -> UserTask:
     """A task of two ways, unless the format is changed."""
-    return read_task(path, TWO_WAYS._replace(**other))
+    return read_task(path, TaskFormat(Preprocessing(**TWO_WAYS | rows), outputs, "classes" not in rows, shot))
 
 
 def image(path: Path, pixels: Any = 0, size: int = 8, mode: str = "L", **save: Any) -> Path:
@@ -323,11 +324,67 @@ def test_csv(tmp_path, form: Callable[[str], str]):
     assert task.query_names == ("line 5",)
 
 
-def test_columns_with_the_names_of_the_data_set_stand_anywhere(tmp_path):
-    text = CSV.replace("f0,f1", "age,dose")
-    for names, row in ((("dose", "age"), [2, 1]), (("age", "dose"), [1, 2]), (("dose", "weight"), [1, 2])):
-        task = read(table(tmp_path / "t.csv", text), **FLAT, names=names)
+NAMED = FLAT | {"columns": (Column(name="age"), Column(name="dose")), "others": ("site", "sick"), "target": "sick"}
+
+
+def test_columns_are_matched_by_name_wherever_they_stand(tmp_path):
+    for head, row in (("dose,age", [2, 1]), ("age,dose", [1, 2])):
+        task = read(table(tmp_path / "t.csv", CSV.replace("f0,f1", head)), **NAMED)
         np.testing.assert_array_equal(task.support_x[0], row)
+
+
+def test_other_columns_of_the_data_set_may_be_there_and_its_target_is_the_label(tmp_path):
+    text = "part,sick,age,dose,site\nsupport,b,1,2,x\nsupport,a,-1.5,2e3,y\nquery,a,5,6,\n"
+    task = read(table(tmp_path / "t.csv", text), **NAMED)
+    np.testing.assert_array_equal(task.support_x, [[1, 2], [-1.5, 2000]])
+    assert task.classes == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("head", "message", "hint"),
+    [
+        ("age,doze", "t.csv:1: the data set has no column 'doze'", "did you mean 'dose'?"),
+        ("age,x", "t.csv:1: the data set has no column 'x'", "there are: age, dose"),
+        ("age,site", "t.csv:1: the column 'dose' is missing", "add it; the features are: age, dose"),
+    ],
+)
+def test_unknown_and_missing_columns_are_refused(tmp_path, head: str, message: str, hint: str):
+    check(table(tmp_path / "t.csv", CSV.replace("f0,f1", head)), NAMED, message, hint)
+
+
+def test_texts_gaps_dates_and_styles_are_read_as_the_data_sets_were(tmp_path):
+    columns = (
+        Column(name="ward", kind="category", values=("A", "B", "C")),
+        Column(name="price", decimal=",", symbols=("€",), indicator=True),
+        Column(name="seen", kind="date", dates="days", date_format="%d.%m.%Y"),
+    )
+    options = {"shape": (6,), "divide": 1.0, "columns": columns, "missing": "fill", "marks": ("-",)}
+    text = "part;label;ward;price;seen\nsupport;a;C;1,5 €;02.01.1970\nsupport;b;A;-;03.01.1970\nquery;;B;2;-\n"
+    task = read(table(tmp_path / "t.csv", text), **options)
+    gap = np.nan
+    np.testing.assert_array_equal(task.support_x, [[0, 0, 1, 1.5, 1, 0], [1, 0, 0, gap, 2, 1]])
+    np.testing.assert_array_equal(task.query_x, [[0, 1, 0, 2, gap, 0]])
+    check(table(tmp_path / "t.csv", text.replace(";B;", ";D;")), options, ":4:ward: 'D' is not one of", "are: A, B, C")
+    refused = options | {"missing": "refuse"}
+    check(table(tmp_path / "t.csv", text), refused, ":3:price: the cell is missing", "fill it in, or leave the row out")
+
+
+def test_targets_are_in_the_data_sets_own_units(tmp_path):
+    path = table(tmp_path / "t.csv", "part,target,x\nsupport,150,0.5\nquery,300,0.25\n")
+    task = read(path, kind="regression", shape=(1,), divide=1.0, outputs=1, unit=100.0, classes=())
+    assert [task.support_y, task.query_y] == [[[1.5]], [[3.0]]]
+    x = np.zeros((1, 1))
+    path = npz(tmp_path / "t.npz", support_x=x, query_x=x, support_y=np.array([150]), query_y=np.array([300.0]))
+    task = read(path, kind="regression", shape=(1,), divide=1.0, outputs=1, unit=100.0, classes=())
+    assert [task.support_y, task.query_y] == [[[1.5]], [[3.0]]]
+
+
+def test_a_threshold_of_the_data_set_makes_classes_of_its_target(tmp_path):
+    options = NAMED | {"classes": ("well", "ill"), "above": 2.0}
+    text = "part,sick,age,dose\nsupport,1,1,2\nsupport,2.5,1,2\nquery,2,1,2\n"
+    task = read(table(tmp_path / "t.csv", text), **options)
+    np.testing.assert_array_equal(task.support_y, [0, 1])
+    np.testing.assert_array_equal(task.query_y, [0])
 
 
 def test_csv_without_query_labels_in_rows_of_images(tmp_path):

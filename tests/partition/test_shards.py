@@ -583,7 +583,7 @@ def test_scaled_training_rows_have_mean_0_and_deviation_1(
     data = table([c + 2 for c in counts], nodes)
     noise = np.random.default_rng(seed).normal(centre, 3, (len(data.label), 3))
     noise[:, 2] = 0.1
-    data = data._replace(x=noise.astype(np.float32))
+    data = data._replace(x=noise.astype(np.float32), preprocessing=data.preprocessing.changed(shape=(3,)))
     held = HoldOut("rows", 0.2, 0.1) if source == "rows" else HoldOut("nodes", 1, 0)
     natural = PARTITIONERS["natural"](by="site")
     try:

@@ -10,21 +10,22 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from metadist_cli.commands.support.round_log import round_metrics
 from metadist_cli.config import Config
 from metadist_cli.config.schema import Episodic
 from metadist_cli.core import files
 from metadist_cli.core.tree import Params
+from metadist_cli.data.preprocessing import Preprocessing
+from metadist_cli.data.standardise import moments
 from metadist_cli.evaluation.evaluate import Outcome
 from metadist_cli.experiment import Experiment
 from metadist_cli.learners.types import last
 from metadist_cli.partition.shards import Shard
 from metadist_cli.runtime.execution import Setting
-from metadist_cli.storage.adapted_model import pack_adapted
+from metadist_cli.storage.adapted_model import pack_adapted, probabilities, unpack_adapted
 from metadist_cli.storage.run_directory import Run
-from metadist_cli.tasks.episodes import Pool, TaskIndices, gather
+from metadist_cli.tasks.episodes import Pool, TaskIndices, gather, stored
 
 
 class Trained(NamedTuple):
@@ -51,25 +52,35 @@ class Trained(NamedTuple):
 class Tasks(NamedTuple):
     """The new tasks of one shard, E episodes of it.
 
-    names: of the outputs in episode 0, () for a regression; rows: what the shard's rows are called in predictions.csv;
-    labelled: False where the query carries no labels and nothing can be scored.
+    preprocessing: of the shard's rows, with its scale; names: of the outputs in episode 0, () for a regression; rows:
+    what the shard's rows are called in predictions.csv; labelled: False where the query carries no labels and nothing
+    can be scored.
     """
 
     shard: Shard
     pool: Pool
     plan: TaskIndices
+    preprocessing: Preprocessing
     names: tuple[str, ...]
     rows: Sequence[object]
     labelled: bool = True
 
     def truths(self) -> np.ndarray:
-        """(E, Q) labels of the query rows, or their targets (E, Q, out) in the units of the data."""
+        """(E, Q) labels of the query rows, or their targets (E, Q, out) in the data's units."""
         query = self.plan.query[0, 0]
         if self.plan.labels is not None:
             return np.broadcast_to(self.plan.labels[1], query.shape)
         if self.shard.target is not None:  # not the pool's, which are standardised; its last rows are the shard's
-            return self.shard.target[query - (len(self.pool.y) - len(self.shard.target))]
+            own = query - (len(self.pool.y) - len(self.shard.target))
+            return self.preprocessing.in_units(self.shard.target[own])
         return self.pool.y[torch.from_numpy(query).to(self.pool.y.device)].cpu().numpy()
+
+    def in_units(self, outcome: Outcome) -> Outcome:
+        """Outputs of a regression, in multiples of the unit, and their mean squared errors in the data's units."""
+        if (unit := self.preprocessing.unit) == 1:
+            return outcome
+        first, out = (torch.from_numpy(self.preprocessing.in_units(o.numpy())) for o in (outcome.first, outcome.out))
+        return Outcome(outcome.score * unit**2, first, out)
 
 
 class Chosen(NamedTuple):
@@ -140,15 +151,18 @@ def write_results(
 
     config, setting, tasks = evaluation.config, evaluation.setting, evaluation.tasks
     outcomes = evaluation.outcomes["main"]
+    models = [] if config.finetune.save == "none" else _adapted_models(evaluation, config.finetune.save == "all")
     written = dict(tables)
-    if config.finetune.save != "none":
-        written |= _adapted_models(evaluation, every=config.finetune.save == "all")
+    if models:
+        written["adapted.safetensors"] = models[0]
+    if config.finetune.save == "all":
+        written |= {f"adapted/episode-{number:05d}.safetensors": model for number, model in enumerate(models)}
     if config.finetune.predictions or metrics["task"] != "new":
         classes = setting.experiment.spec.classes
-        written["predictions.csv"] = _predictions(classes, config, tasks, outcomes)
+        written["predictions.csv"] = _predictions(classes, config, tasks, outcomes, models)
         others = {name: parts for name, parts in evaluation.outcomes.items() if name != "main"}
         for name, parts in others.items():
-            written[f"predictions/{name}.csv"] = _predictions(classes, config, tasks, parts)
+            written[f"predictions/{name}.csv"] = _predictions(classes, config, tasks, parts, [])
     rounds = [{"run": "main", **line} for line in round_metrics(run)]
     for name in metrics["baselines"]:
         rounds += [{"run": name, **line} for line in round_metrics(run.baseline(name))]
@@ -171,30 +185,34 @@ def _forget(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def _adapted_models(evaluation: Evaluation, every: bool) -> dict[str, bytes]:
-    """adapted.safetensors of episode 0, which the report shows; with `every`, those of all episodes in adapted/."""
+def _adapted_models(evaluation: Evaluation, every: bool) -> list[bytes]:
+    """The model of episode 0, which the report shows; with `every`, those of all episodes."""
     config, setting, main = evaluation.config, evaluation.setting, evaluation.methods["main"]
-    learner, spec = main.experiment.algorithm.learner, setting.experiment.spec
-    out: dict[str, bytes] = {}
-    number = 0
+    learner, classes = main.experiment.algorithm.learner, setting.experiment.spec.classes
+    out: list[bytes] = []
     for task in evaluation.tasks if every else evaluation.tasks[:1]:
         meta, stats = main.model(task, setting.device)
         for i in range(task.plan.support.shape[2] if every else 1):
-            episode = gather(task.pool, task.plan.support[0, 0, i], task.plan.query[0, 0, i], task.plan.labels)
+            rows = task.plan.support[0, 0, i]
+            episode = gather(task.pool, rows, task.plan.query[0, 0, i], task.plan.labels)
             seed = torch.tensor(int(task.plan.seeds[0, 0, i]), device=setting.device)
             last_one = last(learner.adapt(meta, stats, episode.support, seed, evaluation.steps, config.finetune.batch))
-            names = _names(config, spec.classes, task, i)
-            data = pack_adapted(config, spec, main.experiment.model.outputs, last_one, names, main.sha256)
-            if number == 0:
-                out["adapted.safetensors"] = data
-            if every:
-                out[f"adapted/episode-{number:05d}.safetensors"] = data
-            number += 1
+            own = stored(task.pool, rows).cpu().numpy()
+            by = task.preprocessing.changed(classes=_names(config, classes, task, i))
+            if task.pool.by_support is not None:
+                by = by.settled(moments([own]))
+                own = by.scaled(own)
+            out.append(pack_adapted(main.experiment, last_one, by, torch.from_numpy(own), main.sha256))
     return out
 
 
-def _predictions(classes: tuple[str, ...], config: Config, tasks: list[Tasks], outcomes: Iterable[Outcome]) -> bytes:
-    """predictions.csv: one line a query row of every episode, after adaptation."""
+def _predictions(
+    classes: tuple[str, ...], config: Config, tasks: list[Tasks], outcomes: Iterable[Outcome], models: list[bytes]
+) -> bytes:
+    """predictions.csv: one line a query row of every episode, after adaptation; by the saved model where there is one.
+
+    Its bits differ from the evaluation's, which computes many episodes as one program.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     width = len(tasks[0].names)
@@ -202,23 +220,39 @@ def _predictions(classes: tuple[str, ...], config: Config, tasks: list[Tasks], o
     writer.writerow(["episode", "node", "row", *columns])
     number = 0
     for task, outcome in zip(tasks, outcomes, strict=True):
-        for i, (out, truths) in enumerate(zip(outcome.out, task.truths(), strict=True)):
+        for i, (out, truths) in enumerate(zip(outcome.out.numpy(), task.truths(), strict=True)):
             rows = task.plan.query[0, 0, i]
             names = _names(config, classes, task, i)
-            for row, truth, line in zip(rows, truths, _readable(out, names), strict=True):
-                label = names[int(truth)] if names else " ".join(repr(float(v)) for v in truth)
+            found = out
+            if number < len(models):
+                found = _by_model(models[number], task, rows)
+            for row, truth, line in zip(rows, truths, readable(found, names), strict=True):
+                label = names[int(truth)] if names else " ".join(map(str, truth))
                 label = label if task.labelled else ""
                 writer.writerow([number, task.shard.node, task.rows[row], label, *line])
             number += 1
     return text.getvalue().encode()
 
 
-def _readable(out: Tensor, names: tuple[str, ...]) -> list[list[str]]:
-    """Prediction and probabilities (or values) of each query row of one episode."""
+def _by_model(packed: bytes, task: Tasks, rows: np.ndarray) -> np.ndarray:
+    """Outputs of an adapted model for rows of a task's pool; of a regression in the data's units."""
+    model = unpack_adapted(packed, "adapted.safetensors")
+    x = stored(task.pool, rows).cpu().numpy()
+    out = model.raw(x if task.pool.by_support is None else model.preprocessing.scaled(x))
+    return out if model.classes else model.preprocessing.predictions(out)
+
+
+def readable(out: np.ndarray, names: tuple[str, ...]) -> list[list[str]]:
+    """Prediction and probabilities (or values) of each row, float32 digits that name each number exactly.
+
+    Args:
+        out: (n, outputs), of a regression in the data's units.
+        names: of the outputs; () for a regression.
+    """
     if not names:
-        return [[" ".join(repr(v) for v in row)] for row in out.tolist()]
-    probabilities = out.softmax(-1)
-    return [[names[int(p.argmax())], *(f"{v:.6f}" for v in p.tolist())] for p in probabilities]
+        return [[" ".join(map(str, row))] for row in out]
+    best = out.argmax(-1)
+    return [[names[i], *map(str, row)] for i, row in zip(best, probabilities(out), strict=True)]
 
 
 def _examples(setting: Setting, task: Tasks, outcome: Outcome) -> Any:
@@ -229,7 +263,7 @@ def _examples(setting: Setting, task: Tasks, outcome: Outcome) -> Any:
     episode = gather(task.pool, plan.support[0, 0, 0], plan.query[0, 0, 0], plan.labels)
     support_x, support_y, query_x, query_y = (leaf.cpu().numpy() for leaf in episode)
     if spec.kind == "regression":
-        support_y, query_y = (spec.in_units(torch.from_numpy(y)).numpy() for y in (support_y, query_y))
+        support_y, query_y = (task.preprocessing.predictions(y) for y in (support_y, query_y))
     if spec.kind == "classification":
         kind = "image" if len(spec.shape) == 2 else "vector"
         before, after = outcome.first[0].argmax(-1).numpy(), outcome.out[0].argmax(-1).numpy()

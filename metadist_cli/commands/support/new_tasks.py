@@ -28,8 +28,6 @@ def new_tasks(
         rows = spec.pool([shard], device)
         if config.partition.scale == "support":
             rows = rows._replace(by_support=partial(by_support, clip=config.partition.clip))
-        if config.partition.scale == "support":
-            rows = rows._replace(by_support=partial(by_support, clip=config.partition.clip))
         return rows, _fresh(config, spec, len(shard.label), count)(rows, "new")
     rows, support = spec.pool([home, shard], device), config.finetune.task.support
     if support is None:

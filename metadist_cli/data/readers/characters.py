@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -54,15 +54,42 @@ class Alphabet:
         """The text without characters that have no number."""
         return "".join(letter for letter in text if self._number[ord(letter)] >= 0)
 
-    def order(self) -> tuple[tuple[str, ...], np.ndarray]:
-        """(names of the characters, (C,) uint8 place among them of each number so far).
+    @property
+    def letters(self) -> str:
+        """The characters in their order: LEAF's are in LEAF's, others sorted."""
+        return "".join(self._letters if self._fixed else sorted(self._letters))
 
-        LEAF's are in LEAF's order, others sorted.
-        """
-        letters = self._letters if self._fixed else sorted(self._letters)
+    def order(self) -> tuple[tuple[str, ...], np.ndarray]:
+        """(names of the characters in their order, (C,) uint8 place among them of each number so far)."""
+        letters = self.letters
         at = {letter: i for i, letter in enumerate(letters)}
         names = tuple(_NAMES.get(c) or (c if c.isprintable() else repr(c)[1:-1]) for c in letters)
         return names, np.array([at[letter] for letter in self._letters], dtype=np.uint8)
+
+
+def numbers(texts: Sequence[object], letters: str, length: int, free: bool) -> np.ndarray:
+    """(n, length) uint8 numbers of the characters of new texts.
+
+    Args:
+        texts: n of them.
+        letters: the characters by their numbers.
+        length: of a row.
+        free: whether texts of other lengths are cut or padded, and characters without a number left out.
+
+    Raises:
+        Problem(DATA): a text has another length, or an unknown character.
+    """
+    place = {letter: i for i, letter in enumerate(letters)}
+    rows = [str(text) for text in texts]
+    if free:
+        rows = ["".join(letter for letter in row if letter in place)[:length].rjust(length) for row in rows]
+    for i, row in enumerate(rows):
+        if len(row) != length:
+            message = f"the text has {len(row):,} characters, a row of this data set has {length:,}"
+            raise Problem(message, f"x[{i}]", f"pass the last {length:,} characters of a text", DATA)
+        if odd := next((letter for letter in row if letter not in place), None):
+            raise Problem(f"{odd!r} is not one of the data set's characters", f"x[{i}]", "replace or remove it", DATA)
+    return np.array([[place[letter] for letter in row] for row in rows], dtype=np.uint8).reshape(-1, length)
 
 
 def lay(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

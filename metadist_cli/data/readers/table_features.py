@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from metadist_cli.core.errors import CONFIG, DATA, Problem
-from metadist_cli.data.names import NAME
+from metadist_cli.data.names import NAME, nearest
+from metadist_cli.data.preprocessing import Column as Spec
 from metadist_cli.data.readers.table_cells import Column, Kind
 from metadist_cli.data.readers.table_columns import Table
-from metadist_cli.data.readers.table_format import fits
+from metadist_cli.data.readers.table_format import Format, fits
 from metadist_cli.data.readers.table_hints import TOTAL
 from metadist_cli.data.types import Feature
 
 _VALUES = 500_000_000  # 2 GB
 _SHOWN = 6
 _FEW, _LOOK = 3, 10_000  # values shown of a feature, and rows searched for them
-_UNITS = {"days": "days", "hours": "hours", "parts": "parts"}
 
 
 class Choice(NamedTuple):
@@ -107,74 +107,108 @@ def _dropped(table: Table, choice: Choice, missing: Mapping[str, np.ndarray]) ->
     return kept
 
 
-def matrix(columns: Sequence[Column], one_hot: Sequence[str], indicator: bool) -> np.ndarray:
-    """What the model sees of the columns, in their order.
+def columns_of(columns: Sequence[Column], one_hot: Sequence[str], indicator: bool, form: Format) -> list[Spec]:
+    """What the model sees of a data set's columns, and how they are written.
 
     Args:
-        columns: Numbers become one column, texts one for each, dates in parts one for each part.
+        columns: Numbers become one feature, texts one for each, dates in parts one for each part.
         one_hot: Patterns for columns of numbers that are codes.
-        indicator: Whether to add, after them, a column for each that has missing cells: 1 where one is missing.
-
-    Returns:
-        x (n, D) float32, NaN where a cell is missing.
+        indicator: Whether each column that has missing cells gets a feature that says so.
+        form: How the data set's files are written.
 
     Raises:
-        Problem: CONFIG for no columns at all, and where x would take more than 2 GB.
+        Problem: CONFIG for no columns at all, and where the features would take more than 2 GB.
     """
     if not columns:
         raise Problem("no column is a feature", "data", "drop less, or name some in data.features", CONFIG)
-    spread = [_size(column, one_hot) for column in columns]
-    flagged = [column.missing for column in columns if indicator and column.missing.any()]
-    rows, width = len(columns[0].missing), sum(spread) + len(flagged)
+    found = [_spec(column, one_hot, indicator, form) for column in columns]
+    rows, width = len(columns[0].missing), sum(spec.size + spec.indicator for spec in found)
     if rows * width > _VALUES:
-        widest = columns[int(np.argmax(spread))].name[:NAME]
+        widest = max(found, key=lambda spec: spec.size)
         message = f"{rows:,} rows of {width:,} features are {rows * width:,} numbers; the limit is {_VALUES:,}"
-        hint = f"drop columns or use fewer rows; {widest!r} alone makes {max(spread):,} features"
+        hint = f"drop columns or use fewer rows; {widest.name[:NAME]!r} alone makes {widest.size:,} features"
         raise Problem(message, "data", hint, CONFIG)
-    x, at = np.zeros((rows, width), dtype=np.float32), 0
-    for column, size in zip(columns, spread, strict=True):
-        if (number := _number(column, one_hot)) is None:
-            x[np.arange(rows), at + np.maximum(column.code, 0)] = 1
+    return found
+
+
+def _spec(column: Column, one_hot: Sequence[str], indicator: bool, form: Format) -> Spec:
+    flag = indicator and bool(column.missing.any())
+    number = None if fits(column.name, one_hot) else column.numbers()
+    if number is None:
+        return Spec(name=column.name, kind="category", values=column.texts, indicator=flag)
+    style = form.style(column.name)
+    marks: dict[str, Any] = {"decimal": style.decimal, "thousands": style.thousands, "symbols": style.symbols}
+    if not column.date:
+        return Spec(name=column.name, indicator=flag, **marks)
+    parts = tuple(part for part, values in _parts(number).items() if part != "hour" or np.nan_to_num(values).any())
+    written = form.option("date_format", column.name)
+    parts = parts if column.date == "parts" else ()
+    return Spec(name=column.name, kind="date", dates=column.date, parts=parts, indicator=flag, date_format=written)  # pyright: ignore[reportArgumentType]
+
+
+def matrix(columns: Mapping[str, Column], specs: Sequence[Spec], place: Callable[[int, str], str]) -> np.ndarray:
+    """What the model sees of rows: x (n, D) float32, NaN where a cell is missing; indicators come last.
+
+    Args:
+        columns: By name, n cells each.
+        specs: As `columns_of` found them in the data set.
+        place: (row, column) -> where it is, for messages.
+
+    Raises:
+        Problem: DATA for a text that is not one of the column's in the data set.
+    """
+    spread, flagged = [spec.size for spec in specs], [spec.name for spec in specs if spec.indicator]
+    rows = len(columns[specs[0].name].missing)
+    x, at = np.zeros((rows, sum(spread) + len(flagged)), dtype=np.float32), 0
+    for spec, size in zip(specs, spread, strict=True):
+        column = columns[spec.name]
+        if spec.kind == "category":
+            x[np.arange(rows), at + np.maximum(_codes(column, spec, place), 0)] = 1
             x[column.missing, at : at + size] = np.nan
-        elif column.date == "parts":
-            x[:, at : at + size] = np.stack([*_parts(number).values()], axis=1)
+        elif spec.dates == "parts":
+            x[:, at : at + size] = np.stack([_parts(_numbers(column))[part] for part in spec.parts], axis=1)
         else:
-            x[:, at] = number
+            x[:, at] = _numbers(column)
         at += size
-    for gap in flagged:
-        x[:, at] = gap
+    for name in flagged:
+        x[:, at] = columns[name].missing
         at += 1
     return x
 
 
-def describe(
-    table: Table, before: Table, features: Sequence[str], one_hot: Sequence[str], indicator: bool
-) -> tuple[Feature, ...]:
-    """The columns of `matrix` by name, then those that are left out. before: the table with all rows."""
-    share = {name: float(column.missing.mean()) for name, column in before.columns.items()}
+def _numbers(column: Column) -> np.ndarray:
+    found = column.numbers()
+    assert found is not None, "columns of numbers and dates are read as such"
+    return found
+
+
+def _codes(column: Column, spec: Spec, place: Callable[[int, str], str]) -> np.ndarray:
+    """(n,) places of the cells among the column's values, -1 where missing."""
+    if column.texts == spec.values:
+        return column.code
+    known = {text: i for i, text in enumerate(spec.values)}
+    for code, text in enumerate(column.texts):
+        if text not in known:
+            where = place(int((column.code == code).argmax()), spec.name)
+            message = f"{text[:NAME]!r} is not one of this column's values in the data set"
+            raise Problem(message, where, nearest(text[:NAME], [value[:NAME] for value in spec.values]), DATA)
+    return np.array([*(known[text] for text in column.texts), -1])[column.code]
+
+
+def describe(table: Table, before: Table, specs: Sequence[Spec]) -> tuple[Feature, ...]:
+    """The features of `matrix` by name, then those that are left out. before: the table with all rows."""
     found = []
-    for name in features:
-        column = table.columns[name]
-        kind = "category" if _number(column, one_hot) is None else "date" if column.date else "number"
-        unit = _UNITS.get(column.date) or " ".join(column.symbols)
-        found.append(Feature(name, kind, _size(column, one_hot), unit, share[name], _first(column)))
-    gaps = [name for name in features if indicator and table.columns[name].missing.any()]
-    found += [Feature(f"{name} is missing", "indicator", 1, "", 0.0, ()) for name in gaps]
+    for spec in specs:
+        column = table.columns[spec.name]
+        share = float(before.columns[spec.name].missing.mean())
+        unit = spec.dates or " ".join(column.symbols)
+        found.append(Feature(spec.name, spec.kind, spec.size, unit, share, _first(column)))
+    found += [Feature(f"{spec.name} is missing", "indicator", 1, "", 0.0, ()) for spec in specs if spec.indicator]
     return (*found, *(Feature(name, "row number", 0, "", 0.0, ()) for name in before.numbering))
 
 
-def _number(column: Column, one_hot: Sequence[str]) -> np.ndarray | None:
-    return None if fits(column.name, one_hot) else column.numbers()
-
-
-def _size(column: Column, one_hot: Sequence[str]) -> int:
-    if (number := _number(column, one_hot)) is None:
-        return len(column.texts)
-    return len(_parts(number)) if column.date == "parts" else 1
-
-
 def _parts(days: np.ndarray) -> dict[str, np.ndarray]:
-    """Year, month (from 1), day (from 1), weekday (from Monday, 0), and hour where one is not midnight; NaN stays."""
+    """Year, month (from 1), day (from 1), weekday (from Monday, 0) and hour; NaN stays."""
     gone = np.isnan(days)
     second = np.round(np.where(gone, 0, days) * 86_400).astype("datetime64[s]")
     day, month = second.astype("datetime64[D]"), second.astype("datetime64[M]")
@@ -184,8 +218,7 @@ def _parts(days: np.ndarray) -> dict[str, np.ndarray]:
         "day": (day - month).astype(np.int64) + 1,
         "weekday": (day.astype(np.int64) + 3) % 7,  # 1970 began on a Thursday
     }
-    hour = (second - day).astype(np.float64) / 3600
-    parts |= {"hour": hour} if hour.any() else {}
+    parts |= {"hour": (second - day).astype(np.float64) / 3600}
     return {name: np.where(gone, np.nan, values) for name, values in parts.items()}
 
 

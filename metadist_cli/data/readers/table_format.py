@@ -46,8 +46,9 @@ class Format(NamedTuple):
     def option(self, option: str, name: str) -> str | None:
         """What a mapping says of a column: under its own name, else under the first pattern that fits."""
         mapping = getattr(self, option)
-        fitting = [pattern for pattern in mapping if fits(name, [pattern])]
-        return mapping[name] if name in mapping else mapping[fitting[0]] if fitting else None
+        if name in mapping:
+            return mapping[name]
+        return next((value for pattern, value in mapping.items() if fits(name, [pattern])), None)
 
 
 def fits(name: str, patterns: Iterable[str]) -> bool:

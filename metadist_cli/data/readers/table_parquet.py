@@ -72,7 +72,7 @@ def _cells(data: bytes, where: str, names: Sequence[str], wanted: Sequence[str])
     try:
         table = file.reader.read_all(column_indices=leaves, use_threads=False)
         table.validate(full=True)
-        found = {name: _simple(table.column(schema.field(at).name)) for name, at in place.items()}
+        found = {name: simple(table.column(schema.field(at).name)) for name, at in place.items()}
     except Exception as error:
         raise _broken(error, where) from error
     if odd := next((name for name, cells in found.items() if cells is None), None):
@@ -96,13 +96,13 @@ def _check_size(metadata: Any, leaves: Sequence[int], where: str) -> None:
         raise Problem(message, where, "name fewer columns in data.features, or use fewer rows", DATA)
 
 
-def _simple(cells: pa.ChunkedArray) -> pa.ChunkedArray | None:
+def simple(cells: pa.ChunkedArray) -> pa.ChunkedArray | None:
     """Cells as text or numbers; dates and times as ISO 8601 in UTC. None for another type."""
     import pyarrow as pa
 
     kind, types = cells.type, pa.types
     if types.is_dictionary(kind):
-        return cells if types.is_string(kind.value_type) else _simple(cells.cast(kind.value_type))
+        return cells if types.is_string(kind.value_type) else simple(cells.cast(kind.value_type))
     if types.is_string(kind) or types.is_integer(kind) or types.is_floating(kind):
         return cells
     if types.is_decimal(kind):

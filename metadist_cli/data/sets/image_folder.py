@@ -99,6 +99,7 @@ def image_folder(
         classes.code,
         classes.names,
         divide=255.0,
+        raw={"invert": invert},
         groups=groups,
         cluster=cluster(groups, classes.code, len(classes.names)),
         role=role,

@@ -97,6 +97,7 @@ def leaf(
         divide=255.0 if crowd.kept is named else 1.0,
         groups=_groups(owner, tuple(crowd.users), crowd.above),
         row_role=row_role if parts and split == "parts" else None,
+        raw={"letters": alphabet.letters, "free": length is not None} if crowd.kept is texts else None,
     )
 
 

@@ -83,6 +83,7 @@ def omniglot(
         np.concatenate([drawings.character + turn * count for turn in range(copies)]),
         tuple(name if turn == 0 else f"{name}@{90 * turn}" for turn in range(copies) for name in names),
         divide=255.0,
+        raw={"invert": invert},
         base=np.tile(np.arange(count), copies),
         groups={name: Group(np.tile(g.code, copies), g.names) for name, g in _groups(drawings).items()},
         cluster="alphabet",

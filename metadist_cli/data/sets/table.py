@@ -15,7 +15,7 @@ from pydantic import Field
 from metadist_cli.core.errors import CONFIG, Problem
 from metadist_cli.data.readers.folder import place
 from metadist_cli.data.readers.groups import cluster, split_roles
-from metadist_cli.data.readers.table_features import Choice, complete, describe, matrix
+from metadist_cli.data.readers.table_features import Choice, columns_of, complete, describe, matrix
 from metadist_cli.data.readers.table_format import MISSING, Format
 from metadist_cli.data.readers.table_join import check_names, load, open_files
 from metadist_cli.data.readers.table_target import by_limit, by_value, make_groups, measure, parts
@@ -58,7 +58,11 @@ def table(
         Field(description="values that the target may have, in order, or the names of both classes; null: as they are"),
     ] = None,
     unit: Annotated[
-        float, Field(gt=0, description="unit of a numeric target, such as 1000 for money in thousands")
+        float,
+        Field(
+            gt=0,
+            description="the model predicts multiples of it, such as 1000; results are in the data's own unit",
+        ),
     ] = 1.0,
     groups: Annotated[
         Names | None, Field(description="columns that say which node a row belongs to; not features")
@@ -154,7 +158,8 @@ def table(
     every = load(opened, choice, missing)
     used = [name for name in every.columns if choice.feature(name)]
     rows = complete(every, choice, used, missing)
-    x = matrix([rows.columns[name] for name in used], choice.one_hot, missing == "indicator")
+    seen = columns_of([rows.columns[name] for name in used], choice.one_hot, missing == "indicator", form)
+    x = matrix(rows.columns, seen, rows.place)
     found = {"file": Group(rows.file, tuple(one.name for one in rows.files))} if by_file else {}
     found |= make_groups(rows, whose, cuts)
     wanted, y = None if classes is None else _strings(classes), None
@@ -176,7 +181,17 @@ def table(
         cluster=cluster(found, label, len(names)),
         role=role,
         row_role=row_role,
-        features=describe(rows, every, used, choice.one_hot, missing == "indicator"),
+        features=describe(rows, every, seen),
+        raw={
+            "columns": tuple(seen),
+            "others": tuple(name for name in ("file", *opened.names, *every.numbering) if name not in used),
+            "missing": "fill" if missing in ("mean", "indicator") else "refuse",
+            "marks": tuple(sorted(marks - MISSING)),
+            "encoding": encoding,
+            "target": goal,
+            "unit": unit,
+            "above": above,
+        },
     )
 
 

@@ -119,6 +119,7 @@ def text(
         classes,
         groups=_groups(names, groups, owner),
         row_role=None if split == "random" else np.concatenate(roles),
+        raw={"letters": alphabet.letters},
     )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from metadist_cli.core.errors import DATA, Problem
 from metadist_cli.data.names import NAME, nearest
+from metadist_cli.data.preprocessing import Preprocessing
 from metadist_cli.data.readers.array_files import Stored, list_arrays, stored
 from metadist_cli.data.readers.array_values import check_type, load_names, load_rows, load_targets
 from metadist_cli.data.user_task.types import BYTES, ROWS, Part, TaskFormat
@@ -37,14 +38,14 @@ def read_arrays(path: Path, wanted: TaskFormat) -> tuple[Part, Part]:
     if total > BYTES:
         message = f"the arrays take {total:,} bytes, more than {BYTES:,}"
         raise Problem(message, str(path), "use fewer rows, or uint8 or float32", DATA)
-    return _part("support", found, wanted.kind), _part("query", found, wanted.kind)
+    return _part("support", found, wanted.rows), _part("query", found, wanted.rows)
 
 
 def _check(array: Stored, labels: bool, wanted: TaskFormat) -> None:
     """Raises Problem(DATA) unless type and shape suit the model; no data are read yet."""
-    targets = wanted.kind == "regression"
+    targets = wanted.regression
     check_type(array, "names" if labels and not targets else "numbers")
-    row = wanted.shape if not labels else (wanted.outputs or 0,) if targets else ()
+    row = wanted.rows.shape if not labels else (wanted.outputs or 0,) if targets else ()
     flat = labels and row == (1,) and len(array.shape) == 1
     if not array.shape or (array.shape[1:] != row and not flat):
         rows = f"(n{''.join(f', {size}' for size in row)}{'' if row else ','})"
@@ -55,7 +56,7 @@ def _check(array: Stored, labels: bool, wanted: TaskFormat) -> None:
         raise Problem(message, array.where, f"use 1 to {ROWS:,} rows", DATA)
 
 
-def _part(part: str, found: dict[str, Stored], kind: str) -> Part:
+def _part(part: str, found: dict[str, Stored], by: Preprocessing) -> Part:
     x, y = found[f"{part}_x"], found.get(f"{part}_y")
     if y is not None and y.shape[0] != x.shape[0]:
         message = f"the array has {y.shape[0]:,} labels for {x.shape[0]:,} rows"
@@ -63,8 +64,8 @@ def _part(part: str, found: dict[str, Stored], kind: str) -> Part:
     rows, names = load_rows(x)[:], [f"row {i}" for i in range(x.shape[0])]
     if y is None:
         return Part(rows, None, names, x.at)
-    if kind == "regression":
-        return Part(rows, load_targets(y), names, y.at)
+    if by.kind == "regression":
+        return Part(rows, by.from_units(load_targets(y)), names, y.at)
     values = load_names(y)
     values = values.astype(np.uint8) if values.dtype.kind == "b" else values
     return Part(rows, [str(label) for label in values.tolist()], names, y.at)

@@ -10,7 +10,9 @@ import numpy as np
 
 from metadist_cli.core.errors import DATA, Problem
 from metadist_cli.data.names import natural
-from metadist_cli.data.readers.images import list_images, pixels
+from metadist_cli.data.new_rows import check_images
+from metadist_cli.data.new_rows import read_images as read_pixels
+from metadist_cli.data.readers.images import list_images
 from metadist_cli.data.readers.members import Member
 from metadist_cli.data.user_task.types import BYTES, PARTS, Part, TaskFormat
 
@@ -24,20 +26,15 @@ def read_images(root: Path, wanted: TaskFormat) -> tuple[Part, Part]:
 
     Raises Problem(DATA) for whatever is not an image, is a link, is too large, or is in the wrong folder.
     """
-    shape = wanted.shape
-    if len(shape) not in (2, 3) or (len(shape) == 3 and shape[0] not in (1, 3)):
-        message = f"the rows of this data set have the shape {shape}, they are not images"
-        raise Problem(message, str(root), "write the task as an .npz or .csv file", DATA)
+    check_images(wanted.rows, 0, str(root), BYTES)
     found = _layout(root, wanted.shot)
     for part, some in zip(PARTS, found, strict=True):
         if not some:
             raise Problem(f"there are no {part} images", str(root), f"add some: {_LAYOUT}", DATA)
-    count = sum(map(len, found))
-    if count * int(np.prod(shape)) * 4 > BYTES:
-        message = f"{count:,} images of the shape {shape} take more than {BYTES:,} bytes"
-        raise Problem(message, str(root), "is this the right folder? if so, use fewer images", DATA)
-    support, query = (_part(some, wanted) for some in found)
-    return support, query
+    check_images(wanted.rows, sum(map(len, found)), str(root), BYTES)
+    x = read_pixels([member for some in found for member, _ in some], wanted.rows, str(root))
+    count = len(found[0])
+    return _part(found[0], x[:count]), _part(found[1], x[count:])
 
 
 def _layout(root: Path, shot: int) -> tuple[Labelled, Labelled]:
@@ -78,15 +75,7 @@ def _labelled(found: list[tuple[list[str], Member]], depth: int) -> Labelled:
     return [(member, parts[-2]) for parts, member in found]
 
 
-def _part(images: Labelled, wanted: TaskFormat) -> Part:
-    shape, divide = wanted.shape, wanted.divide
-    small = 2 <= divide <= 255  # else whole numbers are too coarse, or do not fit into a byte
-    x = np.empty((len(images), *shape), dtype=np.uint8 if small else np.float32)
-    colour, size = len(shape) == 3 and shape[0] == 3, (shape[-1], shape[-2])
-    for i, (member, _) in enumerate(images):
-        image = pixels(member.read(), colour, size, member.where, wanted.invert).reshape(shape)
-        scaled = image.astype(np.float32) * divide / 255
-        x[i] = np.rint(scaled) if small else scaled
+def _part(images: Labelled, x: np.ndarray) -> Part:
     classes = [name for _, name in images if name is not None]
     names = [member.name for member, _ in images]
     return Part(x, classes or None, names, lambda i: images[i][0].where.rpartition("/")[0])

@@ -1,4 +1,4 @@
-"""A task as a table: a row per example, columns `part` (support or query), `label` or `target`, and the features."""
+"""A task as a table: a row per example, columns `part` (support or query), the label or target, and the features."""
 
 from __future__ import annotations
 
@@ -9,32 +9,31 @@ import numpy as np
 
 from metadist_cli.core.errors import DATA, Problem
 from metadist_cli.data.names import NAME, nearest
-from metadist_cli.data.readers.members import members
-from metadist_cli.data.readers.table_columns import Table, read, row_lines
-from metadist_cli.data.readers.table_format import Format
-from metadist_cli.data.readers.table_open import sheet
+from metadist_cli.data.readers.new_columns import Opened, feature_names, features_of, open_new, read_new
+from metadist_cli.data.readers.table_cells import Kind
+from metadist_cli.data.readers.table_columns import Table, row_lines
 from metadist_cli.data.user_task.types import BYTES, PARTS, ROWS, Part, TaskFormat
 
 
 class _Layout(NamedTuple):
     """The names of the columns, beside `part`."""
 
-    labels: list[str]  # ["label"], or the targets
+    labels: list[str]  # label, or the targets, or what the data set calls its target
     features: list[str]
 
 
 def read_table(path: Path, wanted: TaskFormat) -> tuple[Part, Part]:
-    """(support, query) of any file that the data set `table` reads, features in the data set's units.
+    """(support, query) of any file that the data set `table` reads, in the data set's columns and units.
 
     Query rows may all leave their label empty. Raises Problem(DATA) with file:line:column.
     """
-    [file] = members(path, "", "task")
-    form = Format(options=False)
-    layout = _layout(list(sheet(file, form).names), wanted, path)
-    texts = {"part"} if wanted.kind == "regression" else {"part", *layout.labels}
-    table = read([file], form, lambda name: True, lambda name: "text" if name in texts else "number")
+    opened = open_new(path, wanted.rows)
+    layout = _layout(opened, wanted)
+    others: dict[str, Kind] = {"part": "text"}
+    others |= {name: "number" if _numeric(layout, wanted) else "text" for name in layout.labels}
+    table = read_new(opened, wanted.rows, layout.features, others)
     rows = len(table.row)
-    if rows > ROWS or rows * len(layout.features) * 4 > BYTES:
+    if rows > ROWS or rows * int(np.prod(wanted.rows.shape)) * 4 > BYTES:
         message = f"{rows:,} rows of {len(layout.features):,} features are too many for a task"
         raise Problem(message, str(path), f"use at most {ROWS:,} rows and {BYTES:,} bytes, 4 per feature", DATA)
     support, query = (_part(table, some, layout, wanted) for some in _rows_by_part(table, path))
@@ -43,25 +42,25 @@ def read_table(path: Path, wanted: TaskFormat) -> tuple[Part, Part]:
     return support, query
 
 
-def _layout(names: list[str], wanted: TaskFormat, path: Path) -> _Layout:
-    targets = (wanted.outputs or 0) if wanted.kind == "regression" else 0
+def _numeric(layout: _Layout, wanted: TaskFormat) -> bool:
+    """Whether the labels are numbers: of a regression, or those that a threshold splits into classes."""
+    by = wanted.rows
+    return wanted.regression or (by.above is not None and layout.labels == [by.target])
+
+
+def _layout(opened: Opened, wanted: TaskFormat) -> _Layout:
+    by, names = wanted.rows, opened.names
+    targets = (wanted.outputs or 0) if wanted.regression else 0
     labels = [f"target_{i}" for i in range(targets)] if targets else ["label"]
     if targets == 1 and "target" in names:
         labels = ["target"]
+    if targets <= 1 and by.target in names and labels[0] not in names:
+        labels = [by.target]
     for name in ("part", *labels):
         if name not in names:
             hint = f"the first line must name the columns; {nearest(name, [n[:NAME] for n in names])}"
-            raise Problem(f"the column {name!r} is missing", f"{path}:1", hint, DATA)
-    known = {"part", *labels}
-    features = [name for name in names if name not in known]
-    count = int(np.prod(wanted.shape))
-    if len(features) != count:
-        hint = f"every column except {', '.join(sorted(known))} is a feature; see `metadist help tasks`"
-        message = f"a row of this data set has {count:,} features, this table has {len(features):,}"
-        raise Problem(message, f"{path}:1", hint, DATA)
-    numbered = [f"f{i}" for i in range(count)]
-    ordered = (list(known) for known in (wanted.names, numbered) if set(known) == set(features))
-    return _Layout(labels, next(ordered, features))  # these names give the order wherever the columns are
+            raise Problem(f"the column {name!r} is missing", opened.head, hint, DATA)
+    return _Layout(labels, feature_names(names, by, {"part", *labels}, opened.head))
 
 
 def _rows_by_part(table: Table, path: Path) -> list[np.ndarray]:
@@ -87,23 +86,27 @@ def _part(table: Table, rows: np.ndarray, layout: _Layout, wanted: TaskFormat) -
     if empty.any() and not empty.all():
         hint = "give all rows of the support or the query a label, or none of the query"
         raise Problem("the label is empty, others are not", at(int(empty.argmax())), hint, DATA)
-    x = _numbers(part, layout.features).reshape(len(rows), *wanted.shape)
+    x = features_of(part.columns, wanted.rows, layout.features, part.place)
     names = [f"line {line}" for line in row_lines(part)]
     if empty.all():
         return Part(x, None, names, at)
-    if wanted.kind == "regression":
-        return Part(x, _numbers(part, layout.labels), names, at)
-    label = part.columns["label"]
+    if _numeric(layout, wanted):
+        y = np.stack([_numbers(part, name) for name in layout.labels], axis=1)
+        return Part(x, wanted.rows.from_units(y) if wanted.regression else _by_limit(y, wanted), names, at)
+    label = part.columns[layout.labels[0]]
     return Part(x, [label.texts[code] for code in label.code], names, at)
 
 
-def _numbers(part: Table, names: list[str]) -> np.ndarray:
-    """(n, columns) float32."""
-    out = np.empty((len(part.row), len(names)), dtype=np.float32)
-    for i, name in enumerate(names):
-        column = part.columns[name]
-        if column.missing.any():
-            where = part.place(int(column.missing.argmax()), name)
-            raise Problem("the number is missing", where, "write it like 0.5 or 1e-3", DATA)
-        out[:, i] = column.number
-    return out
+def _by_limit(values: np.ndarray, wanted: TaskFormat) -> list[str]:
+    """The class of each value, on either side of the data set's threshold."""
+    return [wanted.rows.classes[int(value > wanted.rows.above)] for value in values[:, 0]]
+
+
+def _numbers(part: Table, name: str) -> np.ndarray:
+    """(n,) float64."""
+    column = part.columns[name]
+    if column.missing.any():
+        where = part.place(int(column.missing.argmax()), name)
+        raise Problem("the number is missing", where, "write it like 0.5 or 1e-3", DATA)
+    assert column.number is not None
+    return column.number

@@ -1,7 +1,8 @@
 """A new task of the user's own, as images by class, arrays or a table. Everything in it is untrusted.
 
-It is read by the readers of the data sets. Labels are names: a whole number in a file is the class of that name. Arrays
-and tables are in the units in which the data set stores its rows, 0..divide; images are brought there.
+It is read by the readers of the data sets. Labels are names: a whole number in a file is the class of that name. Tables
+have the data set's columns in its units; arrays are in the units in which it stores its rows, 0..divide; images are
+brought there.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 
 from metadist_cli.core.errors import DATA, Problem
 from metadist_cli.data.names import natural, nearest, unfit
+from metadist_cli.data.new_rows import check_range
 from metadist_cli.data.readers import array_files
 from metadist_cli.data.readers.table_files import TABLES
 from metadist_cli.data.user_task.arrays import read_arrays
@@ -24,7 +26,7 @@ from metadist_cli.data.user_task.types import Part, TaskFormat
 
 
 class UserTask(NamedTuple):
-    """A task to adapt to: n support and m query rows; the model sees x / divide."""
+    """A task to adapt to: n support and m query rows, as the data set stores them."""
 
     support_x: np.ndarray  # (n, *shape) uint8 or float32
     support_y: np.ndarray  # (n,) int64 indices into classes, or (n, out) float32 targets
@@ -54,42 +56,36 @@ def read_task(path: Path, wanted: TaskFormat) -> UserTask:
         raise Problem("no such file or folder", str(path), "check the path after --task", DATA)
     if any(path.glob("*.npy")) if path.is_dir() else suffix in array_files.SUFFIXES:
         support, query = read_arrays(path, wanted)
-        _check_range(path, support, query, wanted.divide)
+        _check_range(path, support, query, wanted)
     elif path.is_dir() or suffix == ".zip":
-        if wanted.kind == "regression":
+        if wanted.regression:
             message = "a folder of images has classes, but this model predicts numbers"
             raise Problem(message, str(path), "write the task as an .npz or .csv file", DATA)
-        if wanted.classes and all("/" in name for name in wanted.classes):
-            message = f"folders cannot have the names of this data set's classes, such as {wanted.classes[0]!r}"
+        if not wanted.brings_classes and all("/" in name for name in wanted.rows.classes):
+            message = f"folders cannot have the names of this data set's classes, such as {wanted.rows.classes[0]!r}"
             raise Problem(message, str(path), "write the task as an .npz file, with these names in support_y", DATA)
         support, query = read_images(path, wanted)
     elif path.name.lower().endswith(TABLES):
         support, query = read_table(path, wanted)
-        _check_range(path, support, query, wanted.divide)
+        _check_range(path, support, query, wanted)
     else:
         hint = "use a folder of images by class, or an .npz or .csv file"
         raise Problem(f"cannot read a task from a {path.suffix or 'nameless'} file", str(path), hint, DATA)
     same = support.x.dtype == query.x.dtype
     x, query_x = (part.x if same else part.x.astype(np.float32) for part in (support, query))
     names = tuple(query.names)
-    if wanted.kind == "regression":
+    if wanted.regression:
         assert isinstance(support.y, np.ndarray)
         assert query.y is None or isinstance(query.y, np.ndarray)
         return UserTask(x, support.y, query_x, query.y, (), names)
-    classes = _own_classes(path, support, wanted.outputs) if wanted.classes is None else wanted.classes
+    classes = _own_classes(path, support, wanted.outputs) if wanted.brings_classes else wanted.rows.classes
     y, query_y = _indices(support, classes), None if query.y is None else _indices(query, classes)
     return UserTask(x, y, query_x, query_y, classes, names)
 
 
-def _check_range(path: Path, support: Part, query: Part, divide: float) -> None:
-    """Raises Problem where pixels are not 0..divide: most often they are 0..1, and the model would see black."""
-    if divide <= 1:
-        return
-    low, high = min(support.x.min(), query.x.min()), max(support.x.max(), query.x.max())
-    if low < 0 or not 1 < high <= divide:
-        message = f"the values range from {low:g} to {high:g}, those of this data set from 0 to {divide:g}"
-        hint = f"multiply them by {divide:g}" if low >= 0 and high <= 1 else "scale them to that range"
-        raise Problem(message, str(path), hint, DATA)
+def _check_range(path: Path, support: Part, query: Part, wanted: TaskFormat) -> None:
+    ends = [end for part in (support, query) for end in (part.x.min(), part.x.max())]
+    check_range(np.array(ends), wanted.rows, str(path))
 
 
 def _own_classes(path: Path, support: Part, outputs: int | None) -> tuple[str, ...]:

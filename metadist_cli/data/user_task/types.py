@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from metadist_cli.data.preprocessing import Preprocessing
+
 ROWS = 1_000_000  # rows of the support or the query
 BYTES = 1 << 30  # of all arrays of a task
 PARTS = ("support", "query")
@@ -15,14 +17,14 @@ PARTS = ("support", "query")
 class TaskFormat(NamedTuple):
     """What the model and its data set ask of a task."""
 
-    kind: str  # "classification" | "regression"
-    shape: tuple[int, ...]  # of a row
-    divide: float  # rows are stored as 0..divide where this is above 1
-    classes: tuple[str, ...] | None  # of a local task; None where a task brings its own
+    rows: Preprocessing
     outputs: int | None  # of the model; None where its last layer is solved and takes any number of classes
+    brings_classes: bool = False  # whether a task has classes of its own, rather than the data set's
     shot: int = 1  # support pictures of each class, in a folder without support/ and query/
-    invert: bool = False  # whether dark pixels of a picture become bright, so that ink is bright
-    names: tuple[str, ...] = ()  # of the features, in their order, where the data set names each one
+
+    @property
+    def regression(self) -> bool:
+        return self.rows.kind == "regression"
 
 
 class Part(NamedTuple):
