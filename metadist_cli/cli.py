@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -227,6 +227,26 @@ def predict(
     from metadist_cli.commands.predict import predict
 
     return predict(model, rows, out, console)
+
+
+@app.command(epilog="Example: metadist export runs/quickstart/finetune/new --format onnx")
+@command
+def export(
+    console: "Console",
+    *,
+    model: Annotated[
+        Path, typer.Argument(metavar="MODEL", help="An adapted.safetensors that finetune wrote, or its folder.")
+    ],
+    format_: Annotated[
+        Literal["torch", "onnx"],
+        typer.Option("--format", help="torch.export's .pt2, or .onnx (pip install 'metadist[onnx]')."),
+    ] = "torch",
+    out: Annotated[Path | None, typer.Option("--out", help="The file to write (default: beside the model).")] = None,
+) -> dict[str, Any]:
+    """Write an adapted model for devices, its preprocessing inside; show its size and speed."""
+    from metadist_cli.commands.export import export_model
+
+    return export_model(model, format_, out, console)
 
 
 @app.command(epilog="Example: metadist validate configs/quickstart.yaml train.rounds=20")

@@ -30,6 +30,8 @@ OUTSIDE_WORLD = {
 }
 LAZY = {
     "matplotlib",
+    "onnx",
+    "onnxruntime",
     "openpyxl",
     "pyarrow",
     "rich",

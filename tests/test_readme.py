@@ -41,7 +41,7 @@ REPLACED = {
     "data: Published data sets": [("~/data", os.environ.get("METADIST_DATA", ""))],
 }
 # Sections that start from the run of the quickstart.
-AFTER_QUICKSTART = ("quickstart: Run", "tasks: Your own task")
+AFTER_QUICKSTART = ("quickstart: Run", "tasks: Models for devices", "tasks: Your own task")
 SLOW = (
     "batch: A node on another machine",
     "batch: Jobs that share a folder",

@@ -14,7 +14,7 @@ from metadist_cli.core import files
 from metadist_cli.core.console import Console
 from metadist_cli.core.errors import USAGE, Problem
 from metadist_cli.data.new_rows import as_inputs, read_rows
-from metadist_cli.storage.adapted_model import AdaptedModel, load_adapted, probabilities
+from metadist_cli.storage.adapted_model import AdaptedModel, load_adapted, model_file, probabilities
 
 _PIECE = 1_000  # rows between two steps of the progress bar
 
@@ -33,7 +33,7 @@ def predict(model: Path, rows: Path, out: Path | None, console: Console) -> dict
     """
     if out is None and console.json:
         raise Problem("--json needs --out", "--out", "name the file for the predictions: --out predictions.csv", USAGE)
-    path = model / "adapted.safetensors" if model.is_dir() else model
+    path = model_file(model)
     if out is not None and any(out.resolve() == other.resolve() for other in (path, rows)):
         raise Problem("the predictions would replace what they are made from", "--out", "name another file", USAGE)
     adapted = load_adapted(path)

@@ -65,7 +65,7 @@ class AdaptedModel(NamedTuple):
 
     def raw(self, inputs: np.ndarray) -> np.ndarray:
         """(n, outputs) of inputs (n, *shape) that are scaled, but not yet divided."""
-        model, params, stats = _model(self.header), part(self.params, "params"), part(self.params, "stats")
+        model, params, stats = network(self.header), part(self.params, "params"), part(self.params, "stats")
         support = self.params.get("support")
 
         def apply(x: Tensor) -> Tensor:
@@ -73,10 +73,10 @@ class AdaptedModel(NamedTuple):
             return model.apply(params, stats, x, False, torch.zeros((), dtype=torch.int64))[0]
 
         x = torch.from_numpy(np.require(inputs, requirements=["C", "W"]))
-        with torch.no_grad(), _one_thread():
+        with torch.no_grad(), one_thread():
             if self.header["together"]:
                 return apply(x).numpy()
-            alone = [row[None] if support is None else torch.cat([support, row[None].to(support.dtype)]) for row in x]
+            alone = [row[None] if support is None else torch.cat([support.float(), row[None].float()]) for row in x]
             return torch.stack([apply(rows)[-1] for rows in alone]).numpy()
 
 
@@ -86,7 +86,7 @@ def probabilities(out: np.ndarray) -> np.ndarray:
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """Another number of threads may give other last bits."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -124,6 +124,11 @@ def pack_adapted(
     return files.pack(tensors, header)
 
 
+def model_file(path: Path) -> Path:
+    """The file of an adapted model that a user names, perhaps by its folder."""
+    return path / "adapted.safetensors" if path.is_dir() else path
+
+
 def load_adapted(path: str | Path) -> AdaptedModel:
     """Read an adapted model. Raises Problem(DATA) if the file is damaged or not an adapted model."""
     data = files.read(path, _LIMIT, "adapted model")
@@ -142,7 +147,7 @@ def unpack_adapted(data: bytes, where: str) -> AdaptedModel:
         raise Problem("this is not an adapted model", where, _WHERE)
     by = read_preprocessing(header["preprocessing"], where)
     try:
-        model = _model(header)
+        model = network(header)
         params, stats = model.init(torch.Generator().manual_seed(0))
         usable = len(by.classes) in ((0,) if by.kind == "regression" else (header["outputs"],))
         usable &= by.scale != "node" and type(header["together"]) is bool
@@ -169,7 +174,7 @@ def unpack_adapted(data: bytes, where: str) -> AdaptedModel:
     return AdaptedModel(by, tensors, header)
 
 
-def _model(header: dict[str, Any]) -> Model:
+def network(header: dict[str, Any]) -> Model:
     """The network that a header describes."""
     options = {k: v for k, v in header["model"].items() if k != "name"}
     shape = tuple(header["preprocessing"]["shape"])
