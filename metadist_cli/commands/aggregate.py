@@ -6,7 +6,8 @@ from typing import Any
 
 from metadist_cli.commands.support.round_log import collect_node_metrics
 from metadist_cli.commands.support.run_context import command
-from metadist_cli.commands.support.training_run import Training, close_frozen, open_training
+from metadist_cli.commands.support.training_run import Training, close_frozen, open_training, with_validation
+from metadist_cli.commands.support.validation import stopped, why_stopped
 from metadist_cli.config import Config
 from metadist_cli.core import files
 from metadist_cli.core.console import Console
@@ -56,11 +57,16 @@ def aggregate(
     if wanted is None and (closed < 0 or not node_files.update_files(run, number)):
         console.say(f"aggregate: no round is open; round {max(closed, 0)} is closed")
         return {"round": max(closed, 0), "closed": False}
-    if wanted is not None and (closed < 0 or wanted > number):
+    model = checkpoints.read_global(run, closed, training.first) if closed >= 0 else None
+    if model is not None and stopped(config, model):
+        console.say(f"aggregate: nothing to do, {why_stopped(model)}")
+        return {"round": closed, "closed": False}
+    asked = number if wanted is None else wanted
+    if model is None or asked > number:
         hint = "wait until the nodes have begun" if closed < 0 else "close the round before"
-        raise Problem(f"round {wanted} needs the checkpoint of round {wanted - 1}", str(run.path), hint, RETRY)
+        raise Problem(f"round {asked} needs the checkpoint of round {asked - 1}", str(run.path), hint, RETRY)
+    training = with_validation(training)
     with command("aggregate", config, run, training.setting.experiment) as result:
-        model = checkpoints.read_global(run, closed, training.first)
         inputs = _freeze(training, model, min_nodes, console, again)
         model = close_frozen(training, model, inputs)
         if config.train.node_metrics:
@@ -68,8 +74,11 @@ def aggregate(
         result |= {"round": number, "closed": True, "global": model.sha256}
         result |= {"dropped": inputs["dropped"], "metrics": model.header["metrics"]}
         result |= {"late": late} if late else {}
-        result["next"] = "finetune" if number >= config.train.rounds else "train"
+        early = number < config.train.rounds and stopped(config, model)
+        result["next"] = "finetune" if number >= config.train.rounds or early else "train"
     console.say(f"aggregate: round {number} is closed, {model.header['nodes']} nodes, sha256 {model.sha256[:12]}")
+    if early:
+        console.say(f"aggregate: {why_stopped(model)}")
     return result
 
 

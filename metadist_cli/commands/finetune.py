@@ -12,7 +12,6 @@ from metadist_cli.commands.support.finetune_outputs import (
     Evaluation,
     Tasks,
     Trained,
-    output_names,
     write_results,
 )
 from metadist_cli.commands.support.methods import (
@@ -29,10 +28,11 @@ from metadist_cli.commands.support.methods import (
     untrained,
 )
 from metadist_cli.commands.support.metrics_json import FORMAT, metrics_json
-from metadist_cli.commands.support.new_tasks import new_tasks
+from metadist_cli.commands.support.new_tasks import drawn_tasks
 from metadist_cli.commands.support.node_scores import node_scores
 from metadist_cli.commands.support.run_context import command, open_setting
 from metadist_cli.commands.support.user_task import task_folder, user_task
+from metadist_cli.commands.support.validation import chosen_round, selection
 from metadist_cli.config import Config, fingerprint, sections, variants
 from metadist_cli.core.console import Console
 from metadist_cli.core.errors import DATA, Problem
@@ -42,7 +42,7 @@ from metadist_cli.experiment import Experiment, assemble, for_new_tasks, initial
 from metadist_cli.federated.personalization import Personal
 from metadist_cli.federated.rounds import sample_nodes
 from metadist_cli.runtime.execution import Setting
-from metadist_cli.storage import checkpoints, node_files, node_states, run_directory, shard_files
+from metadist_cli.storage import checkpoints, node_files, node_states, run_directory
 from metadist_cli.storage.csv_tables import as_csv, as_parquet
 from metadist_cli.storage.run_directory import TRAINING, Run, basis
 
@@ -63,7 +63,10 @@ def finetune(config: Config, run: Run, console: Console, own: Path | None = None
     setting = open_setting(config, run, console, alone=True)
     main = _trained(config, run, setting.experiment)
     others = _baselines(config, run, setting, console)
-    tasks = _new_tasks(config, run, setting) if own is None else [user_task(config, setting, own)]
+    if own is None:
+        tasks = drawn_tasks(config, run, setting, config.finetune.held_out, config.finetune.episodes)
+    else:
+        tasks = [user_task(config, setting, own)]
     main = _ready(main, run, setting, tasks)
     others = {name: _ready(trained, run.baseline(name), setting, tasks) for name, trained in others.items()}
     folder = run.path / "finetune" / (config.finetune.name if own is None else task_folder(own))
@@ -78,6 +81,7 @@ def finetune(config: Config, run: Run, console: Console, own: Path | None = None
         metrics = metrics_json(evaluation)
         lost = {name: run_directory.divergence(run.baseline(name)) for name in variants(config)}
         metrics["diverged"] = {name: reason for name, reason in lost.items() if reason}
+        metrics["selection"] = {name: trained.selection for name, trained in {"main": main, **others}.items()}
         metrics |= {"task": "new" if own is None else folder.name, "inputs": inputs}
         metrics["seconds"] = {"evaluate": round(time.monotonic() - began, 3)}
         write_results(evaluation, run, folder, metrics, _tables(evaluation) if own is None else {})
@@ -91,6 +95,8 @@ def finetune(config: Config, run: Run, console: Console, own: Path | None = None
 
         for table in report.narrow(metrics):
             console.table(table.title, table.heads, table.rows)
+        if text := report.choice(metrics, "main"):
+            console.say(f"finetune: {text}")
         console.say(report.headline(metrics))
     console.say(f"finetune: results in {folder}: {', '.join(metrics['files'])}, metrics.json")
     return metrics
@@ -135,17 +141,18 @@ def _tables(evaluation: Evaluation) -> dict[str, bytes]:
 
 def _trained(config: Config, run: Run, experiment: Experiment) -> Trained:
     """The newest closed round of a run, or the one that finetune.round names."""
-    closed = run.last_closed()
-    number = closed if config.finetune.round is None else config.finetune.round
-    untrained = number == 0 and config.train.rounds > 0 and config.finetune.round is None
-    if number > closed or closed < 0 or untrained:
+    closed, wanted = run.last_closed(), config.finetune.round
+    untrained = closed == 0 and config.train.rounds > 0 and wanted in (None, "best")
+    if closed < 0 or untrained or (isinstance(wanted, int) and wanted > closed):
         have = f"round {closed} is the newest" if closed > 0 else "no round is closed yet"
         waits = bool(node_files.update_files(run, closed + 1))
         hint = "close the open round: metadist aggregate" if waits else "train first: metadist run does everything"
         raise Problem(f"this run has no global checkpoint to adapt ({have})", str(run.path), hint, DATA)
     first, own = initial_state(experiment)
-    model = checkpoints.read_global(run, number, first)
-    return Trained(experiment, model.params, number, model.sha256, own, {})
+    newest = checkpoints.read_global(run, closed, first)
+    number = chosen_round(config, run, newest)
+    model = newest if number == closed else checkpoints.read_global(run, number, first)
+    return Trained(experiment, model.params, number, model.sha256, own, {}, selection(config, newest))
 
 
 def _ready(trained: Trained, run: Run, setting: Setting, tasks: list[Tasks]) -> Trained:
@@ -158,7 +165,7 @@ def _ready(trained: Trained, run: Run, setting: Setting, tasks: list[Tasks]) -> 
     homes = [task.shard.home for task in tasks if task.shard.home is not None]
     if not homes or trained.experiment.algorithm.personal == Personal():
         return trained
-    if trained.round != run.last_closed():
+    if trained.round != run.last_closed() and config.finetune.round != "best":  # whose states are kept as well
         hint = "remove finetune.round"
         raise Problem("what nodes keep is available only after the newest round", "finetune.round", hint, DATA)
     nodes = sorted(n["node"] for n in setting.manifest["nodes"] if n["role"] == "train")
@@ -211,37 +218,6 @@ def _to_choose_by(config: Config, run: Run, setting: Setting, tasks: list[Tasks]
     if found := support_folds(tasks):
         return found
     try:
-        return merged([(task, task.plan) for task in _drawn(config, run, setting, "train", SAMPLE)])
+        return merged([(task, task.plan) for task in drawn_tasks(config, run, setting, "train", SAMPLE)])
     except Problem:  # a training node may have too few rows for a new task
         return []
-
-
-def _new_tasks(config: Config, run: Run, setting: Setting) -> list[Tasks]:
-    """`episodes` tasks in total, spread evenly over the held-out shards."""
-    found = _drawn(config, run, setting, config.finetune.held_out, config.finetune.episodes)
-    if not found:
-        where = f"task.new.{config.finetune.held_out}"
-        hint = f"set {where}, and choose another --name"
-        raise Problem("this run holds nothing out for these tasks", where, hint, DATA)
-    return found
-
-
-def _drawn(config: Config, run: Run, setting: Setting, role: str, episodes: int) -> list[Tasks]:
-    """New tasks, `episodes` in total, spread evenly over the shards of a role."""
-    spec, preprocessing = setting.experiment.spec, shard_files.preprocessing_in(setting.manifest)
-    nodes = [n["node"] for n in setting.manifest["nodes"] if n["role"] == role][:episodes]
-    shards = shard_files.read_shards(run, setting.manifest, nodes)
-    homes = {
-        s.node: s
-        for s in shard_files.read_shards(run, setting.manifest, [s.home for s in shards if s.home is not None])
-    }
-    tasks = []
-    for i, shard in enumerate(shards):
-        count = episodes // len(shards) + (i < episodes % len(shards))
-        home = None if shard.home is None else homes[shard.home]
-        rows, plan = new_tasks(config, spec, shard, home, count, setting.device)
-        names = output_names(config, spec.classes, shard, plan)
-        by = preprocessing if rows.by_support else preprocessing.settled(shard.scale)
-        numbers = [*([] if home is None else home.row.tolist()), *shard.row.tolist()]
-        tasks.append(Tasks(shard, rows, plan, by.changed(angle=shard.angle), names, numbers))
-    return tasks

@@ -10,7 +10,7 @@ import numpy as np
 from metadist_cli.commands.support.feature_table import show_features
 from metadist_cli.commands.support.new_tasks import new_tasks
 from metadist_cli.commands.support.run_context import command
-from metadist_cli.config import Config
+from metadist_cli.config import Config, variants
 from metadist_cli.config.schema import Local
 from metadist_cli.core import files
 from metadist_cli.core.console import Console
@@ -123,11 +123,12 @@ def _summary(manifest: dict[str, Any], run: Run) -> dict[str, Any]:
 
 
 def check_new_tasks(config: Config, spec: Spec, shards: list[Shard]) -> None:
-    """Raise Problem if finetune would find no held-out shard, or one with too few rows for its new tasks."""
-    wanted = config.finetune.held_out
-    if wanted not in {shard.role for shard in shards}:
-        message = f"nothing is held out for {wanted}, so new tasks have no source"
-        raise Problem(message, f"task.new.{wanted}", f"hold some {config.task.new.from_} out", CONFIG)
+    """Raise Problem if new tasks would find no held-out shard, or one with too few rows for them."""
+    rules = [some.train.early_stopping for some in (config, *variants(config).values())]
+    for wanted in (config.finetune.held_out, *(rule.on for rule in rules if rule)):
+        if wanted not in {shard.role for shard in shards}:
+            message = f"nothing is held out for {wanted}, so new tasks have no source"
+            raise Problem(message, f"task.new.{wanted}", f"hold some {config.task.new.from_} out", CONFIG)
     tried: set[tuple[int, int]] = set()
     for shard in shards:
         home = None if shard.home is None else shards[shard.home]

@@ -19,7 +19,9 @@ from metadist_cli.commands.support.training_run import (
     newest,
     open_training,
     read_ready,
+    with_validation,
 )
+from metadist_cli.commands.support.validation import stopped, why_stopped
 from metadist_cli.config import Config
 from metadist_cli.config.step_sizes import idle_rounds, stretches
 from metadist_cli.core import files
@@ -58,6 +60,11 @@ def train(config: Config, run: Run, console: Console, close_last: bool = False, 
             console.say(f"{label}: already done, round {model.round} is closed{asked}")
             result |= {"round": model.round, "global": model.sha256, "next": "finetune"}
             return result
+        if stopped(config, model):
+            console.say(f"{label}: already done, {why_stopped(model)}")
+            result |= {"round": model.round, "stopped": True, "global": model.sha256, "next": "finetune"}
+            return result
+        training = with_validation(training)
         began = time.monotonic()
         _report_plan(training, console, label)
         kept = training.kept(model.round + 1, training.weights)
@@ -65,7 +72,7 @@ def train(config: Config, run: Run, console: Console, close_last: bool = False, 
             team(training.setting, run, console, _known_to_fit(run)) as crew,
             console.progress(f"{label}: round", rounds, model.round) as progress,
         ):
-            while model.round < rounds:
+            while model.round < rounds and not stopped(config, model):
                 if (inputs := frozen_inputs(run, model.round + 1)) is not None:
                     model = close_frozen(training, model, inputs)  # with these nodes, whatever came later
                     kept = training.kept(model.round + 1, training.weights)
@@ -92,15 +99,20 @@ def train(config: Config, run: Run, console: Console, close_last: bool = False, 
                 progress.advance(1, **{name: f"{value:.3f}" for name, value in model.header["metrics"].items()})
         if config.train.node_metrics:
             collect_node_metrics(run)
+        early = model.round < rounds and stopped(config, model)
+        left_open = model.round < rounds and not early
         result |= {
             "round": model.round,
-            "open": rounds if model.round < rounds else None,
-            "next": "aggregate" if model.round < rounds else "finetune",
+            "open": rounds if left_open else None,
+            "next": "aggregate" if left_open else "finetune",
             "global": model.sha256,
             "seconds": round(time.monotonic() - began, 3),
             "peak_memory_of_others": crew.peaks,
         }
-    if model.round < rounds:
+        result |= {"stopped": True} if early else {}
+    if early:
+        console.say(f"{label}: {why_stopped(model)}")
+    if left_open:
         console.say(f"{label}: round {rounds} is trained and open; next it has to be aggregated")
     return result
 
@@ -136,11 +148,14 @@ def train_nodes(
         why = "is already closed" if number <= closed else f"is beyond train.rounds={config.train.rounds}"
         console.say(f"train: round {number} {why}, nothing to do")
         return {"round": closed, "nodes": []}
+    # by number: another process may close the round in the meantime
+    model = checkpoints.read_global(run, closed, training.first)
+    if stopped(config, model):
+        console.say(f"train: nothing to do in round {number}, {why_stopped(model)}")
+        return {"round": closed, "nodes": []}
     if number > open_round:
         hint = "run `metadist aggregate` for the round before, or wait and try again"
         raise Problem(f"round {number} needs the checkpoint of round {number - 1}", str(run.path), hint, RETRY)
-    # by number: another process may close the round in the meantime
-    model = checkpoints.read_global(run, closed, training.first)
     ready = read_ready(training, model)
     wanted = set(nodes)
     sampled = [n for n in training.sample(number) if n in wanted]

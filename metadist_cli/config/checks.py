@@ -81,6 +81,18 @@ def schedules(config: Config) -> Iterator[Conflict]:
                 yield Conflict((*path, key), message, "add `schedule: linear` or `schedule: cosine`, or remove it")
 
 
+def validation(config: Config) -> Iterator[Conflict]:
+    rule, new = config.train.early_stopping, config.task.new
+    if rule and new.test is not None and not new.validation:  # null: the data set's own split, which may have some
+        message = "nothing is held out for validation, so rounds cannot be evaluated"
+        some = 0.1 if new.from_ == "rows" else 1
+        yield Conflict(("train", "early_stopping"), message, f"add `validation: {some}` to `new` in `task`")
+    if config.finetune.round == "best" and not rule and config.train.rounds:
+        message = "`best` is the round with the best validation score, but rounds are not evaluated"
+        hint = "add `early_stopping: {patience: null}` to `train`, which evaluates every round and never stops"
+        yield Conflict(("finetune", "round"), message, hint)
+
+
 def node_count(config: Config) -> Iterator[Conflict]:
     if config.partition.nodes is None and config.partition.name != "natural":
         message = f'`nodes` is missing in partition "{config.partition.name}"'
@@ -217,6 +229,7 @@ CHECKS: tuple[Callable[[Config], Iterator[Conflict]], ...] = (
     clipping,
     length_of_local_training,
     schedules,
+    validation,
     node_count,
     enough_nodes,
     support_and_query,

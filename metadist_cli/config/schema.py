@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_serializer, model_validator
 
+from metadist_cli.config.early_stopping import EarlyStopping
 from metadist_cli.config.registry_sections import FromRegistry, Model, Section
 from metadist_cli.config.schema_running import NAME, Amount, Execution, Finetune, Fraction, Positive
 from metadist_cli.config.schema_running import default_section as _default
@@ -123,6 +124,9 @@ class Train(Model):
     )
     augment: Annotated[Section, FromRegistry("augmentation", name="none")] = _default(
         "Random changes to the rows of a training task each time it is sampled.", name="none"
+    )
+    early_stopping: EarlyStopping | None = Field(
+        None, description="Evaluate rounds on validation tasks, and stop when they no longer improve; null: do neither."
     )
     keep_nodes: Literal["none", "last", "all"] = Field("none", description="Rounds whose node files are kept.")
     node_metrics: bool = Field(

@@ -61,7 +61,11 @@ class Finetune(Model):
         "supervised baselines need (step size, number of steps); false: baselines adapt as they are configured.",
     )
     task: OtherTask = default_section("Sizes of new tasks that differ from training.")
-    round: Annotated[int, Field(ge=0)] | None = Field(None, description="Round whose model to adapt; null: the latest.")
+    round: Annotated[int, Field(ge=0)] | Literal["best"] | None = Field(
+        None,
+        description="Round whose model to adapt; best: the one with the best validation score (train.early_stopping); "
+        "null: the latest.",
+    )
 
 
 class Execution(Model):

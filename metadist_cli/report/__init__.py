@@ -13,9 +13,10 @@ from metadist_cli.report.findings import headline, number
 from metadist_cli.report.heatmap import partition_png
 from metadist_cli.report.how_to_read import notes
 from metadist_cli.report.pictures import PICTURES
+from metadist_cli.report.selection import choice
 from metadist_cli.report.types import ExampleTask, Results
 
-__all__ = ["ExampleTask", "Results", "headline", "narrow", "partition_png", "render"]
+__all__ = ["ExampleTask", "Results", "choice", "headline", "narrow", "partition_png", "render"]
 
 SECTIONS = (
     *("Methods", "New nodes", "Adaptation to new tasks", "Training", "One task", "Settings"),
@@ -88,6 +89,7 @@ def _settings(results: Results) -> str:
             ("Adaptation steps", f"{metrics['steps']:,}"),
             ("Transductive", "yes" if metrics["transductive"] else "no"),
             ("Training", e(_efforts(results))),
+            *[("Round", e(text)) for text in [choice(metrics, "main")] if text],
             ("Seed", e(metrics["seed"])),
             ("Device", e(metrics["device"])),
             ("Global model", f"<code>sha256 {e(metrics['global'])}</code>"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 from metadist_cli.core import files, tree
 from metadist_cli.core.errors import Problem
@@ -70,13 +71,23 @@ def read_kept(
     return kept
 
 
-def prune_states(run: Run, closed: int) -> None:
-    """Delete state files whose nodes all have newer state, in rounds up to the closed one."""
-    newer: set[int] = set()
-    for number in range(closed, 0, -1):
-        for path in sorted(run.round(number).glob("state-*.safetensors")):
-            there = files.unpack(files.read(path, _ANY, "state of nodes"), str(path))[1]["nodes"]
-            nodes = set(there) - dropped_nodes(run, number)
-            if newer.issuperset(nodes):
-                path.unlink(missing_ok=True)
-            newer.update(nodes)
+def prune_states(run: Run, closed: int, best: int | None = None) -> None:
+    """Delete state files that neither the closed round needs nor the best one, in rounds up to the closed one.
+
+    A round needs the files of the nodes that have no newer state then.
+    """
+    held = {
+        path: (number, set(files.unpack(files.read(path, _ANY, "state of nodes"), str(path))[1]["nodes"]))
+        for number in range(closed, 0, -1)
+        for path in sorted(run.round(number).glob("state-*.safetensors"))
+    }
+    needed: set[Path] = set()
+    for after in {closed, closed if best is None else best}:
+        newer: set[int] = set()
+        for path, (number, there) in held.items():
+            nodes = there - dropped_nodes(run, number)
+            if number <= after:
+                needed |= set() if newer.issuperset(nodes) else {path}
+                newer |= nodes
+    for path in held.keys() - needed:
+        path.unlink(missing_ok=True)

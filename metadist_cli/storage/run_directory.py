@@ -23,7 +23,7 @@ _JSON_MAX = 1 << 30
 # What each kind of artefact depends on. Where the data are and how long training takes do not matter.
 SHARDS = ("seed", "data", "task", "partition")
 TRAINING = (*SHARDS, "model", "learner", "train", "uplink", "aggregate", "pooled")
-_FREE = ("data.path", "train.rounds", "train.keep_nodes", "train.node_metrics")
+_FREE = ("data.path", "train.rounds", "train.keep_nodes", "train.node_metrics", "train.early_stopping")
 
 
 class Run(NamedTuple):

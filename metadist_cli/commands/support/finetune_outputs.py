@@ -31,7 +31,8 @@ from metadist_cli.tasks.episodes import Pool, TaskIndices, gather, stored
 class Trained(NamedTuple):
     """A model to evaluate: its experiment, global parameters, and where they come from.
 
-    own: what a node has before its first round; owns: what nodes kept from their last round.
+    own: what a node has before its first round; owns: what nodes kept from their last round. selection: by what the
+    round was chosen, for metrics.json.
     """
 
     experiment: Experiment
@@ -40,6 +41,7 @@ class Trained(NamedTuple):
     sha256: str
     own: Params
     owns: dict[int, Params]
+    selection: dict[str, Any] | None = None
 
     def model(self, task: Tasks, device: torch.device) -> tuple[Params, Params]:
         """(meta, stats) that a task starts from; for rows that a node held out, with what that node keeps."""

@@ -79,7 +79,7 @@ def chosen(trained: Trained, parts: Sequence[Part], setting: Setting, balanced: 
     """
     if trained.experiment.config.learner.name != "supervised" or not parts:
         return None
-    loss = _by(trained.experiment, balanced)
+    loss = scored_by(trained.experiment, balanced)
     scores = []
     for rate in RATES:
         model = at_rate(trained, rate)
@@ -119,7 +119,7 @@ def classical(
     Without `parts` to choose its options by, only the constant answer.
     """
     codes = tasks[0].pool.x.dtype == torch.uint8 and experiment.spec.divide == 1  # the characters of a text
-    scored = experiment._replace(loss=_by(experiment, balanced))
+    scored = experiment._replace(loss=scored_by(experiment, balanced))
     higher = METRICS[experiment.loss.metric].higher_is_better
     for name, method in CLASSICAL[experiment.spec.kind].items():
         if (codes or not parts) and not method.raw:
@@ -135,7 +135,8 @@ def classical(
         yield name, method.text.format(option), outcomes
 
 
-def _by(experiment: Experiment, balanced: bool) -> Loss:
+def scored_by(experiment: Experiment, balanced: bool) -> Loss:
+    """The experiment's loss, with balanced accuracy as its score if so wanted."""
     return experiment.loss._replace(score=balanced_score) if balanced else experiment.loss
 
 

@@ -6,14 +6,42 @@ from functools import partial
 
 import torch
 
+from metadist_cli.commands.support.finetune_outputs import Tasks, output_names
 from metadist_cli.config import Config
 from metadist_cli.config.schema import Episodic
-from metadist_cli.core.errors import CONFIG, Problem
+from metadist_cli.core.errors import CONFIG, DATA, Problem
 from metadist_cli.data.standardise import by_support
 from metadist_cli.partition.shards import Shard
 from metadist_cli.partition.spec import Spec
+from metadist_cli.runtime.execution import Setting
+from metadist_cli.storage import shard_files
+from metadist_cli.storage.run_directory import Run
 from metadist_cli.tasks import episodes
 from metadist_cli.tasks.episodes import Pool, Sampler, TaskIndices
+
+
+def drawn_tasks(config: Config, run: Run, setting: Setting, role: str, episodes: int) -> list[Tasks]:
+    """New tasks, `episodes` in total, spread evenly over the shards of a role. Raises Problem if it has no shards."""
+    spec, preprocessing = setting.experiment.spec, shard_files.preprocessing_in(setting.manifest)
+    nodes = [n["node"] for n in setting.manifest["nodes"] if n["role"] == role][:episodes]
+    if not nodes:
+        hint = f"set task.new.{role}, and choose another --name"
+        raise Problem("this run holds nothing out for these tasks", f"task.new.{role}", hint, DATA)
+    shards = shard_files.read_shards(run, setting.manifest, nodes)
+    homes = {
+        s.node: s
+        for s in shard_files.read_shards(run, setting.manifest, [s.home for s in shards if s.home is not None])
+    }
+    tasks = []
+    for i, shard in enumerate(shards):
+        count = episodes // len(shards) + (i < episodes % len(shards))
+        home = None if shard.home is None else homes[shard.home]
+        rows, plan = new_tasks(config, spec, shard, home, count, setting.device)
+        names = output_names(config, spec.classes, shard, plan)
+        by = preprocessing if rows.by_support else preprocessing.settled(shard.scale)
+        numbers = [*([] if home is None else home.row.tolist()), *shard.row.tolist()]
+        tasks.append(Tasks(shard, rows, plan, by.changed(angle=shard.angle), names, numbers))
+    return tasks
 
 
 def new_tasks(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -15,11 +16,19 @@ from metadist_cli.commands.support.round_log import (
 )
 from metadist_cli.commands.support.run_context import open_setting
 from metadist_cli.commands.support.stopwatch import Stopwatch
+from metadist_cli.commands.support.validation import (
+    Validation,
+    open_validation,
+    record_of,
+    record_with,
+    score,
+)
 from metadist_cli.config import Config
 from metadist_cli.core import tree
 from metadist_cli.core.console import Console
 from metadist_cli.core.tree import Params
 from metadist_cli.experiment import Experiment, initial_state, training_nodes
+from metadist_cli.federated.early_stopping import Record
 from metadist_cli.federated.node_training import in_blocks
 from metadist_cli.federated.rounds import sample_nodes, shared_part
 from metadist_cli.federated.updates import Updates
@@ -40,6 +49,7 @@ class Training(NamedTuple):
     first_own: Params  # what every node keeps before its first round
     payload: Params  # the template of what a node sends
     up: int  # bytes of the file in which it sends them
+    validation: Validation | None = None  # what rounds are evaluated by, in the process that closes them
 
     @property
     def experiment(self) -> Experiment:
@@ -84,6 +94,11 @@ def open_training(config: Config, run: Run, console: Console) -> Training:
     payload = setting.experiment.server.payload(first)
     up = node_files.node_bytes(payload, setting.experiment.loss.metric)
     return Training(setting, run, weights, first, own, payload, up)
+
+
+def with_validation(training: Training) -> Training:
+    """The run with what rounds are evaluated by. Raises Problem if nothing is held out for that."""
+    return training._replace(validation=open_validation(training.setting, training.run))
 
 
 def training_rows(manifest: dict[str, Any]) -> dict[int, int]:
@@ -193,13 +208,30 @@ def commit(
         node_states.write_state(run, number, result.reports)
         if training.experiment.config.train.node_metrics:
             write_node_metrics(run, number, result.reports)
-        metrics = mean_metrics(result.reports, ("loss", training.experiment.loss.metric))
-        header = {"parent": model.sha256, "nodes": result.nodes, "dropped": dropped or [], "metrics": metrics}
+    metrics = mean_metrics(result.reports, ("loss", training.experiment.loss.metric))
+    found, record = {}, record_of(model)
+    if training.validation is not None and number % training.validation.every == 0:
+        with clock("validate"):
+            found, record = _validated(training, training.validation, model, result)
+    header = {"parent": model.sha256, "nodes": result.nodes, "dropped": dropped or [], "metrics": metrics | found}
+    header |= {} if record is None else {"validation": record._asdict()}
+    with clock("files"):
         closed = checkpoints.write_global(run, number, result.params, header)
         if training.first_own:  # it looks through all rounds: 0.2 s after 5,000 of them
-            node_states.prune_states(run, number)
+            node_states.prune_states(run, number, record and record.round)
         _remove_node_files(training, number)
     return closed
+
+
+def _validated(
+    training: Training, validation: Validation, model: GlobalModel, result: RoundResult
+) -> tuple[dict[str, float], Record]:
+    """A round's score on validation tasks, if it is finite, and the run's record with it."""
+    number, homes = result.number, validation.homes
+    owns = training.kept(number + 1, homes) if homes else {}
+    value = score(validation, result.params, training.first_own, owns)
+    record = record_with(validation, model, number, value)
+    return {"validation": value} if math.isfinite(value) else {}, record
 
 
 def log(training: Training, closed: GlobalModel, seconds: dict[str, float], at_once: int | None = None) -> None:

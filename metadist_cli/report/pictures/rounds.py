@@ -7,6 +7,7 @@ import numpy as np
 from metadist_cli.report.canvas import Axis, values
 from metadist_cli.report.curves import POINTS, Panel, Series, curves_png
 from metadist_cli.report.findings import axis, methods
+from metadist_cli.report.selection import choice, validation_metric
 from metadist_cli.report.types import Picture, Results
 
 
@@ -18,7 +19,9 @@ def rounds(results: Results) -> Picture | None:
     }
     ordered = sorted(results.rounds, key=lambda r: r["round"])
     panels = []
-    for key, measured in (("loss", Axis("training loss")), (metric, axis(metric))):
+    validated = validation_metric(results.metrics)
+    checked = [("validation", _validation_axis(validated))] if validated else []
+    for key, measured in (("loss", Axis("training loss")), (metric, axis(metric)), *checked):
         series = []
         for look, (run, label) in enumerate(runs.items()):
             lines = [r for r in ordered if r["run"] == run and r.get(key) is not None]
@@ -31,6 +34,12 @@ def rounds(results: Results) -> Picture | None:
         return None
     last = max(r["round"] for r in ordered)
     text = "Training metrics by round, averaged over the round's nodes."
+    text += "".join(f" {runs[run]}: {chosen}." for run in runs if (chosen := choice(results.metrics, run)))
     if last > POINTS:
         text += " Long curves show means of equal segments."
     return Picture(curves_png(panels, "training round"), f"Training curves over rounds 1 to {last:,}.", text)
+
+
+def _validation_axis(metric: str) -> Axis:
+    measured = axis(metric)
+    return measured._replace(label=f"validation {measured.label}")
