@@ -198,6 +198,9 @@ def _inputs(
     sources = {name: trained.sha256 for name, trained in {"main": main, **others}.items()}
     rows = [sha256(task.pool.x.cpu().numpy().tobytes() + task.pool.y.cpu().numpy().tobytes()) for task in own]
     settings["precision"] = config.execution.precision
+    choices = {name: trained.selection for name, trained in {"main": main, **others}.items()}
+    if any(choice and choice["metric"] for choice in choices.values()):  # the report shows all scores
+        settings["selection"] = choices
     known = {"baselines": learners, "sources": sources, "files": manifest["files"], "own": rows}
     return fingerprint({**settings, **known})
 

@@ -16,8 +16,9 @@ from typing import Any
 
 from metadist_cli import topics
 from metadist_cli.config import json_schema, shipped
+from metadist_cli.config.early_stopping import EarlyStopping
 from metadist_cli.config.messages import phrase
-from metadist_cli.config.registry_sections import Section, entry, registries
+from metadist_cli.config.registry_sections import Model, Section, entry, registries
 from metadist_cli.config.step_sizes import Outer
 from metadist_cli.core.errors import MEANINGS
 from metadist_cli.evaluation.metrics import METRICS
@@ -55,7 +56,8 @@ def tables() -> dict[str, Callable[[], str]]:
     for noun in registries():
         found[f"{noun} entries"] = partial(_entries, noun)
         found[f"{noun} options"] = partial(_options, noun)
-    found["step size settings"] = _step_size
+    found["step size settings"] = partial(_shared, Outer)
+    found["early stopping settings"] = partial(_shared, EarlyStopping)
     for name, node in json_schema()["properties"].items():
         if _shape(node) == "object":
             found[f"settings of {name}"] = partial(_section, node)
@@ -67,9 +69,9 @@ def _table(head: Sequence[str], rows: Rows) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in (head, ["---"] * len(head), *rows))
 
 
-def _step_size() -> str:
-    """The keys that the optimizers share."""
-    schema = Outer.model_json_schema()
+def _shared(section: type[Model]) -> str:
+    """The keys of a section that several places of a config have."""
+    schema = section.model_json_schema()
     return _settings({key: node for key, node in schema["properties"].items() if key != "name"}, schema)
 
 

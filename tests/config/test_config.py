@@ -377,10 +377,10 @@ def _consistent(tree: dict[str, Any]) -> dict[str, Any]:
     tree.setdefault("partition", {}).update(nodes=8, relabel=False, clip=None)
     tree["task"].pop("query", None)
     tree["task"]["new"] = {"from": "nodes", "test": 3}
-    for key in ("task", "metrics"):
+    for key in ("task", "metrics", "round"):
         tree.get("finetune", {}).pop(key, None)
     for section in (tree, *tree.get("baselines", {}).values()):
-        for key in ("local_epochs", "nodes_per_round", "batch", "personal"):
+        for key in ("local_epochs", "nodes_per_round", "batch", "personal", "early_stopping"):
             (section.get("train") or {}).pop(key, None)
         for steps in ((section.get("train") or {}).get("outer"), (section.get("aggregate") or {}).get("server")):
             for key in ("over", "end", "schedule"):

@@ -219,6 +219,28 @@ def test_better_is_said_only_where_the_paired_difference_leaves_zero_out(other, 
     assert f" {row} " in page.text.split("Adaptation to")[0].split("fedavg supervised")[1]
 
 
+def test_the_validation_curve_is_drawn_and_the_choice_of_the_round_is_told():
+    main = {"by": "validation", "newest": 5, "stopped": True, "metric": "accuracy", "best": 0.91, "best_round": 3}
+    fedavg = {"by": "newest", "newest": 3, "stopped": False, "metric": None, "best": None, "best_round": None}
+    rounds = [{**line, "validation": 0.9} if line["run"] == "main" else line for line in example_rounds()]
+
+    def page(selection: dict[str, dict]) -> tuple[str, int]:
+        metrics = example_metrics(selection=selection)
+        found = render("t", Results(metrics, rounds, example_shards(), None))
+        return Page(found["report.html"]).text, Image.open(io.BytesIO(found["rounds.png"])).height
+
+    text, height = page({"main": main, "fedavg": fedavg})
+    choice = "round 3 of 5, the best on validation tasks (validation accuracy at best 91.0%); training stopped early"
+    assert text.count(choice) == 2
+    assert f"maml: {choice}." in text
+    assert "fedavg: round" not in text
+    without, lower = page({"main": fedavg, "fedavg": fedavg})
+    assert "validation accuracy" not in without
+    assert height > lower
+    text, _ = page({"main": main | {"by": "newest", "best_round": 2, "stopped": False}, "fedavg": fedavg})
+    assert "round 3 of 5, the newest (validation accuracy at best 91.0% in round 2)." in text
+
+
 def test_a_baseline_that_was_trained_for_more_or_fewer_rounds_is_told():
     for count, told in ((3, "3 rounds, 1 nodes"), (1200, "3 rounds, 1 nodes; fedavg 1,200 rounds")):
         metrics = example_metrics()
