@@ -26,9 +26,10 @@ from metadist_cli.federated.uplink.types import chain
 from metadist_cli.learners import LEARNERS, Learner
 from metadist_cli.models import MODELS, Model
 from metadist_cli.models.types import in_bf16
+from metadist_cli.partition.accounting import Partitioned
 from metadist_cli.partition.held_out import HoldOut
 from metadist_cli.partition.partitioners import PARTITIONERS
-from metadist_cli.partition.shards import PartitionSpec, Shard, TaskSize, make_shards
+from metadist_cli.partition.shards import PartitionSpec, TaskSize, make_shards
 from metadist_cli.partition.spec import Spec
 from metadist_cli.tasks import episodes
 from metadist_cli.tasks.augmentation import AUGMENTS
@@ -67,11 +68,11 @@ def load_data(config: Config) -> Dataset:
     return configs.build(config.data, DATASETS, config.seed)
 
 
-def deal(config: Config, data: Dataset) -> list[Shard]:
+def deal(config: Config, data: Dataset) -> Partitioned:
     """Split a data set into the shards of all nodes, held-out nodes included.
 
     Returns:
-        One Shard per node: row indices, labels and role.
+        One Shard per node: row indices, labels and role; and what is too small for a task.
 
     Raises:
         Problem: The data cannot be split like this, or a node gets too few rows for a task.
@@ -88,6 +89,7 @@ def deal(config: Config, data: Dataset) -> list[Shard]:
         partition.relabel,
         partition.scale,
         partition.clip,
+        partition.too_small,
     )
     return make_shards(data, spec, config.seed)
 

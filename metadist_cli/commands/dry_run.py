@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from metadist_cli.commands.partition import check_new_tasks, complete, show
+from metadist_cli.commands.partition import (
+    check_new_tasks,
+    complete,
+    show,
+    warn_of_left_out,
+    warn_of_new_classes,
+    warn_of_small_classes,
+)
 from metadist_cli.commands.support.feature_table import show_features
 from metadist_cli.commands.support.new_tasks import new_tasks
+from metadist_cli.commands.support.node_selection import warn_of_few_nodes
 from metadist_cli.config import Config, notices
 from metadist_cli.core import tree
 from metadist_cli.core.console import Console
@@ -22,8 +30,9 @@ from metadist_cli.experiment import (
 )
 from metadist_cli.federated.rounds import sample_nodes, shared_part
 from metadist_cli.partition.heterogeneity import Composition, label_skew, of_manifest, of_shards, per_node, summary
-from metadist_cli.partition.shards import Shard, account
+from metadist_cli.partition.shards import Shard
 from metadist_cli.partition.spec import Spec, spec_of
+from metadist_cli.partition.too_small import LeftOut
 from metadist_cli.runtime.execution import resolve
 from metadist_cli.storage import run_directory, shard_files
 from metadist_cli.storage.run_directory import Run
@@ -43,6 +52,8 @@ class _Shards(NamedTuple):
     held_out: int
     first: Shard | None
     home: Shard | None
+    left_out: list[LeftOut]
+    notes: tuple[str, ...]
     features: tuple[Feature, ...]
 
 
@@ -63,9 +74,15 @@ def plan(config: Config, run: Run, console: Console) -> dict[str, Any]:
     if manifest is not None:
         console.say(f"partition: done, {len(manifest['nodes'])} shards in {run.shards}")
     skew = label_skew(shards.composition)
+    for note in shards.notes:
+        console.say(note)
     show_features(shards.features, console)
     show(shards.composition, skew, shards.rows, shards.spec, console)
     models = assemble_all(config, shards.spec)
+    warn_of_left_out(shards.left_out, console)
+    warn_of_small_classes(config, shards.composition, console)
+    warn_of_new_classes(config, shards.composition, console)
+    warn_of_few_nodes(config, len(shards.nodes), console)
     figures = {name: _figures(experiment, shards.nodes) for name, experiment in models.items()}
     titles = ["learner", "model", "weights", "rounds", "a step at a node", "tasks in all", "up, and down", "at once"]
     rows = [list(row) for row in zip(titles, *(_cells(f) for f in figures.values()), strict=True)]
@@ -99,22 +116,23 @@ def _from_run(config: Config, run: Run, manifest: dict[str, Any]) -> _Shards:
         if "home" in held_out[0]:
             [home] = shard_files.read_shards(run, manifest, [held_out[0]["home"]])
     spec, composition = shard_files.spec_in(manifest), of_manifest(manifest)
-    features = shard_files.features_in(manifest)
-    return _Shards(spec, composition, manifest["rows"], nodes, len(held_out), first, home, features)
+    features, left_out = shard_files.features_in(manifest), shard_files.left_out_in(manifest)
+    return _Shards(spec, composition, manifest["rows"], nodes, len(held_out), first, home, left_out, (), features)
 
 
 def _from_data(config: Config) -> _Shards:
     """The shards that `partition` would write."""
     data = load_data(config)
-    shards = deal(config, data)
+    made = deal(config, data)
+    shards = made.shards
     spec = spec_of(data, shards, config.partition.targets)
     check_new_tasks(config, spec, shards)
     nodes = [s.node for s in shards if s.role == "train"]
     held_out = [s for s in shards if s.role == config.finetune.held_out]
     first = held_out[0] if held_out else None
     home = None if first is None or first.home is None else shards[first.home]
-    composition, rows = of_shards(shards, data), account(data, shards)
-    return _Shards(spec, composition, rows, nodes, len(held_out), first, home, data.features)
+    composition, rows = of_shards(shards, data), made.account(data)
+    return _Shards(spec, composition, rows, nodes, len(held_out), first, home, made.left_out, data.notes, data.features)
 
 
 def _new_task_shapes(config: Config, shards: _Shards) -> str:
@@ -159,9 +177,15 @@ def _cells(f: dict[str, Any]) -> list[object]:
         f"{f['rounds']} of {_count(f['nodes_per_round'], 'node')}, {_count(f['local_steps'], 'step')}",
         f"{f['tasks_per_step']} x ({f['support_rows']} + {f['query_rows']}) rows",
         f"{f['tasks']:,}",
-        f"{f['bytes_up'] / 1e3:,.1f} and {f['bytes_down'] / 1e3:,.1f} kB a node and round",
+        f"{_size(f['bytes_up'])} and {_size(f['bytes_down'])} a node and round",
         f"{_count(f['execution']['block'], 'node')} x {_count(f['execution']['tasks_at_once'], 'task')}",
     ]
+
+
+def _size(number: int) -> str:
+    """Bytes in the unit that suits them."""
+    power = 3 if number >= 1e9 else 2 if number >= 1e6 else 1
+    return f"{number / 1e3**power:,.1f} {' kMG'[power]}B"
 
 
 def _count(number: int, noun: str) -> str:

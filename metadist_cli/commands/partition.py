@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from metadist_cli.commands.support.feature_table import show_features
-from metadist_cli.commands.support.new_tasks import new_tasks
+from metadist_cli.commands.support.new_tasks import check_rows, episode_rows, new_tasks
 from metadist_cli.commands.support.run_context import command
 from metadist_cli.config import Config, variants
-from metadist_cli.config.schema import Local
+from metadist_cli.config.schema import Episodic, Local
 from metadist_cli.core import files
 from metadist_cli.core.console import Console
 from metadist_cli.core.errors import CONFIG, USAGE, Problem
+from metadist_cli.data.names import listed
 from metadist_cli.data.sets import Dataset
 from metadist_cli.experiment import assemble_all, deal, load_data
 from metadist_cli.partition.heterogeneity import (
@@ -26,8 +27,9 @@ from metadist_cli.partition.heterogeneity import (
     summary,
     with_skew,
 )
-from metadist_cli.partition.shards import Shard, account
+from metadist_cli.partition.shards import Shard
 from metadist_cli.partition.spec import Spec, spec_of
+from metadist_cli.partition.too_small import LeftOut
 from metadist_cli.runtime.execution import resolve
 from metadist_cli.storage import run_directory, shard_files
 from metadist_cli.storage.run_directory import Run
@@ -51,7 +53,8 @@ def partition(
         console.say(f"partition: already done, {run.shards}")
         return _summary(manifest, run)
     data = load_data(config)
-    shards = deal(config, data)
+    made = deal(config, data)
+    shards = made.shards
     spec = spec_of(data, shards, config.partition.targets)
     experiment = assemble_all(config, spec)["main"]  # what does not fit is refused before anything is written
     resolve(experiment)  # and so is a device that this machine lacks
@@ -60,11 +63,16 @@ def partition(
     wanted = _wanted({shard.node: shard.role for shard in shards}, which)
     held = of_shards(shards, data)
     skew = label_skew(held)
+    for note in data.notes:
+        console.say(note)
     show_features(data.features, console)
-    show(held, skew, account(data, shards), spec, console)
+    show(held, skew, made.account(data), spec, console)
+    warn_of_left_out(made.left_out, console)
+    warn_of_small_classes(config, held, console)
+    warn_of_new_classes(config, held, console)
     with command("partition", config, run, experiment) as result:
-        manifest = with_skew(shard_files.write_shards(run, shards, spec, data, config, wanted), held, skew)
-        del data, shards  # the text of a manifest of 100,000 nodes takes as much room
+        manifest = with_skew(shard_files.write_shards(run, made, spec, data, config, wanted), held, skew)
+        del data, shards, made  # the text of a manifest of 100,000 nodes takes as much room
         (run.shards / "partition.png").unlink(missing_ok=True)  # of other shards
         files.write(run.shards / "manifest.json", files.to_json(manifest))
         result |= _summary(manifest, run)
@@ -129,6 +137,12 @@ def check_new_tasks(config: Config, spec: Spec, shards: list[Shard]) -> None:
         if wanted not in {shard.role for shard in shards}:
             message = f"nothing is held out for {wanted}, so new tasks have no source"
             raise Problem(message, f"task.new.{wanted}", f"hold some {config.task.new.from_} out", CONFIG)
+    if isinstance(config.task, Local) and config.task.new.from_ == "nodes":
+        check_rows(
+            config.task,
+            config.finetune.task,
+            {shard.name: len(shard.label) for shard in shards if shard.role != "train"},
+        )
     tried: set[tuple[int, int]] = set()
     for shard in shards:
         home = None if shard.home is None else shards[shard.home]
@@ -137,6 +151,40 @@ def check_new_tasks(config: Config, spec: Spec, shards: list[Shard]) -> None:
             new_tasks(config, spec, shard, home, 1)
             if isinstance(config.task, Local):  # nothing but sizes decides: 100,000 nodes have a few
                 tried.add(sizes)
+
+
+def warn_of_left_out(left_out: Sequence[LeftOut], console: Console) -> None:
+    """Warn of nodes and classes that are too small for a task."""
+    for one in left_out:
+        console.warn(f"left out: {one.text}")
+
+
+def warn_of_small_classes(config: Config, held: Composition, console: Console) -> None:
+    """Warn of held-out classes that are large enough in training, but not for new tasks, which are larger."""
+    if not isinstance(config.task, Episodic) or held.bins:
+        return
+    need = sum(episode_rows(config.task, config.finetune.task))
+    small = (held.role[held.node] != "train") & (held.count < need)
+    if small.any():
+        named = listed(
+            [f"{held.kinds[kind]} has {rows}" for kind, rows in zip(held.kind[small], held.count[small], strict=True)]
+        )
+        console.warn(f"held-out classes that new tasks leave out, because they have fewer than {need} rows: {named}")
+
+
+def warn_of_new_classes(config: Config, held: Composition, console: Console) -> None:
+    """Warn of held-out nodes none of whose classes is trained, where tasks keep the classes of the data set."""
+    if not isinstance(config.task, Local) or config.task.new.from_ != "nodes" or held.bins or config.partition.relabel:
+        return
+    train = held.role == "train"
+    known = np.isin(held.kind, held.kind[train[held.node]])
+    strange = np.flatnonzero(~train & (np.bincount(held.node, known, len(train)) == 0))
+    if not len(strange):
+        return
+    apart = getattr(config.data, "shared", True) is False and len(getattr(config.data, "folders", ())) > 1
+    way = "data.shared: true makes folders of one name one class" if apart else "use kind: episodic for new classes"
+    named = listed([held.name[i] for i in strange.tolist()])
+    console.warn(f"no class of these held-out nodes occurs in training: {named}; {way}")
 
 
 def show(held: Composition, skew: Skew, rows: dict[str, int], spec: Spec, console: Console) -> None:
@@ -168,6 +216,7 @@ def show(held: Composition, skew: Skew, rows: dict[str, int], spec: Spec, consol
     )
     kept = rows["validation"] + rows["test"]
     spare = f"{rows['left_out']:,} rotated copies left out, " if rows["left_out"] else ""
+    spare += f"{rows['too_small']:,} left out as too small, " if "too_small" in rows else ""
     console.say(
         f"{rows['total']:,} rows: {rows['train']:,} for training, {kept:,} held out for new tasks; "
         f"{spare}{rows['lost']} lost, {rows['duplicated']} duplicated"

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from metadist_cli.commands.support.node_selection import warn_of_few_nodes
 from metadist_cli.commands.support.round_log import collect_node_metrics, job_seconds, note_job, repair, round_metrics
 from metadist_cli.commands.support.run_context import command
 from metadist_cli.commands.support.stopwatch import Stopwatch
@@ -67,6 +68,7 @@ def train(config: Config, run: Run, console: Console, close_last: bool = False, 
         training = with_validation(training)
         began = time.monotonic()
         _report_plan(training, console, label)
+        warn_of_few_nodes(config, len(training.weights), console)
         kept = training.kept(model.round + 1, training.weights)
         with (
             team(training.setting, run, console, _known_to_fit(run)) as crew,

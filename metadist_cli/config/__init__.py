@@ -186,7 +186,11 @@ def _find(file: str) -> Path:
         hint = "name a YAML file or a run folder"
         raise Problem("this folder is not a run: it contains no config.yaml", file, hint, CONFIG)
     near = [str(p) for p in sorted(path.parent.glob("*.yaml"))] if path.parent.is_dir() else []
-    hint = f"{nearest(file, [*known, *near])}  (shipped: {', '.join(known) or 'none'})".strip()
+    shelf = ", ".join(name for name in known if "/" not in name)
+    hint = (
+        nearest(file, [*known, *near])
+        or f"shipped: {shelf}; for more, in papers/ and scenes/, see `metadist help config`"
+    )
     raise Problem("config file not found", clip(file, 80), hint, CONFIG)
 
 
@@ -206,6 +210,8 @@ def _override(tree: dict[str, Any], source_map: SourceMap, argument: str) -> Non
     keys = dotted.split(".")
     if not equals or not all(keys):
         hint = "for example train.rounds=20"
+        if argument.endswith((".yaml", ".yml")):
+            hint = "name one config at a time; what follows it are overrides, " + hint
         raise source.problem(Span(1, 1, len(dotted)), "an override must have the form `section.key=value`", hint)
     value, own = parse_value(argument, len(dotted) + 1, where)
     section, column = tree, 1

@@ -181,7 +181,7 @@ class _Explainer:
 
     def keys_hint(self, key: str, field: _Field) -> str:
         """The most similar key, otherwise the section that has this key; and the keys of this section."""
-        keys = [name for name in field.section.get("properties", {}) if name not in ("name", "kind") or not field.label]
+        keys = [name for name, node in field.section.get("properties", {}).items() if "const" not in node]  # no tags
         owner = next((entry for entry, node in field.others.items() if key in node["properties"]), "")
         home = next(self.homes(key, self.schema, self.tree, ""), "")
         elsewhere = f"`{key}` is a key of `{owner}`" if owner else f"`{key}` belongs in {home}" if home else ""

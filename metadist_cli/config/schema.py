@@ -40,6 +40,9 @@ class Partition(Section):
         description="Standardize a regression's targets by those of the training nodes (scores and predictions are in "
         "the data's units), or none.",
     )
+    too_small: Literal["refuse", "drop"] = Field(
+        "refuse", description="Nodes with too few rows or classes for a task: refuse to start, or leave them out."
+    )
 
 
 class New(Model):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 NAME = 100  # characters of a class name
+_LISTED = 5
 
 
 def natural(name: str) -> tuple[list[tuple[bool, int, str]], str]:
@@ -18,12 +19,20 @@ def natural(name: str) -> tuple[list[tuple[bool, int, str]], str]:
     return key, name
 
 
+def listed(names: Sequence[str]) -> str:
+    """Up to five names, and how many more there are."""
+    left = len(names) - _LISTED
+    return ", ".join(names[:_LISTED]) + (f" and {left:,} more" if left > 0 else "")
+
+
 def nearest(word: str, options: Collection[str]) -> str:
     """A hint for a mistyped word: `did you mean ...?`, or else what there is to choose from."""
     plain = {option.lower(): option for option in options}
     match = difflib.get_close_matches(word.lower(), plain, 1, 0.6)
-    some = ", ".join(sorted(options, key=natural)[:12]) + (" ..." if len(options) > 12 else "")
-    return f"did you mean {plain[match[0]]!r}?" if match else f"there are: {some}"
+    if match:
+        return f"did you mean {plain[match[0]]!r}?"
+    named = sorted(filter(str.strip, options), key=natural)
+    return f"there are: {', '.join(named[:12])}" + " ..." * (len(named) > 12) if named else "there are none with a name"
 
 
 def unfit(name: str, longest: int = NAME) -> str:

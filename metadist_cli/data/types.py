@@ -128,6 +128,7 @@ class Dataset(NamedTuple):
     sha256: str  # of all the above
     preprocessing: Preprocessing  # from raw rows to x, and from outputs to targets; its scale is not yet fitted
     features: tuple[Feature, ...] = ()  # in the order of x; () where rows have no named parts
+    notes: tuple[str, ...] = ()  # for people: what the reader left out
 
 
 def build(
@@ -147,12 +148,13 @@ def build(
     rotate_held_out: bool = True,
     features: tuple[Feature, ...] = (),
     raw: Mapping[str, Any] | None = None,
+    notes: tuple[str, ...] = (),
 ) -> Dataset:
     """A Dataset with the plain case filled in (every class its own base, none rotated) and its hash.
 
     x (n, ...), label and row_role (n,), target (n, out), base, role and rotated (C,); raw: fields of Preprocessing that
-    say how x came from raw rows. The hash covers everything but what features are called and how rows were written, so
-    that two copies of a data set, however they were read, are known to be equal.
+    say how x came from raw rows. The hash covers everything but what features are called, how rows were written and
+    notes, so that two copies of a data set, however they were read, are known to be equal.
     """
     count = len(classes)
     base = np.arange(count) if base is None else base
@@ -189,6 +191,7 @@ def build(
         digest.hexdigest(),
         _preprocessing(kind, x.shape[1:], divide, classes, raw or {}),
         features,
+        notes,
     )
 
 

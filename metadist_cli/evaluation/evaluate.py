@@ -13,7 +13,8 @@ from metadist_cli.core.losses import Loss
 from metadist_cli.core.threads import side_by_side
 from metadist_cli.core.tree import Params
 from metadist_cli.learners.types import Adapted, Learner
-from metadist_cli.tasks.episodes import Pool, TaskIndices, gather
+from metadist_cli.tasks.episodes import Pool, TaskIndices
+from metadist_cli.tasks.gathering import gather
 from metadist_cli.tasks.types import Episode
 
 _CHUNK_BYTES = 128 << 20

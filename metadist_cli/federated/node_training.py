@@ -23,7 +23,8 @@ from metadist_cli.core.tree import Params
 from metadist_cli.federated.local_training import Algorithm, Carry, node_step
 from metadist_cli.federated.updates import Updates
 from metadist_cli.federated.uplink.types import IDENTITY, Uplink, encode_all
-from metadist_cli.tasks.episodes import Pool, TaskIndices, gather
+from metadist_cli.tasks.episodes import Pool, TaskIndices
+from metadist_cli.tasks.gathering import gather
 from metadist_cli.tasks.types import Episode
 
 _GATHERED = 1 << 20  # values of the rows that are gathered at a time

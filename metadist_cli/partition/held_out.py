@@ -30,12 +30,24 @@ class HoldOut(NamedTuple):
     validation: int | float
 
 
-def class_roles(data: Dataset, held: HoldOut, seed: int) -> np.ndarray:
-    """The role of each class: (C,) 0 train, 1 validation, 2 test; a base class and its rotated copies share one.
+def class_roles(data: Dataset, present: np.ndarray, held: HoldOut, seed: int) -> np.ndarray:
+    """The role of each class: (C,) 0 train, 1 validation, 2 test, -1 left out.
+
+    A base class and its rotated copies share one role.
+
+    Args:
+        data: the data set.
+        present: the classes that are used.
+        held: what to hold out; all classes train unless it is classes.
+        seed: the experiment's.
 
     Raises:
         Problem: where the request does not fit the data set.
     """
+    roles = np.full(len(data.classes), -1, dtype=np.int8)
+    if held.source != "classes":
+        roles[present] = 0
+        return roles
     if data.role is not None:
         if held.test is not None or held.validation:
             raise Problem(
@@ -44,18 +56,21 @@ def class_roles(data: Dataset, held: HoldOut, seed: int) -> np.ndarray:
                 "remove test and validation, or use data.split: random",
                 CONFIG,
             )
-        return data.role
-    present = np.unique(data.label)
+        roles[present] = data.role[present]
+        return roles
     names = tuple(data.classes[c] for c in present)
     bases, place = np.unique(data.base[present], return_inverse=True)
     drawn = _draw_roles(len(bases), held, lambda name: int(place[_index(name, names, "class")]), seed)
-    roles = np.zeros(len(data.classes), dtype=np.int8)
     roles[present] = drawn[place]
     return roles
 
 
 def node_roles(names: list[str], held: HoldOut, seed: int) -> list[str]:
-    """The role of each node, by name. Raises Problem where the request does not fit the nodes."""
+    """The role of each node; names: "" for one that has none. Raises Problem where the request does not fit."""
+    if isinstance(held.test, list | tuple) and not any(names):
+        message = "the nodes of this partition have no names by which to hold them out"
+        hint = f"write how many, such as test: {len(held.test)}; only partition.name natural gives nodes names"
+        raise Problem(message, "task.new.test", hint, CONFIG)
     drawn = _draw_roles(len(names), held, lambda name: _index(name, tuple(names), "node"), seed)
     return [ROLES[role] for role in drawn]
 
@@ -84,7 +99,7 @@ def _draw_roles(count: int, held: HoldOut, place: Callable[[str], int], seed: in
     return roles
 
 
-def row_roles(data: Dataset, rows: np.ndarray, held: HoldOut, seed: int, node: int, name: str) -> np.ndarray:
+def row_roles(data: Dataset, rows: np.ndarray, held: HoldOut, seed: int, node: int) -> np.ndarray:
     """The role of each row of a training node (source "rows"): (n,) 0 train, 1 validation, 2 test.
 
     The data set's own roles where held.test is None. Otherwise a stratified draw of round(test * n) rows (halves up):
@@ -98,10 +113,9 @@ def row_roles(data: Dataset, rows: np.ndarray, held: HoldOut, seed: int, node: i
         held: the fractions.
         seed: the experiment's.
         node: the node's number.
-        name: its name, for messages.
 
-    Raises:
-        Problem: where a role gets no rows.
+    Returns:
+        The roles; a small node may have no row for one of them.
     """
     test, validation = _fractions(data, held)
     label, count = data.label[rows], len(rows)
@@ -112,15 +126,6 @@ def row_roles(data: Dataset, rows: np.ndarray, held: HoldOut, seed: int, node: i
         ties = rng.random(len(data.classes))
         if fraction:
             roles[_draw_rows(label, roles, math.floor(fraction * count + 0.5), order, ties)] = code
-    needed = {0: "training", 2: "test"} | ({1: "validation"} if validation else {})
-    for code, what in needed.items():
-        if not (roles == code).any():
-            raise Problem(
-                f"{name} has {count} rows in {len(np.unique(label))} classes, too few to leave any for {what}",
-                f"node {node}",
-                "use fewer nodes, or change task.new.test and task.new.validation",
-                CONFIG,
-            )
     return roles
 
 

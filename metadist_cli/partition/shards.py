@@ -13,10 +13,12 @@ from metadist_cli.core.errors import CONFIG, Problem
 from metadist_cli.data.preprocessing import rotate
 from metadist_cli.data.standardise import Moments, gaps, standardise
 from metadist_cli.data.types import Dataset, Rows, Windows, stack, take
+from metadist_cli.partition.accounting import Partitioned
 from metadist_cli.partition.assign import assign_classes, assign_rows, class_runs, classes_of, rows_by_class
 from metadist_cli.partition.held_out import ROLES, HoldOut, class_roles, node_roles, row_roles, rows_needed
 from metadist_cli.partition.partitioners import Partitioner
 from metadist_cli.partition.scale import scaled
+from metadist_cli.partition.too_small import LeftOut, check_named, needed, refusal, small_classes, small_nodes
 from metadist_cli.tasks.episodes import Pool
 
 
@@ -72,6 +74,7 @@ class PartitionSpec(NamedTuple):
             (held-out rows of a training node by that node's); "support": the same, but leave the rows of held-out nodes
             and classes to their tasks; "train": over the rows of all training nodes; "robust": by their quartiles.
         clip: the largest standardised value, either way.
+        too_small: "refuse" nodes with too little for a task, or "drop" them.
     """
 
     partitioner: Partitioner
@@ -82,13 +85,15 @@ class PartitionSpec(NamedTuple):
     relabel: bool = False
     scale: str = "none"
     clip: float | None = None
+    too_small: str = "refuse"
 
 
-def make_shards(data: Dataset, spec: PartitionSpec, seed: int) -> list[Shard]:
+def make_shards(data: Dataset, spec: PartitionSpec, seed: int) -> Partitioned:
     """Partition a data set: the training nodes from 0 on, then what is held out for new tasks.
 
     Every row of the data set lands in exactly one shard, except rotated copies of held-out classes where the data set
-    leaves them out (`rotate_held_out` False). Held-out nodes become shards like any other, held-out classes one shard
+    leaves them out (`rotate_held_out` False), classes that are too small for an episode and, with too_small "drop",
+    nodes that are too small. Held-out nodes become shards like any other, held-out classes one shard
     per role, and held-out rows a shard "NAME (validation)" or "NAME (test)" for each training node, with its number as
     `home`, its angle and its class numbering.
 
@@ -102,7 +107,7 @@ def make_shards(data: Dataset, spec: PartitionSpec, seed: int) -> list[Shard]:
         seed: the experiment's; the result is a function of these three arguments.
 
     Returns:
-        The shards, numbered in this order.
+        The shards, numbered in this order, and what is left out.
 
     Raises:
         Problem: where the data are too few, or do not fit the request.
@@ -110,12 +115,16 @@ def make_shards(data: Dataset, spec: PartitionSpec, seed: int) -> list[Shard]:
     _check_request(data, spec)
     held, task = spec.hold_out, spec.task
     rng = seeds.numpy_generator(seed, "partition")
-    roles = class_roles(data, held, seed) if held.source == "classes" else np.zeros(len(data.classes), dtype=np.int8)
+    present, left = small_classes(data, task)
+    check_named(held, left)
+    roles = class_roles(data, present, held, seed)
     if task.episodic:
         parts, names = assign_classes(data, spec.partitioner, spec.nodes, task.classes, roles, rng)
     else:
         minimum = rows_needed(data, held, task.rows) if held.source == "rows" else task.rows
         parts, names = assign_rows(data, spec.partitioner, spec.nodes, minimum, rng)
+    parts, names, small = _large_enough(data, parts, names, spec, seed)
+    left += small
     if held.source == "rows":
         shards = _hold_out_rows(data, parts, names, held, seed)
     else:
@@ -129,10 +138,10 @@ def make_shards(data: Dataset, spec: PartitionSpec, seed: int) -> list[Shard]:
         if kept:
             rows = np.sort(np.concatenate([rows_of[c] for c in kept]))
             shards.append(_shard(data, rows, len(shards), f"new classes ({role})", role))
-    _check(shards, data, task)
-    if spec.scale == "none" and not any(gaps(s.x) for s in shards):
-        return shards
-    return scaled(shards, data.preprocessing, spec.scale, spec.clip)
+    _check(Partitioned(shards, left), data, task)
+    if spec.scale != "none" or any(gaps(s.x) for s in shards):
+        shards = scaled(shards, data.preprocessing, spec.scale, spec.clip)
+    return Partitioned(shards, left)
 
 
 def pool(
@@ -195,10 +204,34 @@ def _check_request(data: Dataset, spec: PartitionSpec) -> None:
         raise Problem(message, "partition.scale", "use scale: none", CONFIG)
 
 
+def _large_enough(
+    data: Dataset, parts: list[np.ndarray], names: list[str], spec: PartitionSpec, seed: int
+) -> tuple[list[np.ndarray], list[str], list[LeftOut]]:
+    """(rows and names of the nodes that have enough for a task, the others). Raises Problem where those are refused."""
+    held, task = spec.hold_out, spec.task
+    roles = _row_roles(data, parts, held, seed) if held.source == "rows" else None
+    lacking = small_nodes(data, parts, roles, task, held)
+    poor = [i for i, have in enumerate(lacking) if have]
+    if not poor:
+        return parts, names, []
+    rows = sum(len(parts[i]) for i in poor)
+    named, have = tuple(_name(names[i], i) for i in poor), tuple(lacking[i] for i in poor)
+    left = LeftOut("node", len(parts), named, have, needed(task, held), rows)
+    if spec.too_small == "refuse" or len(poor) == len(parts):
+        raise refusal(left, task, held)
+    check_named(held, [left])
+    rich = [i for i, have in enumerate(lacking) if not have]
+    return [parts[i] for i in rich], [names[i] for i in rich], [left]
+
+
+def _row_roles(data: Dataset, parts: list[np.ndarray], held: HoldOut, seed: int) -> list[np.ndarray]:
+    return [row_roles(data, part, held, seed, node) for node, part in enumerate(parts)]
+
+
 def _hold_out_rows(data: Dataset, parts: list[np.ndarray], names: list[str], held: HoldOut, seed: int) -> list[Shard]:
     """The training nodes, then their validation rows, then their test rows."""
     named = [_name(name, node) for node, name in enumerate(names)]
-    roles = [row_roles(data, part, held, seed, node, named[node]) for node, part in enumerate(parts)]
+    roles = _row_roles(data, parts, held, seed)
     shards = [_shard(data, part[roles[node] == 0], node, named[node], "train") for node, part in enumerate(parts)]
     for code, role in ((1, "validation"), (2, "test")):
         for home, part in enumerate(parts):
@@ -239,53 +272,14 @@ def _rotate_and_relabel(shard: Shard, data: Dataset, spec: PartitionSpec, seed: 
     return shard
 
 
-def _check(shards: list[Shard], data: Dataset, task: TaskSize) -> None:
-    """Raises Problem where a node has too little for a task, RuntimeError where rows were lost or duplicated."""
-    for shard in shards:
-        enough = not task.episodic and len(shard.label) >= task.rows
-        if enough or shard.home is not None:  # its tasks' support rows come from its home
-            continue
-        counts = np.unique(shard.label, return_counts=True)[1]
-        if task.episodic and (len(counts) < task.classes or counts.min() < task.rows):
-            have = f"{len(counts)} classes with {counts.min()} to {counts.max()} rows each"
-            raise Problem(
-                f"a task needs {task.classes} classes with {task.rows} rows each, but {shard.name} has {have}",
-                f"node {shard.node}",
-                "lower task.way, task.shot or task.query, or use fewer nodes",
-                CONFIG,
-            )
-        if not task.episodic:
-            raise Problem(
-                f"a task needs {task.rows} rows, but {shard.name} has {len(shard.label)}",
-                f"node {shard.node}",
-                "lower task.support or task.query, or use fewer nodes",
-                CONFIG,
-            )
-    rows = account(data, shards)
+def _check(made: Partitioned, data: Dataset, task: TaskSize) -> None:
+    """Raises Problem where held-out classes are too few for a task, RuntimeError where rows were lost or duplicated."""
+    for shard in made.shards:
+        have = len(np.unique(shard.label)) if task.episodic else task.classes
+        if have < task.classes:
+            kind = {"validation": "task.new.validation", "test": "task.new.test"}[shard.role]
+            message = f"a task needs {task.classes} classes, but {shard.name} has {have}"
+            raise Problem(message, kind, f"hold out at least {task.classes}, or lower task.way to {have}", CONFIG)
+    rows = made.account(data)
     if rows["lost"] or rows["duplicated"]:
         raise RuntimeError(f"the partition lost or duplicated rows: {rows}")
-
-
-def account(data: Dataset, shards: list[Shard]) -> dict[str, int]:
-    """Count the rows of the data set by where they went.
-
-    Returns:
-        Rows by role ("train", "validation", "test"); "total"; "left_out": rotated copies of held-out classes, which
-        `rotate_held_out` False leaves out; "lost": in no shard; "duplicated": in several.
-    """
-    times = np.zeros(len(data.label), dtype=np.int64)
-    held = np.zeros(int(data.base.max()) + 1, dtype=bool)
-    for shard in shards:
-        np.add.at(times, shard.row, 1)
-        if shard.role != "train":
-            held[data.base[data.label[shard.row]]] = True
-    spare = np.zeros(len(times), dtype=bool)
-    if not data.rotate_held_out:
-        spare = (times == 0) & data.rotated[data.label] & held[data.base[data.label]]
-    return {
-        **{role: sum(len(s.label) for s in shards if s.role == role) for role in ROLES},
-        "total": len(times),
-        "left_out": int(spare.sum()),
-        "lost": int(((times == 0) & ~spare).sum()),
-        "duplicated": int((times > 1).sum()),
-    }

@@ -41,7 +41,8 @@ def read_global(run: Run, number: int, template: Params) -> GlobalModel:
     params, header = files.unpack(data, str(path))
     files.check(params, template, str(path))
     if header.get("round") != number:
-        raise Problem(f"this checkpoint is of round {header.get('round')}", str(path), f"put round {number}'s there")
+        message = f"this checkpoint is of round {header.get('round')}, not {number}"
+        raise Problem(message, str(path), "delete it and run the command again, which trains the round again")
     return GlobalModel(number, params, files.sha256(data), header)
 
 

@@ -88,6 +88,25 @@ def _filled(saved: dict[str, Any], config: Config) -> dict[str, Any]:
         return saved
 
 
+def reached(config: Config, run: Run) -> Config:
+    """The config with `train.rounds` no lower than the rounds that are closed: a run has no way back.
+
+    Args:
+        config: the experiment as asked for.
+        run: its run directory, which need not exist.
+    """
+    own = {
+        name: baseline if baseline.train is None else _reached(baseline, run.baseline(name))
+        for name, baseline in config.baselines.items()
+    }
+    return _reached(config, run).model_copy(update={"baselines": own})
+
+
+def _reached(config: Any, run: Run) -> Any:
+    rounds = max(config.train.rounds, run.last_closed())
+    return config.model_copy(update={"train": config.train.model_copy(update={"rounds": rounds})})
+
+
 def save_config(config: Config, run: Run) -> None:
     """Write config.yaml, resolved and re-runnable as it is."""
     text = configs.to_yaml(config)

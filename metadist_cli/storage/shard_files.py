@@ -18,17 +18,20 @@ from metadist_cli.data.preprocessing import Preprocessing, read_preprocessing
 from metadist_cli.data.sets import Dataset
 from metadist_cli.data.standardise import Moments
 from metadist_cli.data.types import Feature, Windows, stack, take
+from metadist_cli.partition.accounting import Partitioned
 from metadist_cli.partition.assign import class_runs
 from metadist_cli.partition.scale import fit
-from metadist_cli.partition.shards import Shard, account
+from metadist_cli.partition.shards import Shard
 from metadist_cli.partition.spec import Spec
+from metadist_cli.partition.too_small import LeftOut
 from metadist_cli.storage.run_directory import PACK, SHARDS, Run, basis
 
 
 def write_shards(
-    run: Run, shards: list[Shard], spec: Spec, data: Dataset, config: Config, wanted: set[int]
+    run: Run, made: Partitioned, spec: Spec, data: Dataset, config: Config, wanted: set[int]
 ) -> dict[str, Any]:
     """Write the files that hold wanted nodes. Returns the manifest of all nodes; writing it last is the commit."""
+    shards = made.shards
     entries: list[dict[str, Any]] = []
     stored: dict[str, dict[str, Any]] = {}
     size = 1 if len(shards) <= PACK else PACK
@@ -53,7 +56,8 @@ def write_shards(
         **({"features": [_feature(feature) for feature in data.features]} if data.features else {}),
         "nodes": entries,
         "files": stored,
-        "rows": account(data, shards),
+        "rows": made.account(data),
+        **({"left_out": [one._asdict() for one in made.left_out]} if made.left_out else {}),
     }
 
 
@@ -78,6 +82,14 @@ def preprocessing_in(manifest: dict[str, Any]) -> Preprocessing:
         hint = "delete shards/manifest.json and run `metadist partition` again: rounds that are trained remain"
         raise Problem(message, where, hint)
     return read_preprocessing(manifest["preprocessing"], where)
+
+
+def left_out_in(manifest: dict[str, Any]) -> list[LeftOut]:
+    """The nodes and classes that a partition left out. Raises Problem like `spec_in`."""
+    try:
+        return [LeftOut(**entry) for entry in manifest.get("left_out", [])]
+    except TypeError:
+        raise _unreadable() from None
 
 
 def _pack_shards(pack: list[Shard]) -> Params:

@@ -156,7 +156,7 @@ def test_a_job_that_is_started_again_passes_closed_rounds(lab: Lab):
 
 
 def test_new_tasks_are_checked_before_the_training(lab: Lab):
-    assert "a new task takes" in lab("run", "finetune.task.query=4000", code=3).err
+    assert "held-out nodes have too few rows for a new task of" in lab("run", "finetune.task.query=4000", code=3).err
     assert not lab.run().exists()
     assert "nothing is held out" in lab("run", "finetune.held_out=validation", code=3).err
     assert not lab.run().exists()
@@ -241,10 +241,37 @@ def test_more_rounds_and_fewer(lab: Lab):
     lab("run", *settings, "train.rounds=2")
     lab("run", *settings, "train.rounds=5")
     assert results(lab.run()) == {k: v.replace(b'"five"', b'"tiny"') for k, v in results(lab.run("five")).items()}
-    said = still(lab, "run", *settings, "train.rounds=1")
-    assert "round 5 is closed" in said
-    still(lab, "train", *settings, "train.rounds=4")
-    assert lab.run().joinpath("config.yaml").read_text().count("rounds: 4")
+    for command in ("run", "train", "finetune"):
+        said = still(lab, command, *settings, "train.rounds=4")
+        assert "train.rounds=4 has no effect: round 5 is closed already" in said
+        assert lab.run().joinpath("config.yaml").read_text().count("rounds: 5") == 1  # what is evaluated
+    hint = re.findall(r"set (finetune\.round=4)\n", said)
+    assert hint
+    lab("finetune", *settings, *hint, "finetune.name=four")
+    assert json.loads((lab.run() / "finetune" / "four" / "metrics.json").read_text())["round"] == 4
+
+
+def test_rounds_of_a_baseline_do_not_go_back_either(lab: Lab):
+    def settings(rounds: int) -> str:
+        return f"baselines={{other: {{train: {{rounds: {rounds}, local_steps: 1}}}}}}"
+
+    lab("run", settings(3), "train.rounds=1")
+    lab("run", settings(2), "train.rounds=1")
+    assert "rounds: 2" not in lab.run().joinpath("config.yaml").read_text()
+
+
+def test_a_round_that_asks_for_more_nodes_than_train_says_so(lab: Lab):
+    natural = ("data={name: synthetic, nodes: 6, rows: 40}", "partition={name: natural, by: user}")
+    said = "train.nodes_per_round is 9, but only 4 nodes train: every round has 4"
+    assert said in lab("run", *natural, "train.nodes_per_round=9", "--dry-run").out
+    assert said in lab("run", *natural, "train.nodes_per_round=9").out
+    assert said not in lab("run", *natural, "train.nodes_per_round=4", name="four").out
+
+
+def test_sizes_are_in_the_unit_that_suits_them(lab: Lab):
+    said = lab("run", "--dry-run", "model.hidden=[400, 800]").out
+    assert "1.4 MB and 1.4 MB a node and round" in said
+    assert "7.7 kB and 7.7 kB" in lab("run", "--dry-run", "model.hidden=[20, 20]").out
 
 
 FALLING = "train.outer={name: sgd, lr: 0.1, schedule: linear}"

@@ -135,6 +135,21 @@ def test_a_missing_file_suggests_its_neighbours(here: Path):
     assert f"did you mean `{here / 'x.yaml'}`?" in caught.value.hint
 
 
+def test_a_name_without_a_near_match_gets_a_short_list(here: Path):
+    with pytest.raises(Problem) as caught:
+        load("qqqq")
+    assert "quickstart" in caught.value.hint
+    assert "metadist help config" in caught.value.hint
+    assert "scenes/hospitals" not in caught.value.hint
+
+
+def test_keys_that_are_named_include_name_where_it_is_one(here: Path):
+    assert "(keys: name, steps," in refused(MINIMAL + "finetune: {stepz: 1}\n").hint
+    table = "data: {name: table, path: a, target: b, qqqq: 1}\n"
+    assert "kind" in refused(MINIMAL + table).hint
+    assert "name" not in refused(MINIMAL + table).hint
+
+
 def test_a_run_directory_is_a_config(here: Path):
     config = read(MINIMAL, "seed=7")
     run = here / "runs" / "first"

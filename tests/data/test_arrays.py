@@ -195,7 +195,7 @@ def test_channels_of_signals_are_scaled(scale: str, tmp_path: Path) -> None:
     deal = PARTITIONERS["natural"](by="who")
     shards = make_shards(
         d, PartitionSpec(deal, None, TaskSize(False, 0, 2), HoldOut("nodes", ["9"], 0), scale=scale), 0
-    )
+    ).shards
     plain = SIGNALS["x"].astype(np.float64)
     for shard in shards:
         of = SIGNALS["who"] == int(shard.name) if scale == "node" else SIGNALS["who"] != 9

@@ -155,7 +155,7 @@ def hospitals(real: Dataset) -> list[Shard]:
     natural = PARTITIONERS["natural"](by="hospital")
     return make_shards(
         real, PartitionSpec(natural, None, TaskSize(False, 0, 2), HoldOut("rows", None, 0), scale="node"), 0
-    )
+    ).shards
 
 
 def plain_table(file: Path) -> tuple[np.ndarray, np.ndarray]:

@@ -51,6 +51,17 @@ def folder(root: Path, names: str, count: int = 2, **of: Any) -> Path:
     )
 
 
+def test_a_held_out_user_whose_classes_nobody_else_has_is_named(tmp_path: Path, lab: Lab):
+    root = folder(tmp_path / "pics", "ann/cat ann/dog bob/cat bob/dog cyd/cat cyd/dog", count=6)
+    data = f"data={{name: image_folder, path: {root}, folders: [user, class], size: 8}}"
+    task = "task={kind: local, support: 4, query: 4, new: {test: [cyd]}}"
+    settings = (data, task, "partition={name: natural, by: user}")
+    told = "no class of these held-out nodes occurs in training: cyd; data.shared: true makes"
+    for command in (("run", "--dry-run"), ("partition",)):
+        assert told in lab(*command, *settings, name="apart").out
+        assert "no class of these" not in lab(*command, *settings, "data.shared=true", name="shared").out
+
+
 def zipped(path: Path, root: Path) -> Path:
     with zipfile.ZipFile(path, "w") as archive:
         for file in sorted(root.rglob("*")):

@@ -166,9 +166,8 @@ def test_hash_covers_every_field() -> None:
         "rotated": np.array([False, True]),
         "rotate_held_out": False,
     }
-    assert {*changes, "sha256", "features", "preprocessing"} == set(
-        Dataset._fields
-    )  # how rows were written decides nothing
+    # What features are called, how rows were written and what was left out decide nothing.
+    assert {*changes, "sha256", "features", "preprocessing", "notes"} == set(Dataset._fields)
     hashes = {build(**plain).sha256, *(build(**{**plain, key: value}).sha256 for key, value in changes.items())}
     assert len(hashes) == 1 + len(changes)
 

@@ -62,7 +62,7 @@ def split(data: Dataset, scale: str, test: float | int = 0.3, source: str = "row
     natural = PARTITIONERS["natural"](by=by)
     return make_shards(
         data, PartitionSpec(natural, None, TaskSize(False, 0, 2), HoldOut(source, test, 0), scale=scale), 0
-    )
+    ).shards
 
 
 # ------------------------------------------------------------------------------------------------------ tables by hand
@@ -468,7 +468,7 @@ def test_a_config_of_a_table(real: Path, tmp_path: Path) -> None:
         "partition: {name: natural, by: LIMIT_BAL, scale: train}\nmodel: {name: logistic}\n"
     )
     config = configs.load(tmp_path / "own.yaml")
-    shards = deal(config, load_data(config))
+    shards = deal(config, load_data(config)).shards
     assert sum(len(s.label) for s in shards) == 30_000
     assert [s.role for s in shards] == ["train"] * 8 + ["test"] * 2
     (tmp_path / "again.yaml").write_text(configs.to_yaml(config))

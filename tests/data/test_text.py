@@ -23,6 +23,7 @@ from metadist_cli.core.errors import CONFIG, DATA, Problem
 from metadist_cli.data.readers.characters import LEAF, lay
 from metadist_cli.data.sets.text import text
 from metadist_cli.data.types import Dataset, Group, Windows, build, stack, take
+from metadist_cli.partition.accounting import Partitioned
 from metadist_cli.partition.held_out import HoldOut
 from metadist_cli.partition.partitioners import PARTITIONERS
 from metadist_cli.partition.pooled import union
@@ -30,7 +31,8 @@ from metadist_cli.partition.shards import PartitionSpec, TaskSize, make_shards, 
 from metadist_cli.partition.spec import spec_of
 from metadist_cli.storage import run_directory, shard_files
 from metadist_cli.storage.adapted_model import load_adapted
-from metadist_cli.tasks.episodes import gather, local
+from metadist_cli.tasks.episodes import local
+from metadist_cli.tasks.gathering import gather
 
 LINES = "To be, or not to be, that is the question:\nWhether 'tis nobler   in the mind to suffer\n" * 3
 
@@ -121,7 +123,10 @@ def pair(rows: int = 60) -> tuple[Dataset, Dataset]:
 @pytest.mark.parametrize("relabel", [False, True])
 def test_shards_and_tasks_of_windows_are_those_of_an_array(held: HoldOut, relabel: bool, tmp_path: Path) -> None:
     deal = PARTITIONERS["natural"](by="user")
-    pairs = [make_shards(d, PartitionSpec(deal, None, TaskSize(False, 0, 4), held, relabel=relabel), 3) for d in pair()]
+    pairs = [
+        make_shards(d, PartitionSpec(deal, None, TaskSize(False, 0, 4), held, relabel=relabel), 3).shards
+        for d in pair()
+    ]
     for one, other in zip(*pairs, strict=True):
         assert np.array_equal(one.x[:], other.x)
         assert (one.node, one.name, one.role, one.labels, one.home) == (*other[:3], other.labels, other.home)
@@ -143,11 +148,11 @@ def test_shard_files_hold_windows_and_give_them_back(
     data = pair()[0]
     shards = make_shards(
         data, PartitionSpec(PARTITIONERS["natural"](by="user"), None, TaskSize(False, 0, 4), HoldOut("nodes", 1, 0)), 3
-    )
+    ).shards
     (tmp_path / "own.yaml").write_text("task: {kind: local, support: 2, query: 2}\npartition: {nodes: 4}\n")
     run = run_directory.Run.at(tmp_path / "run")
     manifest = shard_files.write_shards(
-        run, shards, spec_of(data, shards), data, load(tmp_path / "own.yaml"), {s.node for s in shards}
+        run, Partitioned(shards, []), spec_of(data, shards), data, load(tmp_path / "own.yaml"), {s.node for s in shards}
     )
     back = shard_files.read_shards(run, manifest, range(4))
     for one, other in zip(back, shards, strict=True):

@@ -14,7 +14,8 @@ from metadist_cli.core.losses import CROSS_ENTROPY, SQUARED_ERROR
 from metadist_cli.core.tree import Params
 from metadist_cli.evaluation.evaluate import Outcome, Protocol, chunk_size, evaluate
 from metadist_cli.learners import Learner
-from metadist_cli.tasks.episodes import episodic, gather
+from metadist_cli.tasks.episodes import episodic
+from metadist_cli.tasks.gathering import gather
 from metadist_cli.tasks.types import Episode
 
 POOL = nodes_of([40, 60], classes=4)

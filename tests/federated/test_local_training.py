@@ -46,7 +46,8 @@ from metadist_cli.federated.local_training import Algorithm, node_step
 from metadist_cli.federated.personalization import PERSONAL
 from metadist_cli.partition.shards import Shard
 from metadist_cli.partition.shards import pool as pool_of
-from metadist_cli.tasks.episodes import Pool, TaskIndices, episodic, epochs, gather, local
+from metadist_cli.tasks.episodes import Pool, TaskIndices, episodic, epochs, local
+from metadist_cli.tasks.gathering import gather
 from metadist_cli.tasks.types import Episode
 
 SIZES = [18, 30, 24, 12, 21, 15]

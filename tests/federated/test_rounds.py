@@ -56,7 +56,8 @@ from metadist_cli.federated.node_training import MemoryLimit
 from metadist_cli.federated.personalization import Personal
 from metadist_cli.federated.rounds import sample_nodes, shared_part
 from metadist_cli.federated.updates import Updates
-from metadist_cli.tasks.episodes import Pool, TaskIndices, episodic, epochs, gather, local
+from metadist_cli.tasks.episodes import Pool, TaskIndices, episodic, epochs, local
+from metadist_cli.tasks.gathering import gather
 from metadist_cli.tasks.types import Episode
 
 every_learner = pytest.mark.parametrize("case", LEARNER_CASES, ids=name_of)

@@ -175,7 +175,7 @@ def test_shards_and_their_manifest_say_the_same(held: HoldOut, more: dict[str, A
     data = digits()
     shards = make_shards(
         data, PartitionSpec(PARTITIONERS["dirichlet"](alpha=0.3), 7, TaskSize(False, 0, 4), held, **more), 0
-    )
+    ).shards
     one, two = of_shards(shards, data), of_manifest(written(shards, data))
     equal(one, two)
     assert [n["entropy"] for n in written(shards, data)["nodes"]] == [
@@ -190,7 +190,7 @@ def test_a_nodes_own_numbers_change_nothing() -> None:
     """Who has what is told by the true classes."""
     data, deal = digits(), PARTITIONERS["dirichlet"](alpha=0.3)
     plain, own = (
-        make_shards(data, PartitionSpec(deal, 7, TaskSize(False, 0, 4), HoldOut("nodes", 2, 0), relabel=r), 0)
+        make_shards(data, PartitionSpec(deal, 7, TaskSize(False, 0, 4), HoldOut("nodes", 2, 0), relabel=r), 0).shards
         for r in (False, True)
     )
     a, b = of_manifest(written(plain, data)), of_manifest(written(own, data))
@@ -202,7 +202,7 @@ def test_new_classes_have_nothing_in_common_with_training() -> None:
     data = digits()
     shards = make_shards(
         data, PartitionSpec(PARTITIONERS["iid"](), 2, TaskSize(True, 1, 3), HoldOut("classes", 1, 0)), 0
-    )
+    ).shards
     held = of_shards(shards, data)
     assert held.name[-1] == "new classes (test)"
     assert label_skew(held).distance[-1] == 1
@@ -213,7 +213,7 @@ def test_a_regression_is_told_by_tenths_of_its_targets() -> None:
     data = houses()
     shards = make_shards(
         data, PartitionSpec(PARTITIONERS["natural"](by="site"), None, TaskSize(False, 0, 4), HoldOut("nodes", 1, 0)), 0
-    )
+    ).shards
     held = of_shards(shards, data)
     assert held.bins
     assert len(held.kinds) == 10
@@ -238,7 +238,7 @@ def test_few_different_targets_are_told_apart(values: list[float], kinds: tuple[
     data = houses(values=values)
     shards = make_shards(
         data, PartitionSpec(PARTITIONERS["iid"](), 4, TaskSize(False, 0, 4), HoldOut("nodes", 1, 0)), 0
-    )
+    ).shards
     held = of_shards(shards, data)
     assert held.kinds == kinds
     counted = np.bincount(held.kind, weights=held.count)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
+import re
 import time
 import typing
 from collections import Counter
@@ -47,10 +48,16 @@ def counts(dealt: list[np.ndarray], label: np.ndarray) -> np.ndarray:
     return np.stack([np.bincount(label[d], minlength=label.max() + 1) for d in dealt])
 
 
+def groups_of(what: Items, both: bool) -> int:
+    users, places = what.groups["user"].code, what.groups["place"].code
+    return len({*zip(users, places, strict=True)} if both else {*users})
+
+
 FREE = [dealer("iid"), *(dealer("dirichlet", alpha=a) for a in (1e-9, 1e-4, 0.01, 0.3, 100.0, 1e6))]
 FREE += [dealer("quantity", sizes=s, spread=d) for s in ("lognormal", "power_law") for d in (0.1, 1.0, 10.0)]
 # These may refuse for the sake of their promise:
-WHOLE = [dealer("by_class"), dealer("natural", by="user"), dealer("natural", by=["user", "place"])]
+NATURAL = [dealer("natural", by="user"), dealer("natural", by=["user", "place"])]
+WHOLE = [dealer("by_class"), *NATURAL]
 WHOLE += [dealer("shards", pieces=p, pure=pure) for p in (1, 2, 3) for pure in (False, True)]
 
 
@@ -72,6 +79,8 @@ def deals(draw: st.DrawFn) -> tuple[Items, int, int, int]:
 @given(st.sampled_from(FREE + WHOLE), deals())
 def test_every_item_once_and_enough_for_each(deal: Dealer, drawn: tuple[Items, int, int, int]) -> None:
     what, nodes, minimum, seed = drawn
+    if deal in NATURAL and nodes == groups_of(what, both=deal is NATURAL[1]):
+        minimum = 0  # groups that are nodes as they are may be small
     if len(what.label) < nodes * minimum:
         with pytest.raises(Problem):
             deal(what, nodes, minimum, rng(seed))
@@ -471,8 +480,39 @@ def test_natural_problems() -> None:
         deal(items([0, 1]), None, 1, rng())
     with pytest.raises(Problem, match="5 nodes requested, but 'user' has only 2 groups"):
         deal(items([0] * 9, user=[0] * 5 + [1] * 4), 5, 1, rng())
-    with pytest.raises(Problem, match="leave 1 of 2 nodes below the minimum of 3"):
-        deal(items([0] * 9, user=[0] * 7 + [1] * 2), None, 3, rng())
+    assert deal(items([0] * 9, user=[0] * 7 + [1] * 2), None, 3, rng())[1].tolist() == [7, 8]  # judged by its name
+
+
+def test_a_number_of_merged_nodes_that_the_hint_names_works_and_one_more_does_not() -> None:
+    deal = dealer("natural", by="user")
+    for sizes in ([60] * 6, [9, 8, 1, 1, 1], [5, 5, 5], [40, 1, 1, 1, 1]):
+        what = items(np.zeros(sum(sizes)), user=np.repeat(np.arange(len(sizes)), sizes))
+        for minimum in range(2, 75):
+            for nodes in range(2, len(sizes)):
+                try:
+                    deal(what, nodes, minimum, rng())
+                except Problem as problem:
+                    found = re.search("use at most ([0-9]+) node", problem.hint)
+                    if found is None:
+                        assert sum(sizes) < minimum
+                        continue
+                    most = int(found[1])
+                    assert min(map(len, deal(what, most, minimum, rng()))) >= minimum
+                    with pytest.raises(Problem, match="merged into"):
+                        deal(what, most + 1, minimum, rng())
+
+
+def test_merged_nodes_are_called_what_their_groups_are_called() -> None:
+    natural = PARTITIONERS["natural"](by="user")
+    user = np.repeat(np.arange(5), [9, 4, 4, 1, 1])
+    names = natural(items(np.zeros(19), user=user), 2, 1, rng()).names
+    assert sorted(names) in (
+        ["user-0 + user-3", "user-1 + user-2 + user-4"],
+        ["user-0 + user-4", "user-1 + user-2 + user-3"],
+    )
+    many = natural(items(np.zeros(400), user=np.arange(400)), 2, 1, rng()).names
+    assert all(len(name) <= 100 and re.search(" more$", name) for name in many)
+    assert len(set(many)) == 2
 
 
 @settings(max_examples=150, deadline=None)
@@ -510,7 +550,7 @@ def test_natural_of_two_levels() -> None:
     assert names == ["Clown > Hamlet", "Clown > Lear", "King > Hamlet", "King > Lear"]
     assert PARTITIONERS["natural"](by=["role"])(what, None, 1, rng()).names == ["Clown", "King"]
     assert PARTITIONERS["natural"](by="role")(what, None, 1, rng()).names == ["Clown", "King"]
-    assert PARTITIONERS["natural"](by=["play", "role"])(what, 3, 1, rng()).names == ["", "", ""], "two are merged"
+    assert sum(" + " in name for name in PARTITIONERS["natural"](by=["play", "role"])(what, 3, 1, rng()).names) == 1
     with pytest.raises(Problem, match="5 nodes requested, but 'play > role' has only 4 groups"):
         dealer("natural", by=["play", "role"])(what, 5, 1, rng())
     with pytest.raises(Problem, match="unknown group 'scene'") as caught:

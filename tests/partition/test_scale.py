@@ -139,7 +139,7 @@ def test_with_support_a_task_is_seen_by_the_moments_of_its_own_support(tmp_path:
     from metadist_cli.config import load
     from metadist_cli.storage import run_directory, shard_files
     from metadist_cli.storage.run_directory import Run
-    from metadist_cli.tasks.episodes import gather
+    from metadist_cli.tasks.gathering import gather
 
     x = rows()
     lab, setting = write(tmp_path, x), ("partition.scale=support", "partition.clip=1.5")

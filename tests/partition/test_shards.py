@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from metadist_cli.core.errors import CONFIG, Problem
 from metadist_cli.data.types import Dataset, Group, build
+from metadist_cli.partition.accounting import Partitioned
 from metadist_cli.partition.held_out import ROLES, HoldOut, rows_needed
 from metadist_cli.partition.partitioners import PARTITIONERS
-from metadist_cli.partition.shards import PartitionSpec, Shard, TaskSize, account, make_shards, pool
+from metadist_cli.partition.shards import PartitionSpec, Shard, TaskSize, make_shards, pool
 
 LOCAL, EPISODIC = TaskSize(False, 0, 2), TaskSize(True, 2, 3)
 DEAL = {
@@ -67,7 +68,7 @@ def shards_of(
     **more: object,
 ) -> list[Shard]:
     held = held or HoldOut("classes" if need.episodic else "nodes", 2 if need.episodic else 1, 0)
-    return make_shards(data, PartitionSpec(DEAL[deal], nodes, need, held, **more), seed)
+    return make_shards(data, PartitionSpec(DEAL[deal], nodes, need, held, **more), seed).shards
 
 
 def bases_of(data: Dataset, shards: list[Shard]) -> set[int]:
@@ -120,7 +121,7 @@ def test_no_row_is_lost_or_doubled(
     held = HoldOut(held_by if episodic else "nodes", test, validation)
     need = EPISODIC if episodic else LOCAL
     try:
-        shards = make_shards(data, PartitionSpec(DEAL[deal], nodes, need, held, relabel=relabel), seed)
+        shards = make_shards(data, PartitionSpec(DEAL[deal], nodes, need, held, relabel=relabel), seed).shards
     except Problem:
         event("refused")
         return
@@ -253,7 +254,7 @@ def test_whole_characters_cannot_go_to_the_drawers() -> None:
                 characters(),
                 PartitionSpec(PARTITIONERS["natural"](by="drawer"), None, LOCAL, HoldOut("nodes", 2, 0)),
                 0,
-            )
+            ).shards
         )
         == 6
     )
@@ -272,7 +273,7 @@ def test_what_is_held_out_must_be_said(held: HoldOut) -> None:
         (HoldOut("classes", 10, 2), "10 classes for test and 2 for validation leaves none of 12 to train on"),
         (HoldOut("nodes", 2, 1), "2 nodes for test and 1 for validation leaves none of 3 to train on"),
         (HoldOut("classes", ["c99"], 0), "unknown class 'c99'"),
-        (HoldOut("nodes", ["nobody"], 0), "unknown node 'nobody'"),
+        (HoldOut("nodes", ["nobody"], 0), "the nodes of this partition have no names"),
     ],
 )
 def test_what_cannot_be_held_out(held: HoldOut, message: str) -> None:
@@ -285,16 +286,14 @@ def test_what_cannot_be_held_out(held: HoldOut, message: str) -> None:
 def test_a_node_too_poor_is_named_with_what_it_has() -> None:
     data = characters()
     with pytest.raises(
-        Problem, match="a task needs 2 classes with 7 rows each, but node-000 has 4 classes with 6 to 6 rows"
+        Problem, match=r"12 of 12 classes are too small: c0 has 6 rows, .* and 7 more; a task needs 7 rows"
     ) as caught:
         shards_of(data, need=TaskSize(True, 2, 7))
-    assert caught.value.where == "node 0"
-    assert "task.shot" in caught.value.hint
-    with pytest.raises(
-        Problem, match=r"a task needs 5 classes with 3 rows each, but new classes \(test\) has 2 classes"
-    ) as caught:
+    assert caught.value.hint == "lower task.shot or task.query"
+    with pytest.raises(Problem, match=r"a task needs 5 classes, but new classes \(test\) has 2") as caught:
         shards_of(data, nodes=2, need=TaskSize(True, 5, 3))
-    assert caught.value.where == "node 2"
+    assert caught.value.where == "task.new.test"
+    assert caught.value.hint == "hold out at least 5, or lower task.way to 2"
     with pytest.raises(Problem, match="3 nodes with at least 5 items each need 15"):
         shards_of(data, need=TaskSize(True, 5, 3))
 
@@ -361,7 +360,7 @@ def sites(data: Dataset, test: object = 0.25, validation: float = 0, seed: int =
     natural = PARTITIONERS["natural"](by="site")
     return make_shards(
         data, PartitionSpec(natural, None, TaskSize(False, 0, 1), HoldOut("rows", test, validation), **more), seed
-    )
+    ).shards
 
 
 @settings(max_examples=400, deadline=None)
@@ -446,9 +445,9 @@ def test_a_split_of_rows_that_the_data_bring() -> None:
     for wrong in ({"test": 0.2}, {"test": None, "validation": 0.2}):
         with pytest.raises(Problem, match="already splits its rows"):
             sites(three, **wrong)
-    with pytest.raises(Problem, match=r"site 1 has 20 rows in 2 classes, too few to leave any for test"):
+    with pytest.raises(Problem, match="1 of 3 nodes is too small: site 1 has 20 rows for training and 0 for testing"):
         sites(data._replace(row_role=np.where(data.groups["site"].code == 1, 0, role).astype(np.int8)), None)
-    with pytest.raises(Problem, match="too few to leave any for training"):
+    with pytest.raises(Problem, match="site 1 has 0 rows for training and 20 for testing"):
         sites(data._replace(row_role=np.where(data.groups["site"].code == 1, 2, role).astype(np.int8)), None)
 
 
@@ -522,7 +521,7 @@ def test_nodes_are_dealt_enough_to_train_after_some_is_kept_back(
     try:
         shards = make_shards(
             data, PartitionSpec(DEAL["dirichlet"], nodes, need, HoldOut("rows", test, validation)), seed
-        )
+        ).shards
     except Problem as problem:
         assert "items each need" in problem.message  # noqa: PT017
         return
@@ -535,7 +534,7 @@ def test_held_back_rows_have_the_angle_and_the_numbers_of_their_home() -> None:
     data = build("classification", np.stack([image] * 80), np.arange(80) % 4, tuple("abcd"), divide=255)
     shards = make_shards(
         data, PartitionSpec(DEAL["iid"], 5, LOCAL, HoldOut("rows", 0.3, 0.2), rotate=120.0, relabel=True), 0
-    )
+    ).shards
     assert len(shards) == 15
     assert len({s.angle for s in shards}) == 5
     for s in shards[5:]:
@@ -588,7 +587,7 @@ def test_scaled_training_rows_have_mean_0_and_deviation_1(
     natural = PARTITIONERS["natural"](by="site")
     try:
         shards, plain = (
-            make_shards(data, PartitionSpec(natural, None, LOCAL, held, relabel=relabel, scale=s), seed)
+            make_shards(data, PartitionSpec(natural, None, LOCAL, held, relabel=relabel, scale=s), seed).shards
             for s in (scale, "none")
         )
     except Problem:
@@ -665,14 +664,14 @@ def test_take_leaves_the_rows_and_picks_the_nodes() -> None:
 
 def test_rows_are_counted_not_claimed() -> None:
     data = characters(bases=12, turns=4, rows=6, rotate_held_out=False)
-    shards = make_shards(data, PartitionSpec(DEAL["iid"], 3, EPISODIC, HoldOut("classes", 3, 0)), 0)
-    rows = account(data, shards)
+    shards = make_shards(data, PartitionSpec(DEAL["iid"], 3, EPISODIC, HoldOut("classes", 3, 0)), 0).shards
+    rows = Partitioned(shards, []).account(data)
     assert rows["left_out"] == 3 * 3 * 6  # three turned copies of each of three held-out characters
     assert (rows["lost"], rows["duplicated"]) == (0, 0)
     assert rows["train"] + rows["test"] + rows["left_out"] == rows["total"] == len(data.label)
     short = shards[0]._replace(row=shards[0].row[2:])
-    assert account(data, [short, *shards[1:]])["lost"] == 2
-    assert account(data, [*shards, shards[0]])["duplicated"] == len(shards[0].row)
+    assert Partitioned([short, *shards[1:]], []).account(data)["lost"] == 2
+    assert Partitioned([*shards, shards[0]], []).account(data)["duplicated"] == len(shards[0].row)
 
 
 def test_held_out_nodes_and_a_split_of_classes_exclude_each_other() -> None:

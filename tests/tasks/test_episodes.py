@@ -12,7 +12,8 @@ from scipy import stats
 
 from metadist_cli.core.errors import CONFIG, Problem
 from metadist_cli.partition.shards import Shard, pool
-from metadist_cli.tasks.episodes import Pool, Sampler, TaskIndices, counts, episodic, epochs, gather, keep_labels, local
+from metadist_cli.tasks.episodes import Pool, Sampler, TaskIndices, counts, episodic, epochs, keep_labels, local
+from metadist_cli.tasks.gathering import gather
 
 SAMPLERS: dict[str, Sampler] = {
     "episodic": episodic(0, 3, 2, way=2, shot=1, query=3),
@@ -189,9 +190,9 @@ def test_every_epoch_has_its_own_order() -> None:
 @pytest.mark.parametrize(
     ("sample", "message", "node"),
     [
-        (episodic(0, 1, 1, way=4, shot=1, query=1), "a task needs 4 classes, but only 3 exist", 3),
-        (episodic(0, 50, 4, way=2, shot=10, query=6), "a task needs 16 rows of each class, but only 15 exist", 3),
-        (episodic(0, 1, 1, way=3, shot=1, query=19), "a task needs 20 rows of each class, but only 15 exist", 3),
+        (episodic(0, 1, 1, way=4, shot=1, query=1), "a task needs 4 classes with 2 rows each, but only 3 exist", 3),
+        (episodic(0, 50, 4, way=2, shot=10, query=6), "a task needs 2 classes with 16 rows each, but only 0 exist", 3),
+        (episodic(0, 1, 1, way=3, shot=1, query=19), "a task needs 3 classes with 20 rows each, but only 0 exist", 3),
         (local(0, 1, 1, support=40, query=6), "a task needs 46 rows, but only 45 exist", 3),
     ],
 )
@@ -201,8 +202,32 @@ def test_a_node_that_is_too_poor_is_named(sample: Sampler, message: str, node: i
         sample(POOL, 0)
     assert (caught.value.where, caught.value.code) == (f"node {node}", CONFIG)
     assert caught.value.hint
-    if "classes, " not in message:
+    if "4 classes" not in message:
         sample(POOL.take(np.array([3])), 0)  # the richest node can
+
+
+def test_classes_with_too_few_rows_are_as_if_they_were_not_there() -> None:
+    """Two nodes; each of some size class: the same draws as from the nodes without the poor ones."""
+
+    def shards(sizes: list[list[int]], least: int) -> tuple[Pool, np.ndarray]:
+        made, first = [], 0
+        for node, rows in enumerate(sizes):
+            kept = [(c, n) for c, n in enumerate(rows) if n >= least]
+            label = np.repeat([c for c, _ in kept], [n for _, n in kept])
+            starts = np.cumsum([0, *rows])
+            row = np.concatenate([first + starts[c] + np.arange(n) for c, n in kept])
+            made.append(Shard(node, "", "train", row.astype(np.float32)[:, None], label, None, row))
+            first += sum(rows)
+        return pool(made, 1.0), np.concatenate([s.row for s in made])
+
+    sizes = [[9, 4, 9, 1, 12, 9], [2, 9, 9, 9, 3, 30]]
+    sample = episodic(0, 20, 3, way=3, shot=2, query=4)
+    (whole, rows), (rich, kept) = shards(sizes, 0), shards(sizes, 6)
+    one, other = sample(whole, 1), sample(rich, 1)
+    np.testing.assert_array_equal(rows[one.support], kept[other.support])
+    np.testing.assert_array_equal(rows[one.query], kept[other.query])
+    again = sample(whole.take(np.array([1])), 1)
+    np.testing.assert_array_equal(again.support[0], one.support[1])
 
 
 # ---------------------------------------------------------------------------------------------- gather and counts

@@ -25,7 +25,8 @@ from metadist_cli.partition.shards import Shard
 from metadist_cli.runtime.execution import Setting
 from metadist_cli.storage.adapted_model import pack_adapted, probabilities, unpack_adapted
 from metadist_cli.storage.run_directory import Run
-from metadist_cli.tasks.episodes import Pool, TaskIndices, gather, stored
+from metadist_cli.tasks.episodes import Pool, TaskIndices
+from metadist_cli.tasks.gathering import gather, stored
 
 
 class Trained(NamedTuple):

@@ -79,7 +79,7 @@ def experiment(body: Callable[..., dict[str, Any]]) -> Callable[..., None]:
         from metadist_cli import config as configs
         from metadist_cli.runtime.torchrun import among_ranks
         from metadist_cli.runtime.workers import serve
-        from metadist_cli.storage.run_directory import Run
+        from metadist_cli.storage.run_directory import Run, reached
 
         config = configs.load(file, overrides or (), name)
         path = Path(file) if (Path(file) / "config.yaml").is_file() and name is None else runs_dir / config.name
@@ -89,6 +89,12 @@ def experiment(body: Callable[..., dict[str, Any]]) -> Callable[..., None]:
             with among_ranks(lambda leader: serve(leader, path)) as leads:
                 if not leads:
                     return None
+                asked, config = config.train.rounds, reached(config, run)
+                if config.train.rounds > asked:
+                    console.warn(
+                        f"train.rounds={asked} has no effect: round {config.train.rounds} is closed already; "
+                        f"to evaluate the model of round {asked}, set finetune.round={asked}"
+                    )
                 if dry_run:
                     from metadist_cli.commands.dry_run import plan
 

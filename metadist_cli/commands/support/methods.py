@@ -18,7 +18,8 @@ from metadist_cli.evaluation.evaluate import Outcome, Protocol, chunk_size, eval
 from metadist_cli.evaluation.metrics import METRICS
 from metadist_cli.experiment import Experiment, assemble
 from metadist_cli.runtime.execution import Setting, apart, row_bytes
-from metadist_cli.tasks.episodes import TaskIndices, gather
+from metadist_cli.tasks.episodes import TaskIndices
+from metadist_cli.tasks.gathering import gather
 
 RATES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 STEPS = 100  # at most; a model that is trained from scratch needs many

@@ -8,8 +8,10 @@ import torch
 
 from metadist_cli.commands.support.finetune_outputs import Tasks, output_names
 from metadist_cli.config import Config
-from metadist_cli.config.schema import Episodic
+from metadist_cli.config.schema import Episodic, Local
+from metadist_cli.config.schema_running import OtherTask
 from metadist_cli.core.errors import CONFIG, DATA, Problem
+from metadist_cli.data.names import listed
 from metadist_cli.data.standardise import by_support
 from metadist_cli.partition.shards import Shard
 from metadist_cli.partition.spec import Spec
@@ -56,7 +58,7 @@ def new_tasks(
         rows = spec.pool([shard], device)
         if config.partition.scale == "support":
             rows = rows._replace(by_support=partial(by_support, clip=config.partition.clip))
-        return rows, _fresh(config, spec, len(shard.label), count)(rows, "new")
+        return rows, _fresh(config, spec, shard, count)(rows, "new")
     rows, support = spec.pool([home, shard], device), config.finetune.task.support
     if support is None:
         return rows, episodes.held_out_rows(config.seed, 1, None)(rows, "new")
@@ -64,19 +66,47 @@ def new_tasks(
     return rows, episodes.held_out_rows(config.seed, count, few)(rows, "new")
 
 
-def _fresh(config: Config, spec: Spec, rows: int, count: int) -> Sampler:
+def _fresh(config: Config, spec: Spec, shard: Shard, count: int) -> Sampler:
     task, other, seed = config.task, config.finetune.task, config.seed
     if isinstance(task, Episodic):
-        way, shot = other.way or task.way, other.shot or task.shot
-        query = other.query if isinstance(other.query, int) else task.query
+        way, (shot, query) = other.way or task.way, episode_rows(task, other)
         sampler = episodes.episodic(seed, 1, count, way, shot, query)
         return sampler if spec.kind == "classification" else episodes.keep_labels(sampler)
-    support, query = episodes.counts(rows, other.support or task.support, other.query or task.query)
-    if support < 1 or query < 1 or support + query > rows:
-        raise Problem(
-            f"a new task takes {support} support and {query} query rows, a held-out node has {rows}",
-            "finetune.task" if other.support or other.query else "task",
-            "use fewer, or query: rest",
-            CONFIG,
-        )
-    return episodes.local(seed, 1, count, support, query)
+    rows = len(shard.label)
+    check_rows(task, other, {shard.name: rows})
+    return episodes.local(seed, 1, count, *_rows(task, other, rows))
+
+
+def episode_rows(task: Episodic, other: OtherTask) -> tuple[int, int]:
+    """Support and query rows of each class in a new episode. other: what differs from training."""
+    return other.shot or task.shot, other.query if isinstance(other.query, int) else task.query
+
+
+def _rows(task: Local, other: OtherTask, rows: int) -> tuple[int, int]:
+    """Support and query rows of a new local task on a node with so many rows."""
+    return episodes.counts(rows, other.support or task.support, other.query or task.query)
+
+
+def check_rows(task: Local, other: OtherTask, rows: dict[str, int]) -> None:
+    """Raises Problem, with their names, where held-out nodes have too few rows for a new local task.
+
+    Args:
+        task: as in training.
+        other: what differs from it.
+        rows: of each held-out node, by its name.
+    """
+    sizes = {name: _rows(task, other, count) for name, count in rows.items()}
+    poor = [name for name, (support, query) in sizes.items() if query < 1 or support + query > rows[name]]
+    if not poor:
+        return
+    least = min(poor, key=lambda name: rows[name])
+    (support, query), have = sizes[least], rows[least]
+    rest = (other.query or task.query) == "rest"
+    takes = f"{support} support rows and " + ("at least 1 query row" if rest else f"{query} query rows")
+    named = listed([f"{name} has {rows[name]}" for name in poor])
+    where = "finetune.task" if other.support or other.query else "task"
+    fewer = f"let support and query take at most {have} rows together"
+    hint = f"set {where}.support to at most {have - 1}" if rest else fewer
+    hint += f", or set {where}.query: rest" if not rest and support < have else ""
+    message = f"{len(poor)} of {len(rows)} held-out nodes have too few rows for a new task of {takes}: {named}"
+    raise Problem(message, where, hint, CONFIG)

@@ -1,4 +1,4 @@
-"""Commands that wait for others, and the part of a job in an array of jobs."""
+"""Commands that wait for others, the part of a job in an array of jobs, and nodes that a round asks for in vain."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from metadist_cli.config import Config
 from metadist_cli.core.console import Console
 from metadist_cli.core.errors import RETRY, USAGE, Problem
 
@@ -40,6 +41,13 @@ def seconds(text: str) -> float:
     if not found:
         raise Problem(f"{text!r} is not a valid duration", "--wait", "use for example 90s, 30m, 2h or 1d", USAGE)
     return int(found[1]) * _UNITS[found[2]]
+
+
+def warn_of_few_nodes(config: Config, nodes: int, console: Console) -> None:
+    """Warn where a round asks for more nodes than train. nodes: that train."""
+    asked = config.train.nodes_per_round
+    if isinstance(asked, int) and asked > nodes and not config.pooled:
+        console.warn(f"train.nodes_per_round is {asked}, but only {nodes} nodes train: every round has {nodes}")
 
 
 def which_nodes(text: str) -> Callable[[list[int]], list[int]]:

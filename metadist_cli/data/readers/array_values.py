@@ -15,7 +15,7 @@ from metadist_cli.data.types import Cast
 _CHUNK = 16 << 20  # numbers that are checked at a time
 _KINDS = {  # what values are for: numpy's kinds of types, in words, and how to get there
     "numbers": ("buif", "numbers", "save it as float32 or uint8"),
-    "names": ("buiU", "whole numbers or text", "save it with .astype(int) or .astype(str)"),
+    "names": ("buiU", "whole numbers or text", "save it with .astype(str)"),
 }
 
 
@@ -23,10 +23,23 @@ def check_type(array: Stored, use: Literal["numbers", "names"]) -> None:
     """Raises Problem(DATA) unless the array's type suits its use: rows and targets are numbers, classes have names."""
     kinds, wanted, hint = _KINDS[use]
     if array.dtype.kind not in kinds:
+        hint = _from_fractions(array.load()) if use == "names" and array.dtype.kind == "f" else hint
         raise Problem(f"the array is of type {array.dtype}, not {wanted}", array.where, hint, DATA)
     if array.dtype.kind == "U" and not 0 < array.dtype.itemsize <= 4 * NAME:
         message = f"the array holds texts of up to {array.dtype.itemsize // 4:,} characters"
         raise Problem(message, array.where, f"use 1 to {NAME} characters", DATA)
+
+
+def _from_fractions(values: np.ndarray) -> str:
+    """How to make classes of floating-point numbers."""
+    if gaps := int(np.isnan(values).sum()):
+        named = f"{gaps:,} {'row has' if gaps == 1 else 'rows have'} no value (NaN)"
+        return (
+            f"{named}: leave such rows out of all arrays, with ~numpy.isnan of this one, then save it with .astype(int)"
+        )
+    if np.isfinite(values).all() and (values == np.round(values)).all():
+        return "save it with .astype(int)"
+    return "if it is to be predicted as a number, write kind: regression; else save it with .astype(str)"
 
 
 def load_rows(array: Stored, channels: Literal["first", "last"] = "first") -> np.ndarray | Cast:

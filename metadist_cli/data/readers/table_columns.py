@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from metadist_cli.core.errors import DATA, Problem
-from metadist_cli.data.names import NAME, natural
+from metadist_cli.data.names import NAME, listed, natural
 from metadist_cli.data.readers import table_hints as hints
 from metadist_cli.data.readers.members import Member
 from metadist_cli.data.readers.table_cells import Cells, Column, Kind, Odd
@@ -57,7 +57,7 @@ def row_lines(table: Table) -> np.ndarray:
 
 
 def read(files: Sequence[Member], form: Format, needed: Callable[[str], bool], kind: Callable[[str], Kind]) -> Table:
-    """The rows of all files below each other, which must have the same columns, in whatever order.
+    """The rows of all files below each other, with the same columns (unless form.absent), in whatever order.
 
     Args:
         files: CSV and other delimited text, ARFF, Parquet, .xlsx; each perhaps gzip.
@@ -70,15 +70,12 @@ def read(files: Sequence[Member], form: Format, needed: Callable[[str], bool], k
         Problem: DATA with file:line:column for whatever is not as it should be; CONFIG for an option of `form` that
             does not fit the file.
     """
-    cells: dict[str, list[pa.ChunkedArray]] = {}
-    names: tuple[str, ...] = ()
+    cells: dict[str, list[pa.ChunkedArray | int]] = {}
     nameless: set[str] = set()
     numeric: set[str] = set()
     rows: list[int] = []
     for file in files:
         found = sheet(file, form)
-        names = names or found.names
-        _same_columns(names, found, files[0], file)
         wanted = {name: full for name in found.names if needed(full := form.prefix + name)}
         nameless |= {wanted[name] for name in found.nameless & wanted.keys()}
         numeric |= {wanted[name] for name in found.numeric & wanted.keys()}
@@ -88,7 +85,11 @@ def read(files: Sequence[Member], form: Format, needed: Callable[[str], bool], k
             raise Problem(f"there are more than {ROWS:,} rows", file.where, "use fewer", DATA)
         for name, full in wanted.items():
             _in_header(name, read_now[name], found, file, form)
-            cells.setdefault(full, []).append(read_now[name])
+            cells.setdefault(full, [*rows[:-1]]).append(read_now[name])  # so many rows before it lack the column
+        for full in cells.keys() - wanted.values():
+            cells[full].append(rows[-1])
+    if not form.absent:
+        _check_absent(cells, files, form)
     place = np.repeat(np.arange(len(files)), rows)
     row = np.concatenate([np.arange(count) for count in rows])
     table = Table({}, row, place, tuple(files), form)
@@ -96,12 +97,21 @@ def read(files: Sequence[Member], form: Format, needed: Callable[[str], bool], k
     return _named(table, columns, nameless)
 
 
-def _same_columns(names: Sequence[str], found: Sheet, first: Member, file: Member) -> None:
-    if set(found.names) != set(names):
-        odd = sorted(set(found.names) ^ set(names), key=natural)[0]
-        where = file.where if odd in found.names else first.where
-        message = f"the column {odd[:NAME]!r} is only in {where}"
-        raise Problem(message, file.where, "give all files of a table the same columns", DATA)
+def _check_absent(cells: Mapping[str, Sequence[pa.ChunkedArray | int]], files: Sequence[Member], form: Format) -> None:
+    """Raises Problem for a column that some files lack, with those that have it."""
+    for name, parts in cells.items():
+        lacking = [file for file, part in zip(files, parts, strict=True) if isinstance(part, int)]
+        if not lacking:
+            continue
+        having = listed([file.name for file in files if file not in lacking])
+        column = name.removeprefix(form.prefix)[:NAME]
+        others = f" (and {listed([file.name for file in lacking[1:]])})" if lacking[1:] else ""
+        message = f"the column {column!r} is missing here{others}; the files that have it: {having}"
+        drop = (
+            "" if files[0] in lacking else f"leave it out with drop: {hints.yaml_list([column])}, "
+        )  # it knows no such
+        hint = f"add it, {drop}or write absent: missing"
+        raise Problem(message, lacking[0].where, hint, DATA)
 
 
 def _in_header(name: str, cells: pa.ChunkedArray, found: Sheet, file: Member, form: Format) -> None:
@@ -118,7 +128,11 @@ def _in_header(name: str, cells: pa.ChunkedArray, found: Sheet, file: Member, fo
 
 
 def _typed(
-    table: Table, cells: dict[str, list[pa.ChunkedArray]], kind: Callable[[str], Kind], numeric: set[str], form: Format
+    table: Table,
+    cells: dict[str, list[pa.ChunkedArray | int]],
+    kind: Callable[[str], Kind],
+    numeric: set[str],
+    form: Format,
 ) -> dict[str, Column]:
     """The columns. Raises Problem for those that look like numbers or dates of another format, all in one hint."""
     import pyarrow as pa
@@ -126,7 +140,7 @@ def _typed(
     columns: dict[str, Column] = {}
     odd: dict[str, Odd] = {}
     for name in list(cells):
-        parts = cells.pop(name)
+        parts = _filled(cells.pop(name))
         types = {part.type for part in parts}
         parts = parts if len(types) == 1 else [part.cast(pa.string()) for part in parts]
         joined = pa.chunked_array([chunk for part in parts for chunk in part.chunks], parts[0].type)
@@ -140,6 +154,14 @@ def _typed(
     if odd:
         raise _other_format(odd, form)
     return columns
+
+
+def _filled(parts: Sequence[pa.ChunkedArray | int]) -> list[pa.ChunkedArray]:
+    """The cells of a column, file by file; missing ones, of the type of the others, where a file has only rows."""
+    import pyarrow as pa
+
+    kind = next(part.type for part in parts if not isinstance(part, int))
+    return [pa.chunked_array([pa.nulls(part, kind)]) if isinstance(part, int) else part for part in parts]
 
 
 def _other_format(odd: dict[str, Odd], form: Format) -> Problem:

@@ -32,6 +32,7 @@ class Choice(NamedTuple):
     features: Sequence[str] | None
     drop: Sequence[str]
     one_hot: Sequence[str]
+    where: Sequence[str] = ()  # the columns by which rows are chosen
 
     def feature(self, name: str) -> bool:
         """Any column but the target and dropped ones; what says whose a row is just if named without a pattern."""
@@ -42,14 +43,16 @@ class Choice(NamedTuple):
         return self.features is None or fits(name, self.features)
 
     def needed(self, name: str) -> bool:
-        return name in (self.target, *self.groups, *self.bins, *self.keys) or self.feature(name)
+        return name in (self.target, *self.groups, *self.bins, *self.keys, *self.where) or self.feature(name)
 
     def kind(self, name: str) -> Kind:
         """What a column must hold: texts even where they look like numbers, numbers, or (None) either."""
         named = name in self.groups or name in self.keys or fits(name, self.one_hot)
         if named or (name == self.target and not self.number):
             return "text"
-        return "number" if name == self.target or name in self.bins else None
+        if name == self.target or name in self.bins:
+            return "number"
+        return "text" if name in self.where and not self.feature(name) else None
 
 
 def complete(table: Table, choice: Choice, features: Sequence[str], missing: str) -> Table:

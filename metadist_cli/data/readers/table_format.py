@@ -35,6 +35,7 @@ class Format(NamedTuple):
     date_format: Mapping[str, str] = {}  # as strptime has it; without one ISO 8601
     missing: frozenset[str] = MISSING
     sheet: str | None = None  # of a spreadsheet; None: the only one that has cells
+    absent: bool = False  # whether files may lack columns that others have
     prefix: str = ""  # before the names of all columns
     options: bool = True  # whether hints may name options of `data:`; a task's own table has none
 

@@ -33,8 +33,8 @@ def open_files(path: Path, file: str | None, join: Mapping[str, str], form: Form
     """The files of a table and those to be joined to it. join: {file: column}. Raises Problem."""
     there = list_files(path, file, join)
     files = choose(there, file)
-    first = sheet(files[0], form)
-    names, joined = list(first.names), []
+    heads = files if form.absent else files[:1]
+    names, joined = [*dict.fromkeys(name for file in heads for name in sheet(file, form).names)], []
     check_names("join", join.values(), names, files[0].where)
     for name, key in join.items():
         other = choose(there, name)[0]

@@ -6,6 +6,7 @@ float32 when they are read, so that float16 takes half the space until then.
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal
 
 import numpy as np
@@ -95,22 +96,33 @@ def arrays(
 
 
 def _check(found: dict[str, Stored], x: str, y: str, columns: list[str], kind: str) -> int:
-    """The number of rows. Raises Problem(DATA) unless types and shapes fit together; no data are read yet."""
+    """The number of rows. Raises Problem(DATA) unless types and shapes fit together; few data are read yet."""
     shape = found[x].shape
     count = shape[0] if shape else 0
     if not 2 <= count <= _ROWS or len(shape) < 2 or 0 in shape:
         message = f"the inputs have the shape {shape}, not (rows, ...) with 2 to {_ROWS:,} rows"
         raise Problem(message, found[x].where, "if each row is one number, save it with .reshape(-1, 1)", DATA)
     for name, array in found.items():
-        check_type(array, "numbers" if name == x or (name == y and kind == "regression") else "names")
         shape = array.shape
         if not shape or shape[0] != count or 0 in shape:
             message = f"the array has {shape[0] if shape else 0:,} rows, {x} has {count:,}"
             raise Problem(message, array.where, "give both the same number of rows", DATA)
         if name != x and len(shape) != 1 and (name in columns or kind == "classification" or len(shape) != 2):
             message = f"the array has the shape {shape}, not one value per row"
-            raise Problem(message, array.where, "save it with .reshape(-1)", DATA)
+            raise Problem(message, array.where, _one_value(array), DATA)
+        check_type(array, "numbers" if name == x or (name == y and kind == "regression") else "names")
     return count
+
+
+def _one_value(array: Stored) -> str:
+    """How to get one value per row."""
+    if math.prod(array.shape[1:]) == 1:
+        return "save it with .reshape(-1)"
+    if len(array.shape) == 2 and array.dtype.kind in "biuf":
+        values = array.load()
+        if np.isin(values, (0, 1)).all() and (values.sum(1) == 1).all():
+            return "it is one-hot: save it with .argmax(1)"
+    return "save the one of its columns that is meant, for example with [:, 0]"
 
 
 def _labels(array: Stored, classes: list[str] | None) -> tuple[np.ndarray, tuple[str, ...]]:

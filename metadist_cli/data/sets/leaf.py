@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import Field
 
 from metadist_cli.core.errors import CONFIG, DATA, Problem
-from metadist_cli.data.names import NAME, unfit
+from metadist_cli.data.names import NAME, listed, unfit
 from metadist_cli.data.readers.characters import Alphabet
 from metadist_cli.data.readers.folder import place
 from metadist_cli.data.readers.leaf_files import read_users
@@ -84,10 +84,16 @@ def leaf(
     x, (label, names) = crowd.kept.rows(), crowd.labels.labels(path)
     code, role, rows = np.array([(crowd.users[user], role, rows) for user, role, rows in crowd.people]).T
     owner, row_role = np.repeat(code, rows), np.repeat(role.astype(np.int8), rows)
-    if keep > 1:
-        rich = np.flatnonzero((np.bincount(owner) >= keep)[owner])
+    notes: tuple[str, ...] = ()
+    sizes = np.bincount(owner)
+    if small := [user for user, code in crowd.users.items() if code < len(sizes) and 0 < sizes[code] < keep]:
+        rich = np.flatnonzero((sizes >= keep)[owner])
         if not len(rich):
-            raise Problem(f"no user has {keep:,} rows", "data.keep", "lower it", CONFIG)
+            hint = f"lower it: the largest user has {sizes.max():,}"
+            raise Problem(f"no user has {keep:,} rows", "data.keep", hint, CONFIG)
+        named = listed([f"{user[:NAME]} has {sizes[crowd.users[user]]:,}" for user in small])
+        users = f"{len(small):,} of {np.count_nonzero(sizes):,} users"
+        notes = (f"data.keep leaves out {users} with fewer than {keep:,} rows: {named}",)
         x, label, owner, row_role = take(x, rich), label[rich], owner[rich], row_role[rich]
     return build(
         "classification",
@@ -98,6 +104,7 @@ def leaf(
         groups=_groups(owner, tuple(crowd.users), crowd.above),
         row_role=row_role if parts and split == "parts" else None,
         raw={"letters": alphabet.letters, "free": length is not None} if crowd.kept is texts else None,
+        notes=notes,
     )
 
 

@@ -18,7 +18,9 @@ from metadist_cli.data.readers.groups import cluster, split_roles
 from metadist_cli.data.readers.table_features import Choice, columns_of, complete, describe, matrix
 from metadist_cli.data.readers.table_format import MISSING, Format
 from metadist_cli.data.readers.table_join import check_names, load, open_files
+from metadist_cli.data.readers.table_rows import chosen, left_out
 from metadist_cli.data.readers.table_target import by_limit, by_value, make_groups, measure, parts
+from metadist_cli.data.readers.table_where import parse
 from metadist_cli.data.types import Dataset, Group, build
 
 Name = str | int  # of a column: some tables call theirs 2019
@@ -90,6 +92,18 @@ def table(
             "drop: such rows are left out"
         ),
     ] = "refuse",
+    where: Annotated[
+        str | None,
+        Field(
+            min_length=1,
+            max_length=2000,
+            description="which rows to use, such as age >= 18 and ward in ['A', 'B'] and not (weight is missing)",
+        ),
+    ] = None,
+    absent: Annotated[
+        Literal["refuse", "missing"],
+        Field(description="columns that some of several files lack: refuse them, or read their cells there as missing"),
+    ] = "refuse",
     join: Annotated[
         dict[Key, Name] | None,
         Field(description="further files, each by the column that is in both; its others are called FILE.COLUMN"),
@@ -139,15 +153,17 @@ def table(
     _agree(kind, above, classes, unit)
     header = [] if columns == "numbers" else None if columns is None else _strings(columns)
     marks = MISSING | {*_strings(missing_marks)}
-    form = Format(header, encoding, delimiter, missing=marks, sheet=sheet)
+    form = Format(header, encoding, delimiter, missing=marks, sheet=sheet, absent=absent == "missing")
     form = _formats(form, decimal, thousands, symbols or {}, dates or {}, date_format)
     opened = open_files(place(path), file, keys, form)
     by_file = len(opened.files) > 1 and "file" not in opened.names
     whose, side = ([name for name in _strings(some) if name != "file" or not by_file] for some in (groups, split))
     number = kind == "regression" or above is not None
     picked = None if features is None else _strings(features)
+    condition = parse(where or "", (*opened.names, *(["file"] if by_file else [])))
     choice = Choice(
-        goal, number, [*whose, *side], list(cuts), list(keys.values()), picked, _strings(drop), _strings(one_hot)
+        *(goal, number, [*whose, *side], list(cuts), list(keys.values()), picked, _strings(drop), _strings(one_hot)),
+        where=[*condition.columns],
     )
     asked = {"target": [goal], "groups": whose, "bins": cuts, "split": side}
     asked |= {"features": picked or [], "drop": _strings(drop), "one_hot": choice.one_hot}
@@ -155,11 +171,13 @@ def table(
     for option, names in asked.items():
         check_names(option, names, opened.names, opened.files[0].where)
 
-    every = load(opened, choice, missing)
+    read = load(opened, choice, missing)
+    every = chosen(read, condition)
     used = [name for name in every.columns if choice.feature(name)]
     rows = complete(every, choice, used, missing)
     seen = columns_of([rows.columns[name] for name in used], choice.one_hot, missing == "indicator", form)
     x = matrix(rows.columns, seen, rows.place)
+    notes = left_out(read, every, rows, [goal, *choice.groups, *choice.bins, *used])
     found = {"file": Group(rows.file, tuple(one.name for one in rows.files))} if by_file else {}
     found |= make_groups(rows, whose, cuts)
     wanted, y = None if classes is None else _strings(classes), None
@@ -192,6 +210,7 @@ def table(
             "unit": unit,
             "above": above,
         },
+        notes=notes,
     )
 
 

@@ -10,16 +10,9 @@ import numpy as np
 from pydantic import Field
 
 from metadist_cli.core.errors import CONFIG, Problem
+from metadist_cli.data.names import NAME
 from metadist_cli.data.types import Group
-from metadist_cli.partition.partitioners.types import (
-    Assignment,
-    Items,
-    Partitioner,
-    at_least,
-    lists,
-    node_count,
-    unnamed,
-)
+from metadist_cli.partition.partitioners.types import Assignment, Items, Partitioner, lists
 
 _Levels = Annotated[list[str], Field(min_length=1)]
 
@@ -33,7 +26,9 @@ def natural(
 ) -> Partitioner:
     """One node per group; with fewer nodes, whole groups are merged at random to sizes as even as possible.
 
-    With several names, items that agree in all of them form a group, named for example "Latin > drawer 3".
+    A node is called what its groups are called, joined by +. Where each group is a node, the minimum is not seen to:
+    `partition.too_small` says what happens to small ones. With several names, items that agree in all of them form a
+    group, named for example "Latin > drawer 3".
     """
     levels = [by] if isinstance(by, str) else by
     what = " > ".join(levels)
@@ -49,13 +44,14 @@ def natural(
                 f"use at most {len(members):,} nodes, or remove partition.nodes for one node per group",
                 CONFIG,
             )
-        node_count(len(items.label), count, minimum)
-        if count < len(members):
-            assignment = unnamed(_merged(members, count, rng))
-        else:
-            names = (" > ".join(group.names[group.code[part[0]]] for group in groups) for part in members)
-            assignment = Assignment(members, list(names))
-        return at_least(assignment, minimum, f"{what!r} groups assigned whole")
+        names = [" > ".join(group.names[group.code[part[0]]] for group in groups) for part in members]
+        if count == len(members):
+            return Assignment(members, names)
+        sizes = [len(part) for part in members]
+        if (smallest := _smallest(sizes, count)) < minimum:
+            message = f"{len(members):,} {what!r} groups merged into {count:,} nodes leave one with {smallest:,} items"
+            raise Problem(f"{message}, but each needs {minimum:,}", "partition.nodes", _fewer(sizes, minimum), CONFIG)
+        return _merged(members, names, count, rng)
 
     return assign
 
@@ -77,13 +73,47 @@ def _together(groups: Sequence[Group]) -> list[np.ndarray]:
     return lists(code)
 
 
-def _merged(members: list[np.ndarray], nodes: int, rng: np.random.Generator) -> list[np.ndarray]:
-    """Merge groups into nodes: the largest first, each into the node that is smallest so far (Graham 1969)."""
-    shuffled = [members[i] for i in rng.permutation(len(members))]
-    heap = [(0, node) for node in range(nodes)]
-    parts: list[list[np.ndarray]] = [[] for _ in range(nodes)]
-    for group in sorted(shuffled, key=len, reverse=True):
+def _merged(members: list[np.ndarray], names: Sequence[str], nodes: int, rng: np.random.Generator) -> Assignment:
+    """Merge groups into nodes at random; nodes come in the order in which they got their first group."""
+    order = rng.permutation(len(members))
+    parts: list[list[int]] = [[] for _ in range(nodes)]
+    ranked = sorted(order.tolist(), key=lambda i: len(members[i]), reverse=True)
+    for i, node in zip(ranked, _owners([len(members[i]) for i in ranked], nodes), strict=True):
+        parts[node].append(i)
+    called = [_joined([names[i] for i in sorted(part)]) for part in parts]
+    return Assignment([np.sort(np.concatenate([members[i] for i in part])) for part in parts], called)
+
+
+def _owners(sizes: Sequence[int], nodes: int) -> list[int]:
+    """The node of each group; sizes fall: each goes into the node that is smallest so far (Graham 1969)."""
+    heap, owners = [(0, node) for node in range(nodes)], []
+    for group in sizes:
         size, node = heap[0]
-        parts[node].append(group)
-        heapq.heapreplace(heap, (size + len(group), node))
-    return [np.sort(np.concatenate(part)) for part in parts]
+        owners.append(node)
+        heapq.heapreplace(heap, (size + group, node))
+    return owners
+
+
+def _smallest(sizes: Sequence[int], nodes: int) -> int:
+    """Items of the smallest of the merged nodes, which does not hang on chance."""
+    falling = sorted(sizes, reverse=True)
+    return int(np.bincount(_owners(falling, nodes), falling, nodes).min())
+
+
+def _fewer(sizes: Sequence[int], minimum: int) -> str:
+    """A hint with a number of nodes for which each has the minimum."""
+    fits, fails = 0, len(sizes)
+    while fails - fits > 1:
+        tried = (fits + fails) // 2
+        fits, fails = (tried, fails) if _smallest(sizes, tried) >= minimum else (fits, tried)
+    return f"use at most {fits:,} node{'s' * (fits != 1)}, or smaller tasks" if fits else "use smaller tasks"
+
+
+def _joined(names: Sequence[str]) -> str:
+    """The names of merged groups as one, as many as fit."""
+    for shown in range(len(names), 0, -1):
+        left = len(names) - shown
+        text = " + ".join([*names[:shown], *([f"{left:,} more"] if left else [])])
+        if len(text) <= NAME:
+            return text
+    return names[0]

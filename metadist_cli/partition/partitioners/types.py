@@ -38,7 +38,8 @@ class Assignment(NamedTuple):
 Partitioner = Callable[[Items, int | None, int, np.random.Generator], Assignment]
 """(items, nodes, minimum, generator) -> an assignment with at least `minimum` items at every node.
 
-nodes is None where the config leaves it out. Raises Problem where no such assignment exists.
+Groups of the data that are nodes as they are may have fewer. nodes is None where the config leaves it out. Raises
+Problem where no such assignment exists.
 
 Example, the whole of a partitioner that deals items like cards:
 
@@ -60,7 +61,7 @@ def node_count(items: int, nodes: int | None, minimum: int) -> int:
         raise Problem("the number of nodes is missing", "partition.nodes", "set partition.nodes", CONFIG)
     if items < nodes * minimum:
         most = items // minimum
-        fewer = f"use at most {most:,} nodes, or smaller tasks" if most else "use smaller tasks"
+        fewer = f"use at most {most:,} node{'s' * (most != 1)}, or smaller tasks" if most else "use smaller tasks"
         message = (
             f"{nodes:,} nodes with at least {minimum:,} items each need {nodes * minimum:,}, but only {items:,} exist"
         )
