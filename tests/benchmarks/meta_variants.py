@@ -18,7 +18,7 @@ from metadist_cli.core import tree
 from metadist_cli.experiment import initial_state
 from metadist_cli.federated.node_training import MemoryLimit, NodeWork, run_nodes
 from metadist_cli.runtime.execution import settle, sizes
-from metadist_cli.tasks.episodes import Episode
+from metadist_cli.tasks.types import Episode
 
 FEW = 4  # nodes of their own that a loop cycles through; its time is linear in them
 Take = Callable[[int], None]

@@ -12,7 +12,8 @@ from torch import Tensor
 from metadist_cli.config import Config
 from metadist_cli.experiment import Experiment, assemble
 from metadist_cli.partition.spec import Spec
-from metadist_cli.tasks.episodes import Episode, Pool, TaskIndices
+from metadist_cli.tasks.episodes import Pool, TaskIndices
+from metadist_cli.tasks.types import Episode
 
 BATCHES = 2  # different steps, in turn
 
