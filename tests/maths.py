@@ -122,7 +122,7 @@ def crossed(learners: Iterable[Case], models: Iterable[Case]) -> list[Any]:
 
 def name_of(case: Case) -> str:
     """A test id."""
-    return " ".join([case[0], *(f"{k}={v}" for k, v in case[1].items())])
+    return " ".join([case[0], *(f"{k}={getattr(v, '__name__', v)}" for k, v in case[1].items())])
 
 
 def shape_of(case: Case) -> tuple[int, ...]:
