@@ -374,7 +374,7 @@ def test_keys_of_metrics(quickstart: Path):
         for name in re.findall(r"`(\w+)`", names):
             told[name] = words(inside)
     assert set(told) == set(metrics)
-    metrics |= {key: list(metrics[key].values()) for key in ("baselines", "local")}
+    metrics |= {key: list(metrics[key].values()) for key in ("baselines", "local", "selection")}
     for name, inside in told.items():
         value = metrics[name][0] if isinstance(metrics[name], list) else metrics[name]
         if isinstance(value, dict):

@@ -65,7 +65,7 @@ def train(config: Config, run: Run, console: Console, close_last: bool = False, 
             console.say(f"{label}: already done, {why_stopped(model)}")
             result |= {"round": model.round, "stopped": True, "global": model.sha256, "next": "finetune"}
             return result
-        training = with_validation(training)
+        training = with_validation(training, baseline=label != "train")
         began = time.monotonic()
         _report_plan(training, console, label)
         warn_of_few_nodes(config, len(training.weights), console)

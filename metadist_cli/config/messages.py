@@ -46,6 +46,9 @@ class _Field(NamedTuple):
     others: dict[str, Node]  # schemas of the section under its other names, by `name: NAME`
 
 
+_TAGS = ("name", "kind")  # keys that choose an entry of a registry
+
+
 def problems(error: ValidationError, tree: dict[str, Any], source_map: SourceMap, schema: Node) -> list[Problem]:
     """Turn pydantic's errors into Problems that users understand.
 
@@ -181,7 +184,11 @@ class _Explainer:
 
     def keys_hint(self, key: str, field: _Field) -> str:
         """The most similar key, otherwise the section that has this key; and the keys of this section."""
-        keys = [name for name, node in field.section.get("properties", {}).items() if "const" not in node]  # no tags
+        keys = [
+            name
+            for name, node in field.section.get("properties", {}).items()
+            if name not in _TAGS or "const" not in node
+        ]
         owner = next((entry for entry, node in field.others.items() if key in node["properties"]), "")
         home = next(self.homes(key, self.schema, self.tree, ""), "")
         elsewhere = f"`{key}` is a key of `{owner}`" if owner else f"`{key}` belongs in {home}" if home else ""

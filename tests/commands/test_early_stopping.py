@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import shutil
 import signal
 import subprocess
 import sys
@@ -156,6 +157,25 @@ def test_balanced_accuracy_decides_where_it_is_the_headline(lab: Lab):
     assert found["selection"]["main"]["metric"] == "balanced_accuracy"
     score = found["after"]["metrics"]["balanced_accuracy"]["mean"]
     assert scores(lab.run())[2] == pytest.approx(score, abs=1e-6)
+
+
+def test_a_baseline_whose_adaptation_is_chosen_is_scored_by_its_best_choice(lab: Lab):
+    """By a loop over the step sizes, on the 20 tasks; the same learner as the main model is scored as configured."""
+    learner = "{name: supervised, inner_lr: 0.01, inner_steps: 1}"
+    settings = (*LONG, f"learner={learner}", NEVER, "train.rounds=2", f"baselines={{same: {{learner: {learner}}}}}")
+    lab("run", *settings, "finetune.tune=true", "finetune.save=none")
+    tried = []
+    for rate in (0.01, 0.03, 0.1, 0.3, 1.0, 3.0):
+        by_rate = (*settings[:-1], f"learner.inner_lr={rate}", "finetune.steps=100")
+        lab.runs = lab.folder / f"rate-{rate}"
+        shutil.copytree(lab.folder / "runs", lab.runs)
+        for path in lab.runs.rglob("config.yaml"):
+            path.write_text(path.read_text().replace("inner_lr: 0.01", f"inner_lr: {rate}"))
+        lab("finetune", *by_rate, "finetune.held_out=validation", "finetune.episodes=20")
+        tried += [step["mean"] for step in metrics(lab.run())["per_step"]]
+    lab.runs = lab.folder / "runs"
+    assert scores(lab.run() / "baselines" / "same")[2] == pytest.approx(max(tried), abs=1e-6)
+    assert scores(lab.run())[2] < max(tried)
 
 
 # ------------------------------------------------------------------------------------------------- every launch

@@ -74,7 +74,7 @@ def test_every_figure(lab: Lab):
     folder, found = lab.run() / "finetune" / "new", metrics(lab)
     keys = "format name task metric headline learner model round global seed device task_text interval episodes steps "
     keys += "transductive before after scratch per_step scratch_per_step baselines local per_node node_spread inputs "
-    keys += "diverged seconds files"
+    keys += "diverged selection seconds files"
     assert set(found) == set(keys.split())
     for key in ("before", "after", "scratch"):
         told = {"mean", "over_rows", "ci95", "ci95_tasks", "median", "non_finite", "n"}

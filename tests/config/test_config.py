@@ -391,6 +391,7 @@ def _consistent(tree: dict[str, Any]) -> dict[str, Any]:
     tree = copy.deepcopy(tree)
     tree.setdefault("partition", {}).update(nodes=8, relabel=False, clip=None)
     tree["task"].pop("query", None)
+    tree.pop("seeds", None)
     tree["task"]["new"] = {"from": "nodes", "test": 3}
     for key in ("task", "metrics", "round"):
         tree.get("finetune", {}).pop(key, None)

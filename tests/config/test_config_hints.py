@@ -26,6 +26,24 @@ WAYS: dict[str, list[list[Edit]]] = {
             ("write out the value here", "{model: *t}", "{model: {name: mlp}}"),
         ]
     ],
+    "cross-early-stopping": [[("add `validation: 1` to `new` in `task`", "test: 10", "test: 10, validation: 1")]],
+    "cross-best-round": [
+        [
+            (
+                "add `early_stopping: {patience: null}` to `train`",
+                "finetune:",
+                "train: {early_stopping: {patience: null}}\nfinetune:",
+            ),
+            ("add `validation: 0.1` to `new` in `task`", "test: 0.2", "test: 0.2, validation: 0.1"),
+        ]
+    ],
+    "early-stopping-key": [
+        [
+            ("did you mean `patience`?", "patence", "patience"),
+            ("What rounds are evaluated on", "on: test", "on: validation"),
+            ("did you mean `best`?", "newest", "best"),
+        ]
+    ],
     "baseline-key": [
         [
             ("did you mean `inner_steps`?", "inner_stepss", "inner_steps"),

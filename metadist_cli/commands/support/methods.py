@@ -81,13 +81,18 @@ def chosen(trained: Trained, parts: Sequence[Part], setting: Setting, balanced: 
     if trained.experiment.config.learner.name != "supervised" or not parts:
         return None
     loss = scored_by(trained.experiment, balanced)
+    rate, steps = tuning.best(tried(trained, parts, setting, loss), METRICS[loss.metric].higher_is_better)
+    return Chosen(RATES[rate], steps)
+
+
+def tried(trained: Trained, parts: Sequence[Part], setting: Setting, loss: Loss) -> np.ndarray:
+    """(rates, steps + 1, E) scores of a supervised model with every step size, after every step."""
     scores = []
     for rate in RATES:
         model = at_rate(trained, rate)
         outcomes = [judge(model, task, plan, STEPS, setting, loss) for task, plan in parts]
-        scores.append(np.concatenate([outcome.score for outcome in outcomes]).T)  # (steps + 1, E)
-    rate, steps = tuning.best(np.array(scores), METRICS[loss.metric].higher_is_better)
-    return Chosen(RATES[rate], steps)
+        scores.append(np.concatenate([outcome.score for outcome in outcomes]).T)
+    return np.array(scores)
 
 
 def at_rate(trained: Trained, rate: float) -> Trained:

@@ -96,9 +96,9 @@ def open_training(config: Config, run: Run, console: Console) -> Training:
     return Training(setting, run, weights, first, own, payload, up)
 
 
-def with_validation(training: Training) -> Training:
+def with_validation(training: Training, baseline: bool = False) -> Training:
     """The run with what rounds are evaluated by. Raises Problem if nothing is held out for that."""
-    return training._replace(validation=open_validation(training.setting, training.run))
+    return training._replace(validation=open_validation(training.setting, training.run, baseline))
 
 
 def training_rows(manifest: dict[str, Any]) -> dict[int, int]:

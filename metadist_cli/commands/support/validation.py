@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from metadist_cli.commands.support.finetune_outputs import Trained
-from metadist_cli.commands.support.methods import Part, headline, judge, merged, scored_by
+from metadist_cli.commands.support.methods import SAMPLE, Part, headline, judge, merged, scored_by, tried
 from metadist_cli.commands.support.new_tasks import drawn_tasks
 from metadist_cli.config import Config
 from metadist_cli.config.early_stopping import patience
@@ -15,6 +15,7 @@ from metadist_cli.core.errors import DATA, Problem
 from metadist_cli.core.losses import Loss
 from metadist_cli.core.tree import Params
 from metadist_cli.evaluation.metrics import METRICS
+from metadist_cli.evaluation.tuning import best
 from metadist_cli.experiment import Experiment, for_new_tasks
 from metadist_cli.federated.early_stopping import Record, recorded, stops
 from metadist_cli.runtime.execution import Setting
@@ -28,7 +29,8 @@ class Validation(NamedTuple):
     """What rounds are evaluated by.
 
     experiment: for tasks of this kind. parts: the tasks. homes: nodes that kept rows back for them. metric: of the
-    score, which is that of the loss. every: rounds from one evaluation to the next.
+    score, which is that of the loss. every: rounds from one evaluation to the next. tuned: whether `finetune` chooses
+    how the model adapts.
     """
 
     experiment: Experiment
@@ -38,25 +40,29 @@ class Validation(NamedTuple):
     metric: str
     loss: Loss
     every: int
+    tuned: bool
 
 
-def open_validation(setting: Setting, run: Run) -> Validation | None:
+def open_validation(setting: Setting, run: Run, baseline: bool) -> Validation | None:
     """The validation tasks; None without train.early_stopping. Raises Problem if nothing is held out for them."""
     config = setting.experiment.config
     if config.train.early_stopping is None:
         return None
-    tasks = drawn_tasks(config, run, setting, "validation", TASKS)
+    tuned = baseline and config.finetune.tune and config.learner.name == "supervised"
+    tasks = drawn_tasks(config, run, setting, "validation", SAMPLE if tuned else TASKS)
     experiment = for_new_tasks(setting.experiment, len(tasks[0].names) or None)
     balanced = headline(experiment, tasks) == "balanced_accuracy"
     homes = [task.shard.home for task in tasks if task.shard.home is not None]
     parts = merged([(task, task.plan) for task in tasks])
     metric = "balanced_accuracy" if balanced else experiment.loss.metric
     loss, every = scored_by(experiment, balanced), config.train.early_stopping.every
-    return Validation(experiment, setting, parts, homes, metric, loss, every)
+    return Validation(experiment, setting, parts, homes, metric, loss, every, tuned)
 
 
 def score(validation: Validation, params: Params, own: Params, owns: dict[int, Params]) -> float:
     """The mean score of a global model on the validation tasks, adapted as `finetune` does it.
+
+    Where `finetune` chooses step size and steps, those that are best on these tasks.
 
     Args:
         validation: the tasks.
@@ -68,6 +74,9 @@ def score(validation: Validation, params: Params, own: Params, owns: dict[int, P
     if steps is None:
         steps = validation.experiment.algorithm.learner.inner_steps
     model = Trained(validation.experiment, params, 0, "", own, owns)
+    if validation.tuned:
+        scores = tried(model, validation.parts, validation.setting, validation.loss)
+        return float(scores[best(scores, METRICS[validation.metric].higher_is_better)].mean())
     outcomes = [judge(model, task, plan, steps, validation.setting, validation.loss) for task, plan in validation.parts]
     return float(np.concatenate([outcome.score[:, -1] for outcome in outcomes]).mean())
 
@@ -95,10 +104,10 @@ def why_stopped(model: GlobalModel) -> str:
     """The reason in words, with the way to go on."""
     record = record_of(model)
     assert record is not None
-    best = "" if record.best is None else f" (best: {record.metric} {record.best:.4g} after round {record.round})"
+    reached = "" if record.best is None else f" (best: {record.metric} {record.best:.4g} after round {record.round})"
     count = f"{record.since} evaluation{'s' * (record.since != 1)}"
     return (
-        f"training stopped early after round {model.round}: {count} without a better score{best}; "
+        f"training stopped early after round {model.round}: {count} without a better score{reached}; "
         f"to go on, set train.early_stopping.patience to more than {record.since}, or to null"
     )
 
