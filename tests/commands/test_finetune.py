@@ -97,7 +97,9 @@ def test_every_figure(lab: Lab):
     held = [n["node"] for n in lab.shards()["nodes"] if n["role"] == "test"]
     assert [(n["node"], n["episodes"]) for n in found["per_node"]] == [(n, 3) for n in held]
     assert np.mean([n["after"] for n in found["per_node"]]) == pytest.approx(found["after"]["mean"])
-    assert set(found["files"]) | {"metrics.json"} == {p.name for p in folder.iterdir()}
+    assert set(found["files"]) | {"metrics.json"} == {
+        p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()
+    }
     page = (folder / "report.html").read_text()
     assert f"{100 * found['after']['mean']:.1f}" in page
     assert page.count("data:image/png;base64,") >= 4
@@ -183,7 +185,7 @@ def test_new_classes(tmp_path: Path):
         for more in ((), ("--dry-run",)):
             said = lab("finetune", f"finetune.task={{way: {way}}}", *more, code=3).err
             assert f"the model has 2 outputs, but a new task has {way} classes" in said
-    assert "needs 1001 rows" in lab("finetune", "finetune.task={query: 1000}", code=3).err
+    assert "with 1001 rows each" in lab("finetune", "finetune.task={query: 1000}", code=3).err
 
 
 @pytest.mark.usefixtures("plain")
@@ -264,7 +266,7 @@ def test_which_models_are_saved(lab: Lab):
         answer = metadist_cli.load(path).predict(x[[int(row["row"]) for row in episode]])
         assert list(answer) == [row["prediction"] for row in episode]
     lab("finetune", *QUICK, "finetune.save=none", "finetune.predictions=false")
-    assert {p.name for p in folder.rglob("*") if p.is_file()} == {"metrics.json", "report.html"}
+    assert {p.name for p in folder.rglob("*") if p.is_file()} == {"metrics.json", "report.html", "nodes.csv"}
     lab("finetune", *QUICK)
     assert (folder / "adapted.safetensors").read_bytes() == first
     assert not list(folder.glob("adapted/*"))

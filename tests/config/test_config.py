@@ -393,7 +393,7 @@ def _consistent(tree: dict[str, Any]) -> dict[str, Any]:
     tree["task"].pop("query", None)
     tree.pop("seeds", None)
     tree["task"]["new"] = {"from": "nodes", "test": 3}
-    for key in ("task", "metrics", "round"):
+    for key in ("task", "metrics", "headline", "round"):
         tree.get("finetune", {}).pop(key, None)
     for section in (tree, *tree.get("baselines", {}).values()):
         for key in ("local_epochs", "nodes_per_round", "batch", "personal", "early_stopping"):

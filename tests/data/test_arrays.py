@@ -329,4 +329,4 @@ model: {{name: conv1d, width: 8}}
     assert {node["name"] for node in nodes if node["role"] == "test"} == set(held)
     trains = np.isin(har["subject"], TRAIN)
     mean = har["x"][trains].mean((0, 2), dtype=np.float64)
-    np.testing.assert_allclose(np.array(lab.shards()["scale"]["mean"])[:, 0], mean, atol=1e-9)
+    np.testing.assert_allclose(np.array(lab.shards()["preprocessing"]["scale"]["mean"]), mean, atol=1e-9)
