@@ -33,7 +33,7 @@ SHORTER = {
     "run configs/quickstart": "train.rounds=2",
     "run quickstart": "train.rounds=2",
     "sinusoid-maml": "data.functions=300 task.new.test=100 train.local_steps=2 finetune.episodes=20",
-    "omniglot-maml": "train.rounds=1 train.local_steps=1 train.meta_batch=1 finetune.episodes=8",
+    "omniglot-maml": "train.rounds=1 train.local_steps=1 train.meta_batch=1 finetune.episodes=8 finetune.tune=false",
 }
 # And what is replaced in the text itself; each must be there.
 REPLACED = {

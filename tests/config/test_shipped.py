@@ -26,6 +26,7 @@ SMOKE = {"tiny"}  # its results mean nothing, as its first line says
 OMNIGLOT = ("images_background", "images_evaluation")
 WAVES = ["data.functions=3000", "train.rounds=1", "train.local_steps=2", "finetune.episodes=20"]
 EPISODES = ["train.rounds=1", "train.local_steps=1", "train.meta_batch=1", "finetune.episodes=4"]
+UNTUNED = "finetune.tune=false"  # convolutions and an LSTM: a minute for each baseline
 EXACT = "execution.precision=float32"  # not every CPU has bf16
 SCENE = [
     *("train.rounds=1", "train.local_steps=1", "finetune.episodes=10", "finetune.steps=1"),
@@ -38,8 +39,8 @@ SHORTER = {
         *("data.functions=300", "task.new.test=100", "train.rounds=2", "train.local_steps=2"),
         "finetune.episodes=20",
     ],
-    "omniglot-maml": ["train.rounds=1", "train.local_steps=1", "train.meta_batch=1", "finetune.episodes=8"],
-    "omniglot-reptile": ["train.rounds=1", "train.local_steps=1", "train.meta_batch=1", "finetune.episodes=8"],
+    "omniglot-maml": [*EPISODES, UNTUNED],
+    "omniglot-reptile": [*EPISODES, UNTUNED],
     "papers/sinusoid-central": WAVES,
     "papers/sinusoid-10-nodes": WAVES,
     "papers/sinusoid-100-rounds": [*WAVES, "baselines.fedmeta.train.rounds=2"],
@@ -53,13 +54,13 @@ SHORTER = {
     "papers/heart-fedavg": ["train.rounds=1"],
     "papers/heart-two-rounds": [],
     "papers/heart-new-hospital": ["finetune.episodes=8"],
-    "scenes/alphabets": [*SCENE[:-1], "baselines.pooled.train={rounds: 1, local_steps: 1}"],
-    "scenes/devices-har": SCENE,
+    "scenes/alphabets": [*SCENE[:-1], UNTUNED, "baselines.pooled.train={rounds: 1, local_steps: 1}"],
+    "scenes/devices-har": [*SCENE, UNTUNED],
     "scenes/devices-wisdm": SCENE,
-    "scenes/drawers": SCENE,
+    "scenes/drawers": [*SCENE, UNTUNED],
     "scenes/finance": SCENE,
     "scenes/hospitals": SCENE,
-    "scenes/readers": SCENE,
+    "scenes/readers": [*SCENE, UNTUNED],
     "scenes/restaurants": [*SCENE, "finetune.episodes=30"],
 }
 
