@@ -24,6 +24,7 @@ from metadist_cli.core import files
 BARE = "import torch, time; torch.func.grad(lambda x: (x * x).sum())(torch.ones(2)); print(time.time())"
 ONE = "execution.block=1"
 TWO_NODES = ("partition.nodes=2", "train.meta_batch=16", "train.local_steps=5", "finetune.episodes=1")
+TWO_NODES += ("baselines={}", "finetune.tune=false")
 PARTS = 3  # in which tiny's nodes are trained by hand
 
 

@@ -78,7 +78,8 @@ def whole(cores: Sequence[int], repeats: int, rounds: int, images: Path) -> dict
     """omniglot-maml, with as many new tasks as there are rounds of the whole."""
     full = config.load("omniglot-maml")
     episodes = max(1, full.finetune.episodes * rounds // full.train.rounds)
-    settings = ("execution.threads=1", f"train.rounds={rounds}", f"finetune.episodes={episodes}")
+    alone = ("baselines={}", "finetune.tune=false")  # the loop has no baselines
+    settings = ("execution.threads=1", f"train.rounds={rounds}", f"finetune.episodes={episodes}", *alone)
     told = config.load("omniglot-maml", settings)
     far = gap(told)
     if not far < TOLERANCE:
