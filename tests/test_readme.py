@@ -275,7 +275,7 @@ def test_the_quickstart_prints_what_is_quoted(tmp_path: Path):
         assert masked(quoted) in said, f"not said, or not in this order: {quoted}"
     metrics = json.loads((place.folder / "runs/quickstart/finetune/new/metrics.json").read_text())
     after = metrics["after"]
-    for other in (metrics["before"], metrics["scratch"], metrics["baselines"]["fedavg"]["after"]):
+    for other in (metrics["before"], metrics["untrained"], metrics["baselines"]["fedavg"]["after"]):
         assert after["mean"] - after["ci95"] > other["mean"] + other["ci95"]
 
 

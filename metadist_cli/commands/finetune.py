@@ -85,7 +85,7 @@ def finetune(config: Config, run: Run, console: Console, own: Path | None = None
         metrics |= {"task": "new" if own is None else folder.name, "inputs": inputs}
         metrics["seconds"] = {"evaluate": round(time.monotonic() - began, 3)}
         write_results(evaluation, run, folder, metrics, _tables(evaluation) if own is None else {})
-        result |= {key: metrics[key] for key in ("metric", "before", "after", "scratch")}
+        result |= {key: metrics[key] for key in ("metric", "before", "after", "untrained")}
     if not tasks[0].labelled:
         console.say(
             f"finetune: {tasks[0].plan.query.shape[-1]} query rows predicted; they carry no labels, so no score"
@@ -107,7 +107,7 @@ def _evaluated(
 ) -> Evaluation:
     """All methods on all tasks: the main model and the trained baselines, and what a node can do alone."""
     config = setting.experiment.config
-    methods = {**methods, "scratch": untrained(methods["main"])}
+    methods = {**methods, "untrained": untrained(methods["main"])}
     longest = max(trained.experiment.algorithm.learner.inner_steps for trained in methods.values())
     steps = longest if config.finetune.steps is None else config.finetune.steps
     lead = headline(setting.experiment, tasks)
@@ -120,7 +120,7 @@ def _evaluated(
     with console.progress("finetune: method", len(methods)) as progress:
         for name, trained in methods.items():
             many = steps
-            if name not in ("main", "scratch") and (choice := chosen(trained, parts, setting, balanced)):
+            if name not in ("main", "untrained") and (choice := chosen(trained, parts, setting, balanced)):
                 choices[name], many = choice, choice.steps
                 methods[name] = trained = at_rate(trained, choice.inner_lr)
             outcomes[name] = [judge(trained, task, task.plan, many, setting) for task in tasks]

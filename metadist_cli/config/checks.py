@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from metadist_cli.config.positions import Path
 from metadist_cli.config.schema import Baseline, Config, Episodic, Local
 
-RESERVED = {"main", "scratch", "local-only", "nearest", "linear", "constant"}  # names of other methods in reports
+RESERVED = {"main", "untrained", "local-only", "nearest", "linear", "constant"}  # names of other methods in reports
 
 
 class Conflict(NamedTuple):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,9 +11,10 @@ import numpy as np
 from metadist_cli.core import files
 from metadist_cli.core.errors import DATA, Problem
 from metadist_cli.data.preprocessing import Preprocessing, rotate
-from metadist_cli.data.readers.array_files import SUFFIXES, list_arrays, stored
+from metadist_cli.data.readers.array_files import list_arrays, stored
 from metadist_cli.data.readers.array_values import check_type, load_rows
 from metadist_cli.data.readers.characters import numbers
+from metadist_cli.data.readers.file_kinds import given
 from metadist_cli.data.readers.images import EACH, list_images, pixels
 from metadist_cli.data.readers.members import Member
 from metadist_cli.data.readers.new_columns import (
@@ -25,9 +25,7 @@ from metadist_cli.data.readers.new_columns import (
     read_new,
 )
 from metadist_cli.data.readers.table_columns import row_lines
-from metadist_cli.data.readers.table_files import TABLES
 
-_IMAGES = (".png", ".jpg", ".jpeg")
 _TASK = ("part", "label", "target")  # columns of a task of the user's own, which may be predicted, too
 _BYTES = 8 << 30
 
@@ -49,29 +47,21 @@ def read_rows(path: Path, by: Preprocessing) -> NewRows:
     Raises:
         Problem(DATA or SYSTEM): names the file, the place in it, and what to do.
     """
-    path = Path(os.path.expanduser(path))
-    suffix = path.suffix.lower()
-    if not os.path.exists(path):  # Path.exists raises for a name too long or with a zero byte
-        raise Problem("no such file or folder", str(path), "check the path", DATA)
-    if any(path.glob("*.npy")) if path.is_dir() else suffix in SUFFIXES:
+    path, kind = given(path, "use a table such as .csv or .parquet, an .npz file, or images")
+    if kind == "arrays":
         return _array(path, by)
-    if path.is_dir() or suffix == ".zip":
+    if kind == "folder":
         found = list_images(path, (".csv", ".json", ".md", ".txt", ""))
         return NewRows(read_images(found, by, str(path)), [member.name for member in found])
-    if suffix in _IMAGES:
+    if kind == "image":
         member = Member(path.name, str(path), lambda: files.read(path.resolve(), EACH, "image"))
         return NewRows(read_images([member], by, str(path)), [path.name])
-    if path.name.lower().endswith(TABLES):
-        opened = open_new(path, by)
-        names = feature_names(opened.names, by, [name for name in _TASK if name in opened.names], opened.head)
-        table = read_new(opened, by, names, {})
-        rows = NewRows(
-            features_of(table.columns, by, names, table.place), [f"line {line}" for line in row_lines(table)]
-        )
-        check_range(rows.x, by, str(path))
-        return rows
-    hint = "use a table such as .csv or .parquet, an .npz file, or images"
-    raise Problem(f"cannot read rows from a {suffix or 'nameless'} file", str(path), hint, DATA)
+    opened = open_new(path, by)
+    names = feature_names(opened.names, by, [name for name in _TASK if name in opened.names], opened.head)
+    table = read_new(opened, by, names, {})
+    rows = NewRows(features_of(table.columns, by, names, table.place), [f"line {line}" for line in row_lines(table)])
+    check_range(rows.x, by, str(path))
+    return rows
 
 
 def _array(path: Path, by: Preprocessing) -> NewRows:

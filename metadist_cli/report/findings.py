@@ -59,10 +59,10 @@ def methods(metrics: dict) -> list[Method]:
     for name in LOCAL:
         if local := (metrics.get("local") or {}).get(name):
             found.append(Method(name, name, local["text"] + _choice(local), None, local["after"], local["per_step"]))
-    if metrics.get("scratch"):
-        steps = metrics.get("scratch_per_step") or []
+    if metrics.get("untrained"):
+        steps = metrics.get("untrained_per_step") or []
         detail = "a random start, adapted as the main model is"
-        found.append(Method("scratch", UNTRAINED, detail, None, metrics["scratch"], steps))
+        found.append(Method("untrained", UNTRAINED, detail, None, metrics["untrained"], steps))
     return found
 
 
@@ -161,7 +161,7 @@ def sources(metrics: dict) -> str:
 
 
 def few_sources(metrics: dict) -> str:
-    """Why there is no interval for other nodes or classes."""
+    """Why the intervals cover these nodes or classes alone."""
     over = metrics["interval"]["over"]
     what = "nodes" if "nodes" in over else "classes"
     verb = "is" if over[what] == 1 else "are"

@@ -10,15 +10,15 @@ from metadist_cli.report.findings import listed, methods
 _HOW = (
     "± is a 95% interval by Student's t. Where new tasks come from held-out nodes it is over the nodes: it covers "
     "other nodes like these, and is too narrow where a few nodes make most of the mean. Where they come from held-out "
-    "classes it is over the classes. It does not cover another training seed. With fewer than 5 nodes or classes there "
-    "is no such interval, and no claim about others. The narrower interval for these nodes or classes covers further "
+    "classes it is over the classes. It does not cover another training seed. With fewer than 5 nodes or classes "
+    "nothing is claimed about others. The narrower interval for these nodes or classes covers further "
     "tasks of the same ones alone: 1.96 standard deviations of the tasks' values, divided by the square root of their "
     "number.",
     "All methods get the same tasks, so they are compared task by task. The step size and the number of steps of "
     "supervised baselines and of local-only, and the options of the classical methods, are those that score best in "
-    "cross-validation inside the support of 20 new tasks; no query row is used. Better "
-    "and worse are claimed only where the interval of the paired difference excludes zero. A single task, or a task "
-    "with a non-finite value, leaves no interval and no verdict.",
+    "cross-validation inside the support of 20 new tasks (with one row a class, on 20 tasks of training nodes); no "
+    "query row of a new task is used. Better and worse are claimed only where the interval of the paired difference "
+    "excludes zero. A single task, or a task with a non-finite value, leaves no interval and no verdict.",
     "What a node can do alone is shown by methods that see its support only: local-only, the same model trained from a "
     "random start; logistic (or ridge) regression; nearest neighbours; and constant, which always gives the same "
     "answer. Untrained is a random start with the main model's own adaptation: what is left of it without training.",

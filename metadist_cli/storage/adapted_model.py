@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from metadist_cli import config as configs
+from metadist_cli.config.schema import Baseline
 from metadist_cli.core import files
 from metadist_cli.core.errors import Problem
 from metadist_cli.core.tree import Params, part, prefixed
@@ -146,11 +148,12 @@ def unpack_adapted(data: bytes, where: str) -> AdaptedModel:
     if header.get("format") != 2 or not isinstance(header.get("preprocessing"), dict):
         raise Problem("this is not an adapted model", where, _WHERE)
     by = read_preprocessing(header["preprocessing"], where)
-    try:
+    try:  # a stranger may have made the header
         model = network(header)
-        params, stats = model.init(torch.Generator().manual_seed(0))
+        with torch.device("meta"):  # it may ask for any size: shapes alone, no memory
+            params, stats = model.init(torch.Generator())
         usable = len(by.classes) in ((0,) if by.kind == "regression" else (header["outputs"],))
-        usable &= by.scale != "node" and type(header["together"]) is bool
+        usable &= by.scale != "node" and type(header["together"]) is type(header["bf16"]) is bool
         usable &= len(by.target_mean) in (0, header["outputs"])
     except (
         KeyError,
@@ -159,7 +162,8 @@ def unpack_adapted(data: bytes, where: str) -> AdaptedModel:
         AttributeError,
         RuntimeError,
         OverflowError,
-    ):  # a header made by a stranger
+        Problem,
+    ):  # made by a stranger
         params, stats, usable = {}, {}, False
     if not usable:
         raise Problem("this is not an adapted model", where, _WHERE)
@@ -167,7 +171,7 @@ def unpack_adapted(data: bytes, where: str) -> AdaptedModel:
     if model.mixes and not header["together"] and "support" in tensors:
         found = tensors["support"]
         kind = found.dtype if found.dtype == torch.uint8 else torch.float32
-        wanted["support"] = torch.empty((len(found) if found.ndim else 1, *by.shape), dtype=kind)
+        wanted["support"] = torch.empty((len(found) if found.ndim else 1, *by.shape), dtype=kind, device="meta")
     elif model.mixes and not header["together"]:
         raise Problem("the support that this model needs is missing", where, "run metadist finetune again")
     files.check(tensors, wanted, where)
@@ -175,8 +179,9 @@ def unpack_adapted(data: bytes, where: str) -> AdaptedModel:
 
 
 def network(header: dict[str, Any]) -> Model:
-    """The network that a header describes."""
-    options = {k: v for k, v in header["model"].items() if k != "name"}
-    shape = tuple(header["preprocessing"]["shape"])
-    model = MODELS[header["model"]["name"]](shape, header["outputs"], **options)
+    """The network that a header describes. Raises ValueError for options that a config could not have."""
+    section = Baseline.model_validate({"model": header["model"]}).model
+    if section is None or type(header["outputs"]) is not int or header["outputs"] < 1:
+        raise ValueError("the header describes no network")
+    model = configs.build(section, MODELS, tuple(header["preprocessing"]["shape"]), header["outputs"])
     return in_bf16(model) if header["bf16"] else model

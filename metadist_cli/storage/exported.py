@@ -112,7 +112,7 @@ def export(adapted: AdaptedModel, to: Literal["torch", "onnx"]) -> Exported:
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it tells which libraries are not there
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch, about its own graphs
-        program = torch.export.export(Graph(adapted).eval(), (example,), dynamic_shapes=shapes)
+        program = torch.export.export(Graph(adapted).train(False), (example,), dynamic_shapes=shapes)
         for node in program.graph.nodes:
             node.meta.pop("stack_trace", None)  # paths of this machine
         return (_torch if to == "torch" else _onnx)(program, _about(by, alone))
@@ -128,7 +128,7 @@ def _about(by: Preprocessing, alone: bool) -> str:
 def _torch(program: Any, about: str) -> Exported:
     out = io.BytesIO()
     torch.export.save(program, out, extra_files={"metadist.json": about})
-    loaded = torch.export.load(io.BytesIO(out.getvalue())).module()
+    loaded = torch.export.load(io.BytesIO(out.getvalue())).module()  # the bytes just written, never a file
     return Exported(out.getvalue(), lambda rows: loaded(torch.from_numpy(rows)).numpy())
 
 

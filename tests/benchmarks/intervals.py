@@ -9,7 +9,7 @@ in all, and looks at three figures: MAML's accuracy, FedAvg's, and their differe
 difference over all nodes is taken away, so that the true difference is 0.
 offices: those of the quickstart; each has 60 of scikit-learn's digits, drawn with replacement, and class numbers of its
 own. users: the data set `synthetic`, where many users have rows of one or two classes alone, so that half of the
-differences are close to 0 and few are large; there is no interval for the mean of 5 such values.
+differences are close to 0 and few are large; 5 such values say little about their mean.
 """
 
 from __future__ import annotations

@@ -123,17 +123,17 @@ def play(w: Work) -> dict[str, Any]:
     """The whole of it: what was done, the accuracies, the seconds of each part."""
     draw, start = np.random.default_rng(0), torch.Generator().manual_seed(0)
     images, nodes, classes = dealt(w, draw)
-    params, scratch = initial(w.way, start), initial(w.way, start)
+    params, untrained = initial(w.way, start), initial(w.way, start)
     clock = time.perf_counter()
     done = train(w, params, [tasks(w, images, own, draw) for own in nodes])
     trained = time.perf_counter()
     new = list(islice(tasks(w, images, classes, draw), w.episodes))
-    curves = [judge(w, some, new) for some in (params, scratch)]
+    curves = [judge(w, some, new) for some in (params, untrained)]
     done |= {"adaptations": len(curves) * len(new), "steps": w.new_steps}
     done["weights"] = sum(p.numel() for p in params.values())
     return {
         "done": done,
-        "accuracy": {"before": curves[0][0], "after": curves[0][-1], "scratch": curves[1][-1]},
+        "accuracy": {"before": curves[0][0], "after": curves[0][-1], "untrained": curves[1][-1]},
         "seconds": {"train": trained - clock, "finetune": time.perf_counter() - trained},
     }
 

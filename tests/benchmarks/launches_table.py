@@ -78,7 +78,7 @@ def _note(row: dict[str, Any]) -> str:
     """What the line on omniglot-maml stands for."""
     done, times = row["done"], row["of"] / row["rounds"]
     score = {
-        who: ", ".join(f"{100 * found[when]:.0f}%" for when in ("before", "after", "scratch"))
+        who: ", ".join(f"{100 * found[when]:.0f}%" for when in ("before", "after", "untrained"))
         for who, found in row["accuracy"].items()
     }
     fixed = SHORT.format(times=times) if times > 1 else "it is the whole"

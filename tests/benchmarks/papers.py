@@ -60,8 +60,8 @@ def before(metrics: Metrics) -> dict[str, Any]:
     return metrics["before"]
 
 
-def scratch(metrics: Metrics) -> dict[str, Any]:
-    return metrics["scratch"]
+def untrained(metrics: Metrics) -> dict[str, Any]:
+    return metrics["untrained"]
 
 
 def step(number: int) -> Callable[[Metrics], dict[str, Any]]:
@@ -172,7 +172,7 @@ ROWS = [
         [
             Figure("shared model, weighted", "here: .728 (FLamby's settings)", ">= .728", over_rows(before)),
             Figure("personalized, weighted", "here: .807 (logistic, alone)", ">= .807", over_rows(after)),
-            Figure("alone, the same steps, weighted", "-", "", over_rows(scratch)),
+            Figure("alone, the same steps, weighted", "-", "", over_rows(untrained)),
         ],
     ),
     Row(
@@ -199,7 +199,7 @@ ROWS = [
                     f"{k} patients, no source",
                     told,
                     "",
-                    scratch,
+                    untrained,
                     (f"finetune.name=k{k}", f"finetune.task.support={k}"),
                 )
                 for k, told in ((5, "here: .761"), (10, "here: .780"), (20, "here: .792"))

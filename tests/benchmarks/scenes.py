@@ -29,7 +29,7 @@ EACH = {
     "hospitals": tuple(f"task.new.test=[{name}]" for name in ("cleveland", "hungarian", "switzerland", "va")),
 }
 # method in metrics.json, when, and what it is
-UNTRAINED = ("scratch", "after", "untrained, adapted as the main model")
+UNTRAINED = ("untrained", "after", "untrained, adapted as the main model")
 ALONE = ("local-only", "linear", "nearest", "constant")
 MAIN = (("main", "before", "global, not adapted"), ("main", "after", "**global, adapted**"))
 
@@ -89,8 +89,8 @@ def _path(run: Path) -> Path:
 
 
 def _stat(metrics: dict[str, Any], key: str, when: str) -> dict[str, Any]:
-    if key == "scratch":
-        return metrics["scratch"]
+    if key == "untrained":
+        return metrics["untrained"]
     return (metrics if key == "main" else metrics["baselines"].get(key) or metrics["local"][key])[when]
 
 

@@ -123,7 +123,7 @@ def test_what_is_compared_is_compared_within_a_repeat() -> None:
 
 @pytest.mark.parametrize(("ours", "met"), [(11.9, True), (12.1, False)])
 def test_a_run_may_take_a_fifth_more_than_the_loop(ours: float, met: bool) -> None:
-    score = {"before": 0.2, "after": 0.9, "scratch": 0.5}
+    score = {"before": 0.2, "after": 0.9, "untrained": 0.5}
     row = {"what": "omniglot", "rounds": 10, "of": 150, "episodes": 40, "gradient_gap": 1e-15, "metadist": [ours]}
     row |= {"loop": [10.0], "cpu": {"metadist": [9.0], "loop": [10.0]}, "accuracy": {"metadist": score, "loop": score}}
     row["done"] = {"tasks": 6400, "rows": 64_000, "adaptations": 80, "steps": 3, "weights": 112_005}

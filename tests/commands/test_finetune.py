@@ -73,10 +73,10 @@ def test_every_figure(lab: Lab):
     lab("run", *QUICK, "finetune.steps=2")
     folder, found = lab.run() / "finetune" / "new", metrics(lab)
     keys = "format name task metric headline learner model round global seed device task_text interval episodes steps "
-    keys += "transductive before after scratch per_step scratch_per_step baselines local per_node node_spread inputs "
-    keys += "diverged selection seconds files"
+    keys += "transductive before after untrained per_step untrained_per_step baselines local per_node node_spread "
+    keys += "inputs diverged selection seconds files"
     assert set(found) == set(keys.split())
-    for key in ("before", "after", "scratch"):
+    for key in ("before", "after", "untrained"):
         told = {"mean", "over_rows", "ci95", "ci95_tasks", "median", "non_finite", "n"}
         assert told | {"difference", "metrics"} == set(found[key])
         if key != "after":
@@ -85,12 +85,12 @@ def test_every_figure(lab: Lab):
             assert found[key]["difference"]["mean"] == pytest.approx(gap, abs=1e-7)
         assert 0 <= found[key]["mean"] <= 1
         assert found[key]["n"] == found["episodes"] == 6
-    for steps in (found["per_step"], found["scratch_per_step"]):
+    for steps in (found["per_step"], found["untrained_per_step"]):
         assert [s["step"] for s in steps] == [0, 1, 2]
     for step, one in (
         (found["per_step"][0], found["before"]),
         (found["per_step"][2], found["after"]),
-        (found["scratch_per_step"][2], found["scratch"]),
+        (found["untrained_per_step"][2], found["untrained"]),
     ):
         assert {k: v for k, v in one.items() if k not in ("difference", "metrics")} | {"step": step["step"]} == step
     assert found["after"]["difference"] is None

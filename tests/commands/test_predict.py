@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import csv
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -581,6 +583,49 @@ def test_a_header_made_by_a_stranger_is_refused(model: Path, tmp_path: Path, key
         metadist_cli.load(tmp_path / "spoilt.safetensors")
 
 
+@pytest.mark.parametrize(
+    "network",
+    [
+        {"model": {"name": "mlp", "hidden": [20_000, 20_000]}},  # 1.6 GB, in a file of 2 kB
+        {"model": {"name": "mlp", "hidden": [1 << 40]}},
+        {"model": {"name": "mlp", "hidden": "128"}},
+        {"model": {"name": "conv4", "width": [64] * 1000}},
+        {"model": {"name": "conv4"}},
+        {"model": {"name": "eval"}},
+        {"model": ["mlp"]},
+        {"outputs": 1 << 40},
+        {"outputs": -1},
+        {"outputs": True},
+        {"bf16": []},
+        {"together": "yes"},
+    ],
+    ids=lambda network: str(network)[:40],
+)
+def test_a_network_made_by_a_stranger_is_refused_without_its_memory(
+    model: Path, tmp_path: Path, network: dict[str, Any]
+):
+    tensors, header = files.unpack(model.read_bytes(), "model")
+    (tmp_path / "spoilt.safetensors").write_bytes(files.pack(tensors, header | network))
+    code = (
+        "import resource, sys, metadist_cli\n"
+        "from metadist_cli.core.errors import Problem\n"
+        "from metadist_cli.storage import adapted_model\n"
+        "used = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "before = used()\n"
+        "try:\n"
+        "    metadist_cli.load(sys.argv[1])\n"
+        "except Problem as problem:\n"
+        "    print(problem.message, (used() - before) >> 10, sep='; ')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "spoilt.safetensors")], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    message, megabytes = done.stdout.split("; ")
+    assert message == "this is not an adapted model" or message.startswith("tensor ")
+    assert int(megabytes) < 600
+
+
 HEAD = "age,ward,seen,dose\n"
 JSON = st.recursive(
     st.none()
@@ -594,10 +639,10 @@ JSON = st.recursive(
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(key=st.sampled_from(sorted(Preprocessing.model_fields)), value=JSON)
+@given(key=st.sampled_from([*sorted(Preprocessing.model_fields), "model", "outputs", "bf16", "together"]), value=JSON)
 def test_any_header_is_a_model_or_a_problem(model: Path, key: str, value: Any):
     tensors, header = files.unpack(model.read_bytes(), "model")
-    header["preprocessing"][key] = value
+    (header if key in header else header["preprocessing"])[key] = value
     with contextlib.suppress(Problem):
         loaded = unpack_adapted(files.pack(tensors, header), "model")
         with contextlib.suppress(Problem):

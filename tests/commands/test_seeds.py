@@ -86,7 +86,7 @@ def test_scores_by_node_and_method_are_written_for_any_number_of_nodes(lab: Lab)
     with (folder / "nodes.csv").open(newline="") as lines:
         rows = list(csv.DictReader(lines))
     found = metrics(lab.run())
-    methods = {"main", "scratch", "local-only", "constant", "nearest", "linear"}
+    methods = {"main", "untrained", "local-only", "constant", "nearest", "linear"}
     assert {row["method"] for row in rows} == methods
     after = [row for row in rows if row["method"] == "main" and row["when"] == "after"]
     assert len(after) == 14

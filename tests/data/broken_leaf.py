@@ -106,7 +106,7 @@ CASES: dict[str, Make] = {
         },
         "name: leaf, path: own",
     ),
-    "nobody with so many rows": leaf(good(), ", keep: 3"),
+    "nobody has enough rows": leaf(good(), ", keep: 3"),
     "no rows at all": leaf(good(num_samples=[0, 0], user_data={"ann": {"x": [], "y": []}, "bob": {"x": [], "y": []}})),
     "shape that does not fit": leaf(good(), ", shape: [2, 2]"),
     "JSON that is no UTF-8": leaf(good().encode("utf-16")),

@@ -380,7 +380,7 @@ LEAF: dict[str, list[Way]] = {
         ),
         ("remove them from all", put("own/a.json", good())),
     ],
-    "nobody with so many rows": [("the largest user has 2", section("keep: 3", "keep: 2"))],
+    "nobody has enough rows": [("the largest user has 2", section("keep: 3", "keep: 2"))],
     "no rows at all": [("is this the right file?", LEAF_FILE)],
     "shape that does not fit": [
         ("change data.shape", section("[2, 2]", "[1, 2]")),

@@ -827,7 +827,7 @@ def test_nothing_there(tmp_path, name):
 
 def test_other_files(tmp_path):
     (tmp_path / "task.pkl").write_bytes(b"x")
-    check(tmp_path / "task.pkl", {}, "cannot read a task from a .pkl file", ".npz or .csv")
+    check(tmp_path / "task.pkl", {}, "cannot read rows from a .pkl file", ".npz or .csv")
     os.mkfifo(tmp_path / "pipe.csv")
     check(tmp_path / "pipe.csv", {}, "is not a regular file", "regular file")
     with pytest.raises(Problem, match="no such file or folder"):

@@ -303,10 +303,10 @@ def test_local_tasks(tmp_path: Path):
         assert here["mean"] == pytest.approx(node["after"])
         assert here["metrics"]["auc"] == pytest.approx(ORACLES["auc"](p, y), abs=1e-4)
         assert here["metrics"]["calibration_error"] is None
-        for other in ("scratch", "other"):
+        for other in ("untrained", "other"):
             there = node["methods"][other]["after"]
             assert there["difference"]["mean"] == pytest.approx(there["mean"] - node["after"])
-    for method in (found["scratch"], found["before"], *(found["baselines"]["other"][k] for k in ("before", "after"))):
+    for method in (found["untrained"], found["before"], *(found["baselines"]["other"][k] for k in ("before", "after"))):
         for name in CLASSES:
             stat, best = method["metrics"][name], found["after"]["metrics"][name]
             assert (stat["n"], stat["undefined"]) == (best["n"], best["undefined"])
@@ -353,7 +353,7 @@ def test_a_task_of_ones_own_with_and_without_labels(lab: Lab):
     for name, count in (("told", 1), ("untold", 0)):
         lab("finetune", "train.rounds=1", wanted, "--task", str(lab.folder / f"{name}.npz"))
         found = json.loads((lab.run() / "finetune" / f"task-{name}" / "metrics.json").read_text())
-        for key in ("before", "after", "scratch"):
+        for key in ("before", "after", "untrained"):
             some = found[key]["metrics"]
             assert [some[s]["n"] + some[s]["undefined"] for s in ("auc", "calibration_error")] == [count, count]
             assert (some["auc"]["over_rows"] is None) == (count == 0)

@@ -64,9 +64,9 @@ def example_metrics(**changes):
         "transductive": False,
         "before": stat(0.201, 0.004, less=(-0.76, 0.005)),
         "after": stat(0.961, 0.004),
-        "scratch": stat(0.45, 0.02, less=(-0.511, 0.02)),
+        "untrained": stat(0.45, 0.02, less=(-0.511, 0.02)),
         "per_step": per_step(0.201, 0.8, 0.961),
-        "scratch_per_step": per_step(0.1, 0.3, 0.45),
+        "untrained_per_step": per_step(0.1, 0.3, 0.45),
         "baselines": {"fedavg": {**baseline, "per_step": per_step(0.7, 0.75, 0.78)}},
         "per_node": [
             {"node": i, "name": f"node-{i:03d}", "episodes": 200, "before": 0.2, "after": 0.9 + i / 50, "methods": None}
@@ -208,7 +208,7 @@ def chunks(png: bytes) -> list[bytes]:
 def test_better_is_said_only_where_the_paired_difference_leaves_zero_out(other, said, row):
     """However far or near the figures are."""
     baselines = {"fedavg": {"learner": "supervised", "round": 3, "before": None, "after": other, "per_step": []}}
-    metrics = example_metrics(baselines=baselines, scratch=None, before=None)
+    metrics = example_metrics(baselines=baselines, untrained=None, before=None)
     sentence = headline(metrics)
     assert said in sentence
     assert [w for w in ("Better", "No significant", "Worse", "No verdict") if w in sentence] == [
@@ -264,7 +264,7 @@ def test_the_headline_is_honest_about_what_adapting_changes(before, said):
 def test_an_error_counts_the_other_way_and_diverged_tasks_are_told():
     diverged = stat(None, None, median=2.9, non_finite=4, less=(None, None))
     before = stat(3.9, 0.2, less=(3.48, 0.2))
-    sinusoid = {"metric": "mse", "before": before, "after": stat(0.42, 0.04, median=0.29), "scratch": diverged}
+    sinusoid = {"metric": "mse", "before": before, "after": stat(0.42, 0.04, median=0.29), "untrained": diverged}
     metrics = example_metrics(**sinusoid, node_spread=None, baselines={})
     sentence = headline(metrics)
     assert "a mean squared error of 0.420 ± 0.040 (median 0.290; 0 of 600 tasks not finite)" in sentence
@@ -274,7 +274,7 @@ def test_an_error_counts_the_other_way_and_diverged_tasks_are_told():
     assert "the global model, unchanged 3.90 ± 0.20 median 3.90; 0 of 600 not finite +3.48 ± 0.20 worse" in page.text
     assert "as the main model is not finite median 2.90; 4 of 600 not finite - no verdict" in page.text
     assert "0.250 after adaptation" in page.text, "a prediction that is 0.5 off has a squared error of 0.25"
-    lost = headline(example_metrics(metric="mse", before=None, after=diverged, baselines={}, scratch=None))
+    lost = headline(example_metrics(metric="mse", before=None, after=diverged, baselines={}, untrained=None))
     assert "a median squared error of 2.90 (4 of 600 tasks not finite, so no mean)" in lost
 
 
@@ -364,7 +364,7 @@ def test_any_number_of_new_nodes_and_missing_figures(nodes, metric):
         | {"methods": None}
         for i, v in enumerate(spread)
     ]
-    bare = {"per_node": per_node, "node_spread": None, "before": None, "scratch": None, "baselines": {}}
+    bare = {"per_node": per_node, "node_spread": None, "before": None, "untrained": None, "baselines": {}}
     bare = example_metrics(metric=metric, **bare)
     files = render("t", Results(bare, [], example_shards(), None))
     assert ("nodes.png" in files) == (nodes > 1)
@@ -468,7 +468,7 @@ def scored_metrics(nodes=3):
     node = {"auc": 0.77, "calibration_error": None}
     methods = {
         name: {when: stat(0.8, None, n=1, less=less) | {"metrics": node} for when in ("before", "after")}
-        for name in ("main", "central", "scratch")
+        for name in ("main", "central", "untrained")
     }
     methods["main"]["after"]["difference"] = None
     per_node = [
@@ -476,7 +476,7 @@ def scored_metrics(nodes=3):
         | {"methods": methods if nodes <= 12 else None}
         for i in range(nodes)
     ]
-    return example_metrics(**main, scratch=scored(0.4, less), baselines={"central": pooled}, per_node=per_node)
+    return example_metrics(**main, untrained=scored(0.4, less), baselines={"central": pooled}, per_node=per_node)
 
 
 def test_further_scores_stand_beside_the_first():
@@ -511,7 +511,7 @@ def test_the_console_shows_the_same_figures_in_80_columns(capsys):
     for method in (metrics, metrics["baselines"]["central"]):
         for stat in (method["before"], method["after"]):
             stat["metrics"] |= dict.fromkeys(names, stat["metrics"]["auc"])
-    metrics["scratch"]["metrics"] |= dict.fromkeys(names, metrics["scratch"]["metrics"]["auc"])
+    metrics["untrained"]["metrics"] |= dict.fromkeys(names, metrics["untrained"]["metrics"]["auc"])
     for table in narrow(metrics):
         Console().table(table.title, table.heads, table.rows)
     said = capsys.readouterr().out.splitlines()
@@ -549,7 +549,7 @@ def test_intervals_say_what_they_are_over():
 def test_few_nodes_or_classes_warrant_no_claim_about_others(over: dict[str, int], words: str):
     after = stat(0.824, None) | {"ci95_tasks": 0.007}
     told = example_metrics(
-        after=after, scratch=stat(0.4, None, less=(-0.4, None)), interval={"over": over, "enough": False}
+        after=after, untrained=stat(0.4, None, less=(-0.4, None)), interval={"over": over, "enough": False}
     )
     said = headline(told)
     assert words in said
@@ -564,7 +564,7 @@ def test_a_constant_answer_that_is_not_beaten_is_said_first():
     balanced = {"balanced_accuracy": stat(0.5, 0.01)}
     constant = {"text": "the most frequent class of the support", "chosen": None, "per_step": per_step(0.961)}
     constant["after"] = stat(0.961, 0.004, less=(-0.001, 0.002), balanced_accuracy=stat(0.5, 0.0, less=(0.0, 0.01)))
-    changes = {"baselines": {}, "scratch": None, "before": None, "local": {"constant": constant}}
+    changes = {"baselines": {}, "untrained": None, "before": None, "local": {"constant": constant}}
     told = example_metrics(after=stat(0.962, 0.004, **balanced), headline="balanced_accuracy", **changes)
     said = headline(told)
     assert said.startswith(
@@ -577,9 +577,9 @@ def test_a_constant_answer_that_is_not_beaten_is_said_first():
 
 
 def test_a_mean_that_few_tasks_make_is_said_to_be_so():
-    told = example_metrics(metric="mse", before=None, after=stat(12.7e9, 1e9, median=0.9), baselines={}, scratch=None)
+    told = example_metrics(metric="mse", before=None, after=stat(12.7e9, 1e9, median=0.9), baselines={}, untrained=None)
     assert headline(told).startswith("A few tasks dominate the mean: it is 1.41e+10 times the median")
-    told = example_metrics(metric="mse", before=None, after=stat(2.0, 0.1, median=0.9), baselines={}, scratch=None)
+    told = example_metrics(metric="mse", before=None, after=stat(2.0, 0.1, median=0.9), baselines={}, untrained=None)
     assert headline(told).startswith("On 600 new tasks")
 
 

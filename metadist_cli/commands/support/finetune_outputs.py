@@ -96,7 +96,7 @@ class Chosen(NamedTuple):
 class Evaluation(NamedTuple):
     """Every method on every new task.
 
-    methods: "main", the baselines' names, "scratch" and "local-only"; outcomes: one a shard, of these and of the
+    methods: "main", the baselines' names, "untrained" and "local-only"; outcomes: one a shard, of these and of the
     classical methods; steps: of adaptation; headline: the metric of the headline; chosen: how tuned baselines adapt
     instead; local: what each of the methods is that a node can use alone.
     """

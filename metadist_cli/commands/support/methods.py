@@ -78,11 +78,16 @@ def chosen(trained: Trained, parts: Sequence[Part], setting: Setting, balanced: 
     Returns:
         The choice; None where the learner has no step size, or without tasks to choose by.
     """
-    if trained.experiment.config.learner.name != "supervised" or not parts:
+    if not parts or not has_choice(trained.experiment):
         return None
     loss = scored_by(trained.experiment, balanced)
     rate, steps = tuning.best(tried(trained, parts, setting, loss), METRICS[loss.metric].higher_is_better)
     return Chosen(RATES[rate], steps)
+
+
+def has_choice(experiment: Experiment) -> bool:
+    """Whether a baseline's adaptation is left to be chosen: that of supervised learning, which trains without it."""
+    return experiment.config.learner.name == "supervised"
 
 
 def tried(trained: Trained, parts: Sequence[Part], setting: Setting, loss: Loss) -> np.ndarray:

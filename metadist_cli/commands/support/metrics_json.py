@@ -69,9 +69,9 @@ def metrics_json(evaluation: Evaluation) -> dict[str, Any]:
         "steps": steps,
         "transductive": config.finetune.transductive,
         **found["main"],
-        "scratch": found["scratch"]["after"],
+        "untrained": found["untrained"]["after"],
         "per_step": per_step["main"],
-        "scratch_per_step": per_step["scratch"],
+        "untrained_per_step": per_step["untrained"],
         "baselines": {
             name: {
                 "learner": trained.experiment.text,
@@ -82,7 +82,7 @@ def metrics_json(evaluation: Evaluation) -> dict[str, Any]:
                 "per_step": per_step[name],
             }
             for name, trained in methods.items()
-            if name not in ("main", "scratch", "local-only")
+            if name not in ("main", "untrained", "local-only")
         },
         "local": {
             name: {

@@ -83,7 +83,7 @@ def episode_rows(task: Episodic, other: OtherTask) -> tuple[int, int]:
 
 
 def _rows(task: Local, other: OtherTask, rows: int) -> tuple[int, int]:
-    """Support and query rows of a new local task on a node with so many rows."""
+    """Support and query rows of a new local task on a node with `rows` rows."""
     return episodes.counts(rows, other.support or task.support, other.query or task.query)
 
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from metadist_cli.commands.support.finetune_outputs import Trained
-from metadist_cli.commands.support.methods import SAMPLE, Part, headline, judge, merged, scored_by, tried
+from metadist_cli.commands.support.methods import SAMPLE, Part, has_choice, headline, judge, merged, scored_by, tried
 from metadist_cli.commands.support.new_tasks import drawn_tasks
 from metadist_cli.config import Config
 from metadist_cli.config.early_stopping import patience
@@ -48,7 +48,7 @@ def open_validation(setting: Setting, run: Run, baseline: bool) -> Validation | 
     config = setting.experiment.config
     if config.train.early_stopping is None:
         return None
-    tuned = baseline and config.finetune.tune and config.learner.name == "supervised"
+    tuned = baseline and config.finetune.tune and has_choice(setting.experiment)
     tasks = drawn_tasks(config, run, setting, "validation", SAMPLE if tuned else TASKS)
     experiment = for_new_tasks(setting.experiment, len(tasks[0].names) or None)
     balanced = headline(experiment, tasks) == "balanced_accuracy"

@@ -68,4 +68,4 @@ class Odd(NamedTuple):
     what: str
     ways: list[hints.Way]
     marks: list[str]  # texts beside them that rather mean a missing cell
-    advice: str = "convert the column to one unit"  # where there are no ways
+    advice: str = "convert the column to one unit"  # if `ways` is empty

@@ -85,7 +85,7 @@ def read(files: Sequence[Member], form: Format, needed: Callable[[str], bool], k
             raise Problem(f"there are more than {ROWS:,} rows", file.where, "use fewer", DATA)
         for name, full in wanted.items():
             _in_header(name, read_now[name], found, file, form)
-            cells.setdefault(full, [*rows[:-1]]).append(read_now[name])  # so many rows before it lack the column
+            cells.setdefault(full, [*rows[:-1]]).append(read_now[name])  # the rows before it lack the column
         for full in cells.keys() - wanted.values():
             cells[full].append(rows[-1])
     if not form.absent:

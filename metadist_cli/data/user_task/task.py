@@ -7,7 +7,6 @@ brought there.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -17,12 +16,13 @@ import numpy as np
 from metadist_cli.core.errors import DATA, Problem
 from metadist_cli.data.names import natural, nearest, unfit
 from metadist_cli.data.new_rows import check_range
-from metadist_cli.data.readers import array_files
-from metadist_cli.data.readers.table_files import TABLES
+from metadist_cli.data.readers.file_kinds import given
 from metadist_cli.data.user_task.arrays import read_arrays
 from metadist_cli.data.user_task.images import read_images
 from metadist_cli.data.user_task.table import read_table
 from metadist_cli.data.user_task.types import Part, TaskFormat
+
+_USE = "use a folder of images by class, or an .npz or .csv file"
 
 
 class UserTask(NamedTuple):
@@ -50,14 +50,14 @@ def read_task(path: Path, wanted: TaskFormat) -> UserTask:
     Raises:
         Problem(DATA or SYSTEM): names the file, the place in it, and what to do.
     """
-    path = Path(os.path.expanduser(path))
-    suffix = path.suffix.lower()
-    if not os.path.exists(path):  # Path.exists raises for a name too long or with a zero byte
-        raise Problem("no such file or folder", str(path), "check the path after --task", DATA)
-    if any(path.glob("*.npy")) if path.is_dir() else suffix in array_files.SUFFIXES:
+    path, kind = given(path, _USE)
+    if kind == "arrays":
         support, query = read_arrays(path, wanted)
-        _check_range(path, support, query, wanted)
-    elif path.is_dir() or suffix == ".zip":
+    elif kind == "table":
+        support, query = read_table(path, wanted)
+    elif kind == "image":
+        raise Problem("a single image is no task", str(path), _USE, DATA)
+    else:
         if wanted.regression:
             message = "a folder of images has classes, but this model predicts numbers"
             raise Problem(message, str(path), "write the task as an .npz or .csv file", DATA)
@@ -65,12 +65,8 @@ def read_task(path: Path, wanted: TaskFormat) -> UserTask:
             message = f"folders cannot have the names of this data set's classes, such as {wanted.rows.classes[0]!r}"
             raise Problem(message, str(path), "write the task as an .npz file, with these names in support_y", DATA)
         support, query = read_images(path, wanted)
-    elif path.name.lower().endswith(TABLES):
-        support, query = read_table(path, wanted)
+    if kind != "folder":
         _check_range(path, support, query, wanted)
-    else:
-        hint = "use a folder of images by class, or an .npz or .csv file"
-        raise Problem(f"cannot read a task from a {path.suffix or 'nameless'} file", str(path), hint, DATA)
     same = support.x.dtype == query.x.dtype
     x, query_x = (part.x if same else part.x.astype(np.float32) for part in (support, query))
     names = tuple(query.names)
