@@ -142,4 +142,4 @@ def _onnx(program: Any, about: str) -> Exported:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-    return Exported(data, lambda rows: session.run(None, {"rows": rows})[0])
+    return Exported(data, lambda rows: np.asarray(session.run(None, {"rows": rows})[0]))
